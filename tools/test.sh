@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# All tests, fastest first. Needs root; a skipped test is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+pytest=.venv/bin/pytest
+make --no-print-directory check
+$pytest -q -n 2 --dist loadgroup tests/conformance tests/bpf tests/netns
+$pytest -q -p no:randomly --timeout 600 tests/lab
