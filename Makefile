@@ -18,7 +18,7 @@ help:
 setup:
 	@tools/setup.sh
 
-build: $(BPF_OBJECTS) cni/build/cilium-cni
+build: $(BPF_OBJECTS) cni/build/cilium-cni bench/build/netbench
 
 bpf/build/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS)
 	@mkdir -p $(@D)
@@ -27,6 +27,10 @@ bpf/build/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS)
 cni/build/cilium-cni: cni/cilium-cni.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -Werror -static -o $@ $<
+
+bench/build/netbench: bench/netbench.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -Werror -pthread -o $@ $<
 
 check: build
 	$(BIN)/ruff format --check .
@@ -51,4 +55,4 @@ bench: setup build
 	$(BIN)/python -m bench all
 
 clean:
-	rm -rf bpf/build cni/build
+	rm -rf bpf/build cni/build bench/build

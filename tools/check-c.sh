@@ -2,7 +2,7 @@
 # C format, and every shared header on its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mapfile -t sources < <(git ls-files 'bpf/*.c' 'bpf/*.h' 'cni/*.c')
+mapfile -t sources < <(git ls-files 'bpf/*.c' 'bpf/*.h' 'cni/*.c' 'bench/*.c')
 [ ${#sources[@]} -eq 0 ] || clang-format --dry-run --Werror "${sources[@]}"
 for header in $(git ls-files 'bpf/lib/*.h'); do
   printf '#include "%s"\n' "${header#bpf/}" |
