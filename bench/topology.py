@@ -1,7 +1,7 @@
-"""Throw-away namespaces for measurements: pods and nodes with nothing but the kernel's own forwarding.
+"""Throw-away namespaces for measurements: pods and nodes with only the kernel's own forwarding.
 
-Everything made here carries the prefix ``ist-b<pid>-`` and is removed at the end. The root namespace
-gets no address and no route.
+Everything made here carries the prefix ``ist-b<pid>-`` and is removed at the end. The root
+namespace gets no address and no route.
 """
 
 import json
