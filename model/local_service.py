@@ -1,0 +1,42 @@
+"""A service and its endpoints as this cluster's API server tells them. Pure."""
+
+from dataclasses import dataclass, field
+
+from model.address import Address
+from model.service import L4, Affinity, ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """What the annotations of a Service say about the mesh."""
+
+    is_global: bool = False
+    shared: bool = True  # our backends may be used by others; only meaningful when global
+    affinity: Affinity = Affinity.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class LocalService:
+    """A Service with its cluster addresses. ``frontends`` is empty for a headless one."""
+
+    name: ServiceName
+    frontends: dict[Address, dict[str, L4]] = field(default_factory=dict, hash=False)
+    headless: bool = False
+    mesh: MeshSettings = MeshSettings()
+    session_affinity_s: int = 0  # 0: no session affinity
+    selection: str = ""  # "random", "maglev" or "" for the default
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
+    selector: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBackend:
+    """One address behind a service, with its target ports by port name."""
+
+    address: Address
+    ports: dict[str, L4] = field(default_factory=dict, hash=False)
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    node: str = ""
+    hostname: str = ""
