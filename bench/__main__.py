@@ -1,0 +1,33 @@
+"""``python -m bench NAME…``: measure, one JSON line per figure; ``all`` measures everything.
+
+``--record`` also rewrites the measured figures in ``bench/RESULTS.md``.
+"""
+
+import importlib
+import sys
+
+from bench import results
+
+NAMES = ("datapath", "lb", "propagation", "agent", "failover")
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0, or 2 for an unknown name."""
+    record = "--record" in argv
+    names = [a for a in argv if a != "--record"]
+    if names == ["all"]:
+        names = list(NAMES)
+    unknown = [n for n in names if n not in NAMES]
+    if unknown or not names:
+        print(f"usage: python -m bench [--record] all | {' | '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in names:
+        for figure in importlib.import_module(f"bench.{name}").measure():
+            print(figure.line(), flush=True)
+            if record:
+                results.record(figure)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

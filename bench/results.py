@@ -1,0 +1,47 @@
+"""``bench/RESULTS.md``: the latest value of each figure, with machine and date."""
+
+import json
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.figure import Figure
+
+PATH = Path(__file__).parent / "RESULTS.md"
+LIMITS = {  # what each figure must reach
+    "propagation.p50_ms": "≤ 25",
+    "propagation.p99_ms": "≤ 150",
+    "datapath.cross_stream_ratio": "≥ 0.9",
+    "datapath.cross_rr_ratio": "≥ 0.9",
+    "datapath.same_stream_ratio": "≥ 0.95",
+    "datapath.same_rr_ratio": "≥ 0.95",
+    "lb.rr_10000_vs_1_ratio": "≥ 0.95",
+    "agent.rss_10k_mb": "≤ 120",
+    "failover.failed_requests": "0",
+}
+HEAD = """# Results
+
+Written by `python -m bench --record`. Ratios compare medians of interleaved runs with a peer in the
+same run; absolute numbers belong to a shared machine and say little.
+
+| Figure | Value | Must reach | Unit | Date, machine | Detail |
+|---|---|---|---|---|---|
+"""
+_ROW = re.compile(r"^\| (\S+) \|.*$", re.M)
+
+
+def record(figure: Figure) -> None:
+    """Replace or add one figure's row; rows stay sorted by name."""
+    text = PATH.read_text() if PATH.exists() else HEAD
+    rows = {m.group(1): m.group(0) for m in _ROW.finditer(text) if m.group(1) != "Figure"}
+    where = f"{datetime.now(UTC):%Y-%m-%d}, Linux {platform.release()}, {os.cpu_count()} CPUs"
+    detail = json.dumps(
+        {k: v for k, v in figure.detail.items() if not isinstance(v, list | dict)} or figure.detail
+    )
+    rows[figure.name] = (
+        f"| {figure.name} | {figure.value:g} | {LIMITS.get(figure.name, '')} | {figure.unit} "
+        f"| {where} | `{detail[:300]}` |"
+    )
+    PATH.write_text(HEAD + "\n".join(rows[name] for name in sorted(rows)) + "\n")
