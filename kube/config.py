@@ -1,0 +1,142 @@
+"""Where the API server is and who we are: in-cluster or from a kubeconfig. Adapter.
+
+The official client reads kubeconfigs (contexts, certificates, tokens, exec plug-ins, OIDC) and the
+in-cluster files, and re-reads the token of the latter; only its configuration is used, requests
+are made by ``kube.client``. Its import costs a third of a second and 20 MB, so it happens when a
+connection is made and not when this file is read. See docs/adr/0040-kubernetes-client.md.
+"""
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kube.client import HttpClient
+
+TOKEN = "BearerToken"
+
+
+class ConfigError(ValueError):
+    """The way to the API server is not usable: names the file and the remedy."""
+
+
+@dataclass(slots=True)
+class Access:
+    """An API server's address with what proves who we are."""
+
+    server: str
+    ssl: ssl.SSLContext | None
+    server_name: str | None
+    proxy: str | None
+    _configuration: Any = field(repr=False)
+
+    async def authorization(self) -> str | None:
+        """The Authorization header, as fresh as the token file."""
+        # A service account's token file ends in a newline when people make it.
+        token = await self._configuration.get_api_key_with_prefix(TOKEN)
+        return token.strip() if token else None
+
+
+def default_kubeconfig() -> str:
+    """$KUBECONFIG, or the file kubectl uses."""
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
+async def load(kubeconfig: str = "", context: str = "") -> Access:
+    """Read a kubeconfig; without one, what the kubelet gave this pod. Raises ``ConfigError``."""
+    if kubeconfig:
+        return await load_kubeconfig(kubeconfig, context)
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return load_in_cluster()
+    return await load_kubeconfig(default_kubeconfig(), context)
+
+
+def _exists(path: str) -> bool:
+    """Whether any file of a list separated by colons is there."""
+    return any(os.path.exists(os.path.expanduser(part)) for part in path.split(":") if part)
+
+
+async def load_kubeconfig(path: str, context: str = "") -> Access:
+    """Read one context of a kubeconfig. Raises ``ConfigError``."""
+    import yaml
+    from kubernetes.aio.client import Configuration
+    from kubernetes.aio.config import ConfigException, load_kube_config
+
+    if not _exists(path):
+        raise ConfigError(
+            f"kubeconfig {path}: no such file: name one with --kubeconfig or KUBECONFIG"
+        )
+    configuration = Configuration()
+    try:
+        await load_kube_config(
+            path, context or None, client_configuration=configuration, persist_config=False
+        )
+        return _access(configuration)
+    except ConfigException as error:
+        raise ConfigError(f"kubeconfig {path}: {error}: {_remedy(context)}") from error
+    except yaml.YAMLError as error:
+        place = " ".join(str(error).split())
+        raise ConfigError(f"kubeconfig {path} is not YAML: {place}: write it anew") from error
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"kubeconfig {path}: a certificate or key in it is not usable ({error}): "
+            "fetch the kubeconfig again"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"kubeconfig {path}: cannot read {error.filename or 'it'}: {error.strerror}: "
+            "check the file and its permissions"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # The official loader meets a file of another shape with whatever its code runs into.
+        raise ConfigError(
+            f"kubeconfig {path} has not the shape of a kubeconfig "
+            f"({type(error).__name__}: {error}): fetch it again"
+        ) from error
+
+
+def _remedy(context: str) -> str:
+    if context:
+        return f'is "{context}" one of those in `kubectl config get-contexts`?'
+    return "choose a context with `kubectl config use-context` or name one with --context"
+
+
+def load_in_cluster() -> Access:
+    """What the kubelet gave this pod. Raises ``ConfigError``."""
+    from kubernetes.aio.client import Configuration
+    from kubernetes.aio.config import ConfigException, load_incluster_config
+
+    configuration = Configuration()
+    try:
+        load_incluster_config(client_configuration=configuration)
+        return _access(configuration)
+    except (ConfigException, OSError) as error:
+        raise ConfigError(
+            f"in-cluster configuration: {error}: run as a pod with a service account, "
+            "or name a file with --kubeconfig"
+        ) from error
+
+
+def _access(configuration: Any) -> Access:
+    from kubernetes.aio.client.rest import RESTClientObject
+
+    if not str(configuration.host).startswith(("http://", "https://")):
+        raise ValueError(f'server "{configuration.host}" is no http(s) address')
+    secure = configuration.host.startswith("https://")
+    return Access(
+        server=configuration.host.rstrip("/"),
+        # The library's own rules for authorities, client certificates and checks.
+        ssl=RESTClientObject(configuration).ssl_context if secure else None,
+        server_name=configuration.tls_server_name,
+        proxy=configuration.proxy,
+        _configuration=configuration,
+    )
+
+
+async def connect(kubeconfig: str = "", context: str = "") -> HttpClient:
+    """A client to close after use; ``async with`` does. Nothing is sent yet.
+
+    Raises ``ConfigError``.
+    """
+    return HttpClient(await load(kubeconfig, context))
