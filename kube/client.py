@@ -205,7 +205,6 @@ class HttpClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> tuple[Sequence[msgspec.Raw], str]:
-        """Every item undecoded, and the revision from which a watch goes on."""
         query = {"limit": str(PAGE)}
         if label_selector:
             query["labelSelector"] = label_selector

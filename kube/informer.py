@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from kube.client import HttpClient
 from kube.mirror import Change, ExpiredError, Key, Mirror
-from kube.port import ApiError, Resource
+from kube.port import ApiError, Client, Resource
 from wire.k8s.meta import K8sObject
 
 T = TypeVar("T", bound=K8sObject)
@@ -61,7 +60,7 @@ class Informer(Generic[T]):
 
     def __init__(
         self,
-        client: HttpClient,
+        client: Client,
         resource: Resource[T],
         on_change: Callable[[T | None, T | None], Awaitable[None]] = _nothing,
         *,

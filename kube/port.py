@@ -133,6 +133,17 @@ class Client(Protocol):
         """
         ...
 
+    async def list_raw(
+        self,
+        resource: Resource[Any],
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> tuple[Sequence[msgspec.Raw], str]:
+        """Every item undecoded, and the revision from which a watch goes on."""
+        ...
+
     async def create(self, resource: Resource[T], body: Body, namespace: str = "") -> T:
         """Make an object; the namespace defaults to the body's. ``already_exists`` is an error."""
         ...
