@@ -148,7 +148,9 @@ class MapInfo:
 def map_info(fd: int) -> MapInfo:
     """Facts of an open map."""
     raw = _info(fd, 80, f"map fd {fd}")
-    return MapInfo(*struct.unpack_from("=6I", raw), raw[24:40].rstrip(b"\0").decode())
+    kind, number, key, value, entries, flags = struct.unpack_from("=6I", raw)
+    name = raw[24:40].rstrip(b"\0").decode(errors="replace")
+    return MapInfo(kind, number, key, value, entries, flags, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""The pair of devices that ties a pod to this node. Adapter; blocking, a few milliseconds.
+
+The peer is created inside the pod's namespace under its final name, so nothing is moved or renamed:
+each of these would wait for the kernel once more. Both MAC addresses are set at creation, since
+systemd's policy would change them afterwards otherwise.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datapath import namespaces, netlink, sysctl
+from model.address import Address
+from model.kernel_numbers import ENDPOINT_PREFIX, LINK_ALIAS
+
+_QUEUE_LENGTH = 1000
+_NODAD = 0x02  # IFA_F_NODAD: the address is ours by allocation, waiting for a conflict is idle
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLink:
+    """What a pair is known by."""
+
+    ifindex: int  # of the host end
+    mac: bytes  # of the pod's end, 6 bytes
+    host_mac: bytes  # of the host end, 6 bytes
+
+
+def random_mac() -> bytes:
+    """A locally administered unicast address."""
+    data = bytearray(os.urandom(6))
+    data[0] = (data[0] & 0xFE) | 0x02
+    return bytes(data)
+
+
+def mac_text(mac: bytes) -> str:
+    """`02:00:…`."""
+    return mac.hex(":")
+
+
+def create_endpoint_link(
+    netns_path: str,
+    container_interface: str,
+    host_interface: str,
+    addresses: Sequence[Address],
+    router: Address,
+    device_mtu: int,
+    route_mtu: int,
+) -> EndpointLink:
+    """Make the pair, with addresses and routes in the pod, both ends up.
+
+    Repeatable: a pair of ours left from an earlier attempt goes first. A device of that name that
+    is not ours is an error, ``FileExistsError``. Nothing is left behind by a failure.
+    """
+    mac, host_mac = random_mac(), random_mac()
+    target = os.open(netns_path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with netlink.handle() as ipr:
+            _remove_ours(ipr, host_interface)
+            namespaces.run_inside(netns_path, lambda: _remove_leftover(container_interface))
+            what = f"create device pair {host_interface} with {container_interface} in {netns_path}"
+            with netlink.doing(what):
+                ipr.link(
+                    "add",
+                    ifname=host_interface,
+                    kind="veth",
+                    address=mac_text(host_mac),
+                    mtu=device_mtu,
+                    txqlen=_QUEUE_LENGTH,
+                    peer={
+                        "ifname": container_interface,
+                        "address": mac_text(mac),
+                        "mtu": device_mtu,
+                        "txqlen": _QUEUE_LENGTH,
+                        "net_ns_fd": target,
+                    },
+                )
+            try:
+                ifindex = _raise_host_end(ipr, host_interface)
+                namespaces.run_inside(
+                    netns_path,
+                    lambda: _configure_pod(container_interface, addresses, router, route_mtu),
+                )
+            except BaseException:
+                _remove_ours(ipr, host_interface)
+                raise
+    finally:
+        os.close(target)
+    return EndpointLink(ifindex, mac, host_mac)
+
+
+def delete_endpoint_link(host_interface: str) -> None:
+    """Remove the pair. No error when it is gone; a device that is not ours is left alone."""
+    with netlink.handle() as ipr:
+        _remove_ours(ipr, host_interface)
+
+
+def endpoint_link_exists(host_interface: str) -> bool:
+    """True for a device of that name that is ours."""
+    with netlink.handle() as ipr:
+        link = netlink.find_link(ipr, host_interface)
+        return link is not None and _is_ours(link)
+
+
+def _is_ours(link: netlink.Message) -> bool:
+    """By its alias; or, if we were killed before that was set, by name, kind and being down."""
+    if link.get_attr("IFLA_IFALIAS") == LINK_ALIAS:
+        return True
+    return (
+        link.get_attr("IFLA_IFALIAS") is None
+        and link.get_attr("IFLA_IFNAME").startswith(ENDPOINT_PREFIX)
+        and netlink.link_kind(link) == "veth"
+        and not link["flags"] & netlink.IFF_UP
+    )
+
+
+def _remove_ours(ipr: netlink.Handle, name: str) -> None:
+    link = netlink.find_link(ipr, name)
+    if link is None:
+        return
+    if not _is_ours(link):
+        raise FileExistsError(
+            errno.EEXIST,
+            f"device {name} exists and does not carry the alias {LINK_ALIAS!r}: "
+            "remove or rename it, it is not ours to replace",
+        )
+    try:
+        with netlink.doing(f"delete device {name}"):
+            ipr.link("del", index=link["index"])
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def _raise_host_end(ipr: netlink.Handle, name: str) -> int:
+    link = netlink.find_link(ipr, name)
+    if link is None:
+        raise OSError(errno.ENODEV, f"device {name} vanished while it was set up")
+    index = int(link["index"])
+    sysctl.write(f"net.ipv4.conf.{name}.rp_filter", "0")
+    # The host end needs no address of its own; without this the kernel would add a link-local one.
+    sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", "1")
+    with netlink.doing(f"set device {name} up"):
+        ipr.link("set", index=index, ifalias=LINK_ALIAS, state="up")
+    return index
+
+
+def _remove_leftover(name: str) -> None:
+    """The runtime hands over an empty namespace; a device of this name is from a failed attempt."""
+    with netlink.handle() as ipr:
+        link = netlink.find_link(ipr, name)
+        if link is not None:
+            with netlink.doing(f"delete left-over device {name} in the pod"):
+                ipr.link("del", index=link["index"])
+
+
+def _configure_pod(
+    name: str, addresses: Sequence[Address], router: Address, route_mtu: int
+) -> None:
+    with netlink.handle() as ipr:
+        link = netlink.find_link(ipr, name)
+        if link is None:
+            raise OSError(errno.ENODEV, f"device {name} vanished from the pod while it was set up")
+        index = int(link["index"])
+        if any(a.version == 6 for a in addresses):
+            sysctl.write(f"net.ipv6.conf.{name}.disable_ipv6", "0")
+        with netlink.doing("set lo up in the pod"):
+            ipr.link("set", index=1, state="up")
+        with netlink.doing(f"set device {name} up in the pod"):
+            ipr.link("set", index=index, state="up")
+        for address in addresses:
+            flags = {"flags": _NODAD} if address.version == 6 else {}
+            with netlink.doing(f"add address {address} to {name} in the pod"):
+                ipr.addr(
+                    "add",
+                    index=index,
+                    address=str(address),
+                    prefixlen=address.max_prefixlen,
+                    **flags,
+                )
+        if any(a.version == router.version for a in addresses):
+            _add_routes(ipr, index, router, route_mtu)
+
+
+def _add_routes(ipr: netlink.Handle, index: int, router: Address, route_mtu: int) -> None:
+    """The router is on the link by decree: the program on the host end answers for it."""
+    with netlink.doing(f"add route to router {router} in the pod"):
+        ipr.route(
+            "add",
+            dst=f"{router}/{router.max_prefixlen}",
+            oif=index,
+            scope=netlink.SCOPE_LINK,
+            metrics={"mtu": route_mtu},
+        )
+    with netlink.doing(f"add default route via {router} in the pod"):
+        ipr.route(
+            "add",
+            dst="default" if router.version == 4 else "::/0",
+            gateway=str(router),
+            oif=index,
+            metrics={"mtu": route_mtu},
+        )

@@ -1,0 +1,162 @@
+"""Routes of ours in the main table, as a table of rows. Adapter.
+
+Ours is what carries our protocol number. A stranger's route to the same prefix is never replaced:
+the row fails with a message and the loop tries it again. Pod CIDRs, local and remote, lead to
+`ist_host`.
+"""
+
+import errno
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from datapath import netlink
+from datapath.kernel_thread import KernelThread
+from model.address import Address, Prefix, parse_address
+from model.kernel_numbers import DEVICE_HOST, ROUTE_PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where packets to a prefix go."""
+
+    device: str = DEVICE_HOST
+    source: Address | None = None  # preferred source of the host's own packets
+    mtu: int | None = None  # None: that of the device
+    gateway: Address | None = None  # None: on the link
+
+
+class RouteTable:
+    """The routes of one network namespace that carry our protocol: a ``Target``."""
+
+    def __init__(self, thread: KernelThread) -> None:
+        self._thread = thread
+
+    async def read(self) -> Mapping[Prefix, Route]:
+        """Every route of ours."""
+        return await self._thread.call(_read)
+
+    async def upsert(self, rows: Sequence[tuple[Prefix, Route]]) -> Mapping[Prefix, OSError]:
+        """Add or replace; a stranger's route to the same prefix is ``FileExistsError``."""
+        return await self._thread.call(_each, rows, lambda ipr, row: _write(ipr, *row), _prefix_of)
+
+    async def delete(self, keys: Collection[Prefix]) -> Mapping[Prefix, OSError]:
+        """Remove; what is gone or a stranger's is no error and stays as it is."""
+        return await self._thread.call(_each, list(keys), _remove, lambda prefix: prefix)
+
+
+def _prefix_of(row: tuple[Prefix, Route]) -> Prefix:
+    return row[0]
+
+
+def _each(
+    rows: Sequence[object], work: Callable[..., None], key_of: Callable[..., Prefix]
+) -> dict[Prefix, OSError]:
+    errors: dict[Prefix, OSError] = {}
+    with netlink.handle() as ipr:
+        for row in rows:
+            try:
+                work(ipr, row)
+            except OSError as error:
+                errors[key_of(row)] = error
+    return errors
+
+
+def _family(prefix: Prefix) -> int:
+    return int(socket.AF_INET if prefix.version == 4 else socket.AF_INET6)
+
+
+def _device_name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+def _read() -> dict[Prefix, Route]:
+    found: dict[Prefix, Route] = {}
+    with netlink.handle() as ipr, netlink.doing("list routes"):
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in ipr.route("dump", family=int(family), table=netlink.TABLE_MAIN):
+                if message["proto"] == ROUTE_PROTOCOL:
+                    prefix, route = _decode(message, family)
+                    found[prefix] = route
+    return found
+
+
+def _decode(message: netlink.Message, family: int) -> tuple[Prefix, Route]:
+    base = message.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::")
+    prefix: Prefix = ip_network(f"{base}/{message['dst_len']}")
+    metrics = message.get_attr("RTA_METRICS")
+    source, gateway = message.get_attr("RTA_PREFSRC"), message.get_attr("RTA_GATEWAY")
+    return prefix, Route(
+        device=_device_name(message.get_attr("RTA_OIF") or 0),
+        source=parse_address(source) if source else None,
+        mtu=metrics.get_attr("RTAX_MTU") if metrics is not None else None,
+        gateway=parse_address(gateway) if gateway else None,
+    )
+
+
+def _arguments(prefix: Prefix, route: Route) -> dict[str, object]:
+    index = socket.if_nametoindex(route.device)
+    arguments: dict[str, object] = {
+        "dst": str(prefix),
+        "oif": index,
+        "proto": ROUTE_PROTOCOL,
+        "table": netlink.TABLE_MAIN,
+        "family": _family(prefix),
+    }
+    if route.gateway is not None:
+        arguments["gateway"] = str(route.gateway)
+    elif prefix.version == 4:
+        arguments["scope"] = netlink.SCOPE_LINK
+    if route.source is not None:
+        arguments["prefsrc"] = str(route.source)
+    if route.mtu is not None:
+        arguments["metrics"] = {"mtu": route.mtu}
+    return arguments
+
+
+def _write(ipr: netlink.Handle, prefix: Prefix, route: Route) -> None:
+    try:
+        arguments = _arguments(prefix, route)
+    except OSError as error:
+        raise OSError(error.errno, f"route to {prefix}: no device {route.device}") from error
+    try:
+        with netlink.doing(f"add route to {prefix} by {route.device}"):
+            ipr.route("add", **arguments)
+    except FileExistsError:
+        if not _is_ours(ipr, prefix):
+            raise FileExistsError(
+                errno.EEXIST,
+                f"a route to {prefix} exists that is not ours: remove it, or take another pod CIDR",
+            ) from None
+        with netlink.doing(f"replace route to {prefix} by {route.device}"):
+            ipr.route("replace", **arguments)
+
+
+def _is_ours(ipr: netlink.Handle, prefix: Prefix) -> bool:
+    with netlink.doing(f"look up routes to {prefix}"):
+        rows = [
+            m
+            for m in ipr.route("dump", family=_family(prefix), table=netlink.TABLE_MAIN)
+            if m["dst_len"] == prefix.prefixlen
+            and m.get_attr("RTA_DST") == str(prefix.network_address)
+        ]
+    return bool(rows) and all(m["proto"] == ROUTE_PROTOCOL for m in rows)
+
+
+def _remove(ipr: netlink.Handle, prefix: Prefix) -> None:
+    try:
+        with netlink.doing(f"delete route to {prefix}"):
+            ipr.route(
+                "del",
+                dst=str(prefix),
+                proto=ROUTE_PROTOCOL,
+                table=netlink.TABLE_MAIN,
+                family=_family(prefix),
+            )
+    except OSError as error:
+        if error.errno != errno.ESRCH:
+            raise
