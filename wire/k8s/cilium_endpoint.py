@@ -58,7 +58,6 @@ class CiliumEndpointStatus(K8sStruct, frozen=True):
     encryption: EncryptionSpec | None = None
     # Kubernetes' own camelCase is not used in this kind.
     named_ports: list[NamedPort] | None = msgspec.field(name="named-ports", default=None)
-    service_account: str = msgspec.field(name="service-account", default="")
 
 
 class CiliumEndpoint(K8sObject, frozen=True):
@@ -84,7 +83,6 @@ def decode_addresses(obj: CiliumEndpoint) -> dict[Address, EndpointAddress]:
             key=status.encryption.key if status.encryption else 0,
             namespace=meta.namespace,
             pod=meta.name,
-            service_account=status.service_account,
         )
         return {
             parse_address(text): value

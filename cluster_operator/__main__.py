@@ -1,0 +1,115 @@
+"""``isthmus-operator``: what has to be done once per cluster. Adapter; wiring only."""
+
+import asyncio
+import logging
+import signal
+import sys
+from datetime import timedelta
+
+import click
+
+from cluster_operator import config, health
+from cluster_operator.collector import Collector
+from cluster_operator.install import install_all
+from kube.config import ConfigError, connect
+from kube.port import ApiError, Client
+
+log = logging.getLogger("operator")
+
+RETRY_S = 2
+
+FLAGS = (
+    ("kubeconfig", "file that says how to reach the API server; in a cluster: none"),
+    ("operator-api-serve-addr", "address of /healthz (127.0.0.1:9234)"),
+    ("identity-gc-interval", "how often unused identities are looked for (15m)"),
+    ("identity-heartbeat-timeout", "how long an unused identity is kept (30m)"),
+    (
+        "cilium-endpoint-gc-interval",
+        "how often endpoints without pod are looked for (5m; 0: never)",
+    ),
+    ("nodes-gc-interval", "how often CiliumNodes without node are looked for (5m; 0: never)"),
+    ("skip-crd-creation", "true: leave the resource definitions alone"),
+    ("debug", "true: say more"),
+)
+
+
+async def _install(client: Client, settings: config.Settings) -> None:
+    """Until it is done: an API server that is still starting is no reason to give up."""
+    while not settings.skip_crd_creation:
+        try:
+            await install_all(client, settings.crd_timeout_s)
+            return
+        except ApiError as error:
+            if error.status == 403:
+                raise
+            log.warning('event=retry error="%s"', error)
+        except OSError as error:
+            log.warning('event=retry error="%s"', error)
+        await asyncio.sleep(RETRY_S)
+
+
+async def run(settings: config.Settings) -> None:
+    """Until cancelled."""
+    async with await connect(settings.kubeconfig) as client:
+        collector = Collector(client, timedelta(seconds=settings.identity_heartbeat_timeout_s))
+        ready = asyncio.Event()
+        runner = await health.serve(settings.operator_api_serve_addr, ready, collector)
+        try:
+            await _install(client, settings)
+            ready.set()
+            log.info("event=ready")
+            rounds = (
+                ("identities", settings.identity_gc_interval_s, collector.identities),
+                ("endpoints", settings.cilium_endpoint_gc_interval_s, collector.endpoints),
+                ("nodes", settings.nodes_gc_interval_s, collector.nodes),
+            )
+            async with asyncio.TaskGroup() as tasks:
+                for name, seconds, collect in rounds:
+                    if seconds:
+                        tasks.create_task(collector.every(name, seconds, collect))
+        finally:
+            await runner.cleanup()
+
+
+async def _until_signal(settings: config.Settings) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(run(settings))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The errors inside nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for inner in error.exceptions for cause in causes(inner)]
+    return [error]
+
+
+@click.command()
+@click.option("--config-dir", default="", help="directory with one file per setting")
+def main(config_dir: str, **flags: str | None) -> None:
+    """Registers resource definitions, collects garbage. One instance per cluster."""
+    given = {name.replace("_", "-"): value for name, value in flags.items()}
+    failed: list[BaseException] = []
+    try:
+        settings = config.load(given, config_dir)
+        logging.basicConfig(
+            level=logging.DEBUG if settings.debug else logging.INFO,
+            format="%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s",
+            stream=sys.stderr,
+        )
+        asyncio.run(_until_signal(settings))
+    except* (ConfigError, ValueError, OSError) as group:
+        failed = causes(group)
+    for error in failed:
+        click.echo(f"isthmus-operator: {error}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+for _name, _help in reversed(FLAGS):
+    main = click.option(f"--{_name}", default=None, help=_help)(main)
+
+
+if __name__ == "__main__":
+    main()

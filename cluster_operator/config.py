@@ -1,0 +1,69 @@
+"""Settings of the operator: flags, environment ``CILIUM_…``, files of a directory. Adapter."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.duration import parse_duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is told."""
+
+    kubeconfig: str = ""  # empty: in-cluster
+    operator_api_serve_addr: str = "127.0.0.1:9234"
+    identity_gc_interval_s: float = 15 * 60
+    identity_heartbeat_timeout_s: float = 30 * 60  # how long an unused identity is kept
+    cilium_endpoint_gc_interval_s: float = 5 * 60  # 0: not collected
+    nodes_gc_interval_s: float = 5 * 60  # 0: not collected
+    skip_crd_creation: bool = False
+    crd_timeout_s: float = 60
+    debug: bool = False
+
+
+def read_directory(path: str) -> dict[str, str]:
+    """One file per key, as a mounted ConfigMap is. Hidden files are the mount's own."""
+    if not path:
+        return {}
+    files = (p for p in Path(path).iterdir() if not p.name.startswith(".") and p.is_file())
+    return {p.name: p.read_text().strip() for p in files}
+
+
+def setting(key: str, flag: str | None, directory: dict[str, str], default: str) -> str:
+    """Flags win over the environment, the environment over files."""
+    if flag is not None:
+        return flag
+    environment = os.environ.get("CILIUM_" + key.upper().replace("-", "_"))
+    return environment if environment is not None else directory.get(key, default)
+
+
+def load(flags: dict[str, str | None], config_dir: str) -> Settings:
+    """Raises ``ValueError`` naming the setting and the remedy, ``OSError`` for the directory."""
+    directory = read_directory(config_dir)
+
+    def text(key: str, default: str) -> str:
+        return setting(key, flags.get(key), directory, default)
+
+    def seconds(key: str, default: str) -> float:
+        try:
+            return parse_duration_s(text(key, default))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+    def boolean(key: str) -> bool:
+        value = text(key, "false").lower()
+        if value not in ("true", "false"):
+            raise ValueError(f'{key}: "{value}" is not valid: use true or false')
+        return value == "true"
+
+    return Settings(
+        kubeconfig=text("kubeconfig", ""),
+        operator_api_serve_addr=text("operator-api-serve-addr", "127.0.0.1:9234"),
+        identity_gc_interval_s=seconds("identity-gc-interval", "15m"),
+        identity_heartbeat_timeout_s=seconds("identity-heartbeat-timeout", "30m"),
+        cilium_endpoint_gc_interval_s=seconds("cilium-endpoint-gc-interval", "5m"),
+        nodes_gc_interval_s=seconds("nodes-gc-interval", "5m"),
+        skip_crd_creation=boolean("skip-crd-creation"),
+        debug=boolean("debug"),
+    )
