@@ -65,6 +65,13 @@ async def fake_api(directory: Path) -> AsyncIterator[Api]:
         yield Api(through, direct, proxy, fake.compact, fake)
 
 
+async def until(claim: Callable[[], bool], timeout_s: float = 10) -> None:
+    """Look at something that tells no changes until a claim about it holds."""
+    async with asyncio.timeout(timeout_s):
+        while not claim():
+            await asyncio.sleep(0.01)  # noqa: ASYNC110
+
+
 class Recorder:
     """Takes an informer's changes and lets a test wait for a state of it."""
 

@@ -1,0 +1,121 @@
+"""Services and their mesh annotations."""
+
+import pytest
+
+from model.address import parse_address
+from model.local_service import MeshSettings
+from model.service import L4, Affinity, Protocol
+from wire.k8s.errors import ObjectError
+from wire.k8s.meta import ObjectMeta
+from wire.k8s.service import (
+    ClientIPConfig,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    SessionAffinityConfig,
+    decode_service,
+    mesh_settings,
+)
+
+GLOBAL = "service.cilium.io/global"
+
+
+def meta(**annotations: str) -> ObjectMeta:
+    return ObjectMeta(name="shop", namespace="web", annotations=annotations)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({}, MeshSettings()),
+        ({GLOBAL: "true"}, MeshSettings(is_global=True)),
+        ({GLOBAL: "True"}, MeshSettings(is_global=True)),
+        ({"io.cilium/global-service": "true"}, MeshSettings(is_global=True)),
+        ({GLOBAL: "false", "io.cilium/global-service": "true"}, MeshSettings()),
+        (
+            {GLOBAL: "true", "service.cilium.io/shared": "false"},
+            MeshSettings(is_global=True, shared=False),
+        ),
+        (
+            {GLOBAL: "true", "io.cilium/shared-service": "FALSE"},
+            MeshSettings(is_global=True, shared=False),
+        ),
+        (
+            {GLOBAL: "true", "service.cilium.io/affinity": "local"},
+            MeshSettings(is_global=True, affinity=Affinity.LOCAL),
+        ),
+        (
+            {GLOBAL: "true", "io.cilium/service-affinity": "Remote"},
+            MeshSettings(is_global=True, affinity=Affinity.REMOTE),
+        ),
+        ({GLOBAL: "true", "service.cilium.io/affinity": "none"}, MeshSettings(is_global=True)),
+        ({GLOBAL: "true", "service.cilium.io/affinity": ""}, MeshSettings(is_global=True)),
+        # Without global the others have no meaning, not even a wrong one.
+        (
+            {"service.cilium.io/shared": "maybe", "service.cilium.io/affinity": "near"},
+            MeshSettings(),
+        ),
+    ],
+)
+def test_annotations(annotations: dict[str, str], expected: MeshSettings) -> None:
+    """Names, aliases and spellings of the three annotations."""
+    assert mesh_settings(meta(**annotations)) == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "expected"),
+    [
+        (GLOBAL, "yes", MeshSettings()),
+        ("service.cilium.io/shared", "0", MeshSettings(is_global=True)),
+        ("io.cilium/shared-service", "", MeshSettings(is_global=True)),
+        ("service.cilium.io/affinity", "near", MeshSettings(is_global=True)),
+    ],
+)
+def test_invalid_annotation_is_named_and_replaced_by_the_default(
+    annotation: str, value: str, expected: MeshSettings
+) -> None:
+    """One sentence names object, annotation, value and what to write instead."""
+    settings, problems = mesh_settings(meta(**{GLOBAL: "true", annotation: value}))
+    assert settings == expected
+    assert len(problems) == 1
+    assert problems[0].startswith(f'Service web/shop: annotation {annotation} is "{value}": use "')
+
+
+def test_service_with_two_ports() -> None:
+    """Every cluster address has all ports, by name."""
+    spec = ServiceSpec(
+        cluster_ip="10.96.4.5",
+        cluster_ips=["10.96.4.5", "fd00::5"],
+        ports=[ServicePort(name="http", port=80), ServicePort(name="dns", port=53, protocol="UDP")],
+        session_affinity="ClientIP",
+        session_affinity_config=SessionAffinityConfig(client_ip=ClientIPConfig(timeout_seconds=60)),
+    )
+    service, problems = decode_service(Service(metadata=meta(), spec=spec))
+    ports = {"http": L4(80, Protocol.TCP), "dns": L4(53, Protocol.UDP)}
+    assert problems == ()
+    assert service.frontends == {
+        parse_address("10.96.4.5"): ports,
+        parse_address("fd00::5"): ports,
+    }
+    assert service.session_affinity_s == 60
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ServiceSpec(cluster_ip="None", ports=[ServicePort(port=80)]),
+        ServiceSpec(type="ExternalName", cluster_ip=""),
+    ],
+)
+def test_services_without_address_have_no_frontends(spec: ServiceSpec) -> None:
+    """Headless and ExternalName services."""
+    service, _ = decode_service(Service(metadata=meta(), spec=spec))
+    assert service.frontends == {}
+    assert service.headless is (spec.cluster_ip == "None")
+
+
+def test_unusable_service_is_named() -> None:
+    """What cannot be used at all names the object."""
+    spec = ServiceSpec(cluster_ip="10.96.4.5", ports=[ServicePort(port=1, protocol="DCCP")])
+    with pytest.raises(ObjectError, match=r'Service web/shop: protocol "DCCP" is not known'):
+        decode_service(Service(metadata=meta(), spec=spec))
