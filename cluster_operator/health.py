@@ -1,11 +1,14 @@
 """The operator's health page: 200 once the definitions are served. Adapter."""
 
 import asyncio
+import logging
 from collections import Counter
 
 from aiohttp import web
 
 from cluster_operator.collector import Collector
+
+log = logging.getLogger("operator.health")
 
 
 def _lines(name: str, label: str, counts: Counter[str]) -> list[str]:
@@ -32,4 +35,6 @@ async def serve(address: str, ready: asyncio.Event, collector: Collector) -> web
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+    # The port is the kernel's choice when it was given as 0.
+    log.info("event=listening address=%s:%s", *runner.addresses[0][:2])
     return runner

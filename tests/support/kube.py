@@ -68,8 +68,8 @@ async def fake_api(directory: Path) -> AsyncIterator[Api]:
 async def until(claim: Callable[[], bool], timeout_s: float = 10) -> None:
     """Look at something that tells no changes until a claim about it holds."""
     async with asyncio.timeout(timeout_s):
-        while not claim():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        while not claim():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 class Recorder:
