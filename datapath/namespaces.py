@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.unshare.argtypes = [ctypes.c_int]
 _libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
 
 
@@ -22,6 +23,13 @@ def enter(fd: int, what: str) -> None:
     if _libc.setns(fd, _CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, f"setns into network namespace {what}: {os.strerror(code)}")
+
+
+def leave_for_new() -> None:
+    """Move the calling thread into a network namespace that ends with it."""
+    if _libc.unshare(_CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, f"unshare of the network namespace: {os.strerror(code)}")
 
 
 def run_inside(path: str, work: Callable[[], T]) -> T:

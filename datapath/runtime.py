@@ -1,0 +1,194 @@
+"""The datapath of one node: opened by the agent, outliving it. Adapter.
+
+``open_datapath`` makes devices, loads and attaches programs on pinned maps, and hands out tables.
+Repeating it replaces programs under running traffic without a gap. ``close`` leaves everything in
+the kernel; only ``remove_all`` takes it away.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datapath import devices, map_names, metrics, pins, probes, programs
+from datapath.attach import Attacher, Attachment, AttachMode
+from datapath.conntrack import Conntrack
+from datapath.devices import Devices
+from datapath.kernel_thread import KernelThread
+from datapath.programs import Programs
+from datapath.routes import RouteTable
+from datapath.service_rows import Map
+from datapath.services import ServiceTable
+from datapath.syscall import AttachType
+from datapath.tables import EndpointTable, HostAddressTable, IpcacheTable
+from model.address import Address, Prefix
+from model.identity import NumericIdentity, ReservedIdentity
+
+_log = logging.getLogger("isthmus.datapath")
+
+DEFAULT_PIN_DIR = Path("/sys/fs/bpf/isthmus")
+OBJECT_DIR_VARIABLE = "ISTHMUS_BPF_DIR"
+
+
+def default_object_dir() -> Path:
+    """Where the compiled programs are: what the environment says, or this checkout's build."""
+    said = os.environ.get(OBJECT_DIR_VARIABLE)
+    return Path(said) if said else Path(__file__).resolve().parent.parent / "bpf" / "build"
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathConfig:
+    """What a node's datapath depends on."""
+
+    node_ip: Address
+    router_ip: Address
+    pod_cidrs: tuple[Prefix, ...] = ()
+    service_cidr: Prefix | None = None
+    underlay: str | None = None  # None: the device that holds ``node_ip``
+    mtu: int | None = None  # None: that of the underlay
+    node_identity: NumericIdentity = NumericIdentity(ReservedIdentity.HOST)
+    pin_dir: Path = DEFAULT_PIN_DIR
+    object_dir: Path = field(default_factory=default_object_dir)
+    map_sizes: Mapping[str, int] = field(default_factory=dict)  # by map name; overrides the object
+    attach_mode: AttachMode | None = None  # None: tcx where the kernel has it
+
+
+class Datapath:
+    """The open datapath of this node."""
+
+    def __init__(
+        self,
+        config: DatapathConfig,
+        thread: KernelThread,
+        found: Devices,
+        loaded: Programs,
+        attacher: Attacher,
+    ) -> None:
+        self.config = config
+        self.devices = found
+        self.messages = loaded.messages  # what a person should know of this start
+        self._thread = thread
+        self._programs = loaded
+        self._attacher = attacher
+        tables = loaded.tables
+        self.ipcache = IpcacheTable(
+            thread, tables[map_names.IPCACHE], tables[map_names.IPCACHE_PREFIXES]
+        )
+        self.endpoints = EndpointTable(
+            thread, tables[map_names.ENDPOINTS], tables[map_names.INTERFACES]
+        )
+        self.host_addresses = HostAddressTable(thread, tables[map_names.ENDPOINTS])
+        self.services = ServiceTable(
+            thread,
+            {
+                Map.BACKENDS: tables[map_names.BACKENDS],
+                Map.SERVICES: tables[map_names.SERVICES],
+                Map.AFFINITY_MATCH: tables[map_names.AFFINITY_MATCH],
+                Map.MAGLEV: tables[map_names.MAGLEV],
+                Map.REVNAT: tables[map_names.REVNAT],
+            },
+            tables[map_names.CONNTRACK],
+        )
+        self.routes = RouteTable(thread)
+        self.conntrack = Conntrack(thread, tables[map_names.CONNTRACK])
+
+    @property
+    def device_mtu(self) -> int:
+        """MTU of pods' devices."""
+        return self.devices.device_mtu
+
+    @property
+    def route_mtu(self) -> int:
+        """MTU of pods' routes and of routes to pods."""
+        return self.devices.route_mtu
+
+    async def attach_endpoint(self, interface: str) -> None:
+        """Make a pod's packets go through our program. Repeatable; replaces without a gap."""
+        program = self._programs.fds[programs.PROGRAM_CONTAINER]
+        await self._thread.call(self._attacher.attach, _of_endpoint(interface), program)
+
+    async def detach_endpoint(self, interface: str) -> None:
+        """Forget an endpoint whose device is gone. A device that lives keeps its program."""
+        await self._thread.call(self._detach, interface)
+
+    def _detach(self, interface: str) -> None:
+        wanted = _of_endpoint(interface)
+        if not self._attacher.is_live(wanted):
+            self._attacher.detach(wanted)
+
+    async def metrics(self) -> list[metrics.Counter]:
+        """What the programs counted since they were first loaded."""
+        table = self._programs.tables[map_names.METRICS]
+        return await self._thread.call(metrics.read_metrics, table)
+
+    def close(self) -> None:
+        """Release descriptors and the thread; everything in the kernel stays and works."""
+        self._thread.close()
+        self._programs.close()
+
+
+def _of_endpoint(interface: str) -> Attachment:
+    return Attachment(programs.PROGRAM_CONTAINER, AttachType.TCX_INGRESS, interface)
+
+
+async def open_datapath(config: DatapathConfig, thread: KernelThread | None = None) -> Datapath:
+    """Bring the node's datapath up, or take over the one that runs. Idempotent.
+
+    ``thread``: where kernel calls happen; its network namespace is the node's.
+    """
+    own = thread or KernelThread()
+    try:
+        return await own.call(_open, config, own)
+    except BaseException:
+        if thread is None:
+            own.close()
+        raise
+
+
+def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
+    pins.prepare(config.pin_dir)
+    found = devices.ensure_devices(config.node_ip, config.router_ip, config.underlay, config.mtu)
+    loaded = programs.load_programs(
+        config.object_dir, config.pin_dir, _constants(config, found), config.map_sizes
+    )
+    try:
+        mode = config.attach_mode or (AttachMode.TCX if probes.has_tcx() else AttachMode.CLSACT)
+        attacher = Attacher(config.pin_dir, mode)
+        attacher.drop_dead()
+        for wanted in programs.NODE_ATTACHMENTS:
+            attacher.attach(wanted, loaded.fds[wanted.program])
+        for wanted in attacher.attached():
+            if wanted not in programs.NODE_ATTACHMENTS and wanted.program in loaded.fds:
+                attacher.attach(wanted, loaded.fds[wanted.program])
+        loaded.commit()
+    except BaseException:
+        loaded.close()
+        raise
+    for message in loaded.messages:
+        _log.warning("datapath.map_replaced %s", message)
+    return Datapath(config, thread, found, loaded, attacher)
+
+
+def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
+    """Values of the `const volatile` globals of `bpf/lib/config.h`."""
+    return {}
+
+
+async def remove_all(pin_dir: Path = DEFAULT_PIN_DIR) -> None:
+    """Take everything of ours out of this node's kernel: programs, maps, devices, routes."""
+    thread = KernelThread()
+    try:
+        await thread.call(_remove_all, pin_dir)
+        routes = RouteTable(thread)
+        await routes.delete(list(await routes.read()))
+        await thread.call(devices.remove_devices)
+    finally:
+        thread.close()
+
+
+def _remove_all(pin_dir: Path) -> None:
+    attacher = Attacher(pin_dir, AttachMode.TCX)
+    for attachment in {*attacher.attached(), *programs.NODE_ATTACHMENTS}:
+        attacher.detach(attachment)
+    pins.remove_tree(pin_dir)
