@@ -1,0 +1,1 @@
+"""The lab: clusters made of network namespaces on one Linux machine."""

@@ -1,0 +1,1 @@
+"""The lab's container runtime: one small process per node, standard library only."""
