@@ -1,0 +1,1 @@
+"""etcd: reading, writing, watching; what is published, mirrored and trusted."""
