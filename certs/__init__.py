@@ -1,0 +1,1 @@
+"""Certificates: who needs which, issuing, checking."""
