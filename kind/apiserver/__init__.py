@@ -1,0 +1,1 @@
+"""The lab's Kubernetes API server: the public REST contract on a real etcd (ADR 0060)."""
