@@ -6,7 +6,7 @@ calls happen in the order in which they were awaited.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -23,6 +23,10 @@ class KernelThread:
         """Await ``function(*args)``. A cancelled caller does not stop what has begun."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """As ``call``, for those outside an event loop."""
+        return self._pool.submit(function, *args, **kwargs)
 
     def close(self) -> None:
         """Let running calls finish; take no more."""

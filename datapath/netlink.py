@@ -19,6 +19,7 @@ Message: TypeAlias = Any
 IFF_UP = 0x1
 IFF_NOARP = 0x80
 SCOPE_LINK = 253
+SCOPE_NOWHERE = 255
 TABLE_MAIN = 254
 
 

@@ -156,6 +156,7 @@ def _remove(ipr: netlink.Handle, prefix: Prefix) -> None:
                 proto=ROUTE_PROTOCOL,
                 table=netlink.TABLE_MAIN,
                 family=_family(prefix),
+                scope=netlink.SCOPE_NOWHERE,  # of any scope
             )
     except OSError as error:
         if error.errno != errno.ESRCH:

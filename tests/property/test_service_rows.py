@@ -1,0 +1,149 @@
+"""The order of service writes, checked after every single write of random histories."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datapath import encoding as e
+from datapath.service_rows import Map, Operation, ServiceRows
+from model.cluster import ClusterId
+from model.service import (
+    Backend,
+    BackendState,
+    Frontend,
+    LoadBalancer,
+    Protocol,
+    Selection,
+    ServiceName,
+)
+
+FRONTENDS = [Frontend(ip_address(f"10.96.0.{n}"), 80, Protocol.TCP) for n in (1, 2, 3)]
+
+
+@st.composite
+def balancers(draw: st.DrawFn) -> LoadBalancer:
+    hosts = draw(st.lists(st.integers(1, 6), unique=True, max_size=5))
+    backends = tuple(
+        Backend(
+            ip_address(f"10.0.0.{host}"),
+            8080,
+            Protocol.TCP,
+            # The row of a backend is shared, so all frontends must mean the same state.
+            BackendState(host % 2),
+            cluster_id=ClusterId(1),
+        )
+        for host in hosts
+    )
+    return LoadBalancer(
+        draw(st.sampled_from(FRONTENDS)),
+        ServiceName("default", "web"),
+        backends,
+        draw(st.integers(0, len(backends))),
+        draw(st.sampled_from(list(Selection))),
+        draw(st.sampled_from((0, 60))),
+    )
+
+
+steps = st.lists(
+    st.one_of(
+        st.lists(balancers(), min_size=1, max_size=3, unique_by=lambda b: b.frontend),
+        st.sets(st.sampled_from(FRONTENDS), min_size=1),
+        st.just("restart"),
+    ),
+    max_size=12,
+)
+
+
+@dataclass
+class Maps:
+    """Maps in memory that check what a program would meet after every write."""
+
+    rows: dict[Map, dict[bytes, bytes]] = field(default_factory=lambda: {m: {} for m in Map})
+
+    def run(self, planner: ServiceRows, phases: list[list[Operation]], stop_after: int) -> int:
+        for phase in phases:
+            for operation in phase:
+                if stop_after == 0:
+                    return 0
+                stop_after -= 1
+                if operation.value is None:
+                    self.rows[operation.map].pop(operation.key, None)
+                else:
+                    self.rows[operation.map][operation.key] = operation.value
+                planner.applied(operation)
+                self.check()
+        return stop_after
+
+    def check(self) -> None:
+        services = self.rows[Map.SERVICES]
+        for key, value in services.items():
+            frontend, slot = e.parse_service_key(key)
+            master = e.ServiceRow.parse(value)
+            if slot:
+                continue
+            assert self.rows[Map.REVNAT][e.number_key(master.revnat_id)] == e.revnat_value(frontend)
+            for number in range(1, master.selectable + 1):
+                row = e.ServiceRow.parse(services[e.service_key(frontend, number)])
+                assert e.number_key(row.backend_id) in self.rows[Map.BACKENDS]
+
+
+def shape(balancer: LoadBalancer) -> tuple[object, ...]:
+    rows = tuple((b.address, b.port, b.state, b.cluster_id) for b in balancer.backends)
+    return balancer.selectable, balancer.selection, balancer.affinity_timeout_s, rows
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps, st.integers(0, 40))
+def test_no_program_ever_counts_a_slot_that_is_not_there(history: list, kill_after: int) -> None:
+    """After each write of any history, also one cut short by a kill, every counted slot leads to a
+
+    backend, and every master to its reverse translation; the last state is what was wanted.
+    """
+    maps, planner, wanted = Maps(), ServiceRows(), {}
+    for step in history:
+        if step == "restart":
+            planner = ServiceRows()
+            planner.load(maps.rows)
+        elif isinstance(step, set):
+            wanted = {f: b for f, b in wanted.items() if f not in step}
+            maps.run(planner, planner.plan_removal(step), -1)
+        else:
+            wanted |= {b.frontend: b for b in step}
+            if kill_after:  # killed in the middle, the next life does it again
+                left = maps.run(planner, planner.plan(step), kill_after)
+                if left == 0:
+                    planner = ServiceRows()
+                    planner.load(maps.rows)
+                kill_after = 0
+            maps.run(planner, planner.plan(step), -1)
+            maps.run(planner, planner.plan_release(step), -1)
+    planner.load(maps.rows)
+    found = planner.table()
+    assert {f: shape(b) for f, b in found.items()} == {f: shape(b) for f, b in wanted.items()}
+    if not wanted:
+        maps.run(planner, planner.plan_removal(FRONTENDS), -1)
+        leftover = {m: rows for m, rows in maps.rows.items() if rows}
+        assert leftover == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_numbers_live_as_long_as_what_they_stand_for(history: list) -> None:
+    """A backend that stays in use keeps its number through every history, restarts included."""
+    maps, planner = Maps(), ServiceRows()
+    for step in history:
+        before = {v[:19] + v[20:]: k for k, v in maps.rows[Map.BACKENDS].items()}
+        if step == "restart":
+            planner = ServiceRows()
+            planner.load(maps.rows)
+        elif isinstance(step, set):
+            maps.run(planner, planner.plan_removal(step), -1)
+        else:
+            maps.run(planner, planner.plan(step), -1)
+            maps.run(planner, planner.plan_release(step), -1)
+        after = {v[:19] + v[20:]: k for k, v in maps.rows[Map.BACKENDS].items()}
+        assert {b: k for b, k in before.items() if b in after} == {
+            b: k for b, k in after.items() if b in before
+        }
