@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kube.client import HttpClient
 from kube.informer import Informer
-from kube.port import ApiError, PatchKind, UnreachableError
-from kube.resources import CILIUM_ENDPOINTS, CONFIG_MAPS, NODES, PODS, untyped
+from kube.port import ApiError, PatchKind, Resource, UnreachableError
+from kube.resources import CILIUM_ENDPOINTS, CONFIG_MAPS, CRDS, NODES, PODS, untyped
 from tests.support.kube import Api, Recorder, fake_api, running
+from tests.support.lab_api import lab_api
 
-SERVERS = {"fake": fake_api}
+SERVERS = {"fake": fake_api, "lab": lab_api}
 
 
 @pytest.fixture(params=SERVERS)
@@ -227,8 +229,44 @@ async def test_informer_tells_a_reborn_object_as_two(api: Api, client: HttpClien
     assert seen.told() == [("added", "one"), ("deleted", "one"), ("added", "one")]
 
 
+def unchecked_endpoints() -> dict[str, object]:
+    """A definition of CiliumEndpoint that lets anything be stored."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v2",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": anything},
+    }
+    names = {"kind": "CiliumEndpoint", "plural": "ciliumendpoints", "singular": "ciliumendpoint"}
+    return {
+        "metadata": {"name": "ciliumendpoints.cilium.io"},
+        "spec": {
+            "group": "cilium.io",
+            "names": names,
+            "scope": "Namespaced",
+            "versions": [version],
+        },
+    }
+
+
+async def served(client: HttpClient, resource: Resource[Any]) -> None:
+    """Wait until a new kind can be listed."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.list(resource)
+                return
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+            await asyncio.sleep(0.02)
+
+
 async def test_bad_object_is_rejected_alone(client: HttpClient) -> None:
     """An object that does not decode is counted and named; its neighbours are told as ever."""
+    await client.create(untyped(CRDS), unchecked_endpoints())
+    await served(client, CILIUM_ENDPOINTS)
     raw = untyped(CILIUM_ENDPOINTS)
     good = {"metadata": {"name": "good", "namespace": "default"}, "status": {"id": 7}}
     await client.create(raw, good)
