@@ -1,0 +1,1 @@
+"""Keys and values of the mesh store. One file per value; versions are never changed, only added."""

@@ -1,0 +1,40 @@
+"""``cilium/cluster-config/<cluster>``: number and capabilities. Pure. Empty fields are left out."""
+
+import msgspec
+
+from model.cluster import Capabilities, ClusterConfig, ClusterId
+from wire.etcd.codec import decode_json, encode_json
+from wire.etcd.errors import RemoteWireError
+
+
+class _Capabilities(msgspec.Struct, rename="camel", omit_defaults=True):
+    synced_canaries: bool = False
+    cached: bool = False
+    max_connected_clusters: int = 0
+    service_exports_enabled: bool | None = None
+
+
+class _Config(msgspec.Struct, omit_defaults=True):
+    id: int = 0
+    capabilities: _Capabilities = msgspec.field(default_factory=_Capabilities)
+
+
+def encode(config: ClusterConfig) -> bytes:
+    """The value of the key."""
+    c = config.capabilities
+    raw = _Capabilities(c.synced_canaries, c.cached, c.max_connected_clusters, c.service_exports)
+    return encode_json(_Config(config.id, raw))
+
+
+def decode(data: bytes, where: str) -> ClusterConfig:
+    """Raises ``RemoteWireError``. Whether the number may be used is the session's to decide."""
+    raw = decode_json(data, _Config, where)
+    c = raw.capabilities
+    if raw.id < 0:
+        raise RemoteWireError(where, f"cluster ID {raw.id} is negative")
+    return ClusterConfig(
+        ClusterId(raw.id),
+        Capabilities(
+            c.synced_canaries, c.cached, c.max_connected_clusters or 255, c.service_exports_enabled
+        ),
+    )

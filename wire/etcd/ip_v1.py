@@ -1,0 +1,92 @@
+"""``cilium/state/ip/v1/default/<ip>[/<length>]``: identity and node of an address. Pure."""
+
+import base64
+import binascii
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+import msgspec
+
+from model.address import Address, Prefix, host_prefix
+from model.cluster import IdentityRange
+from model.identity import NumericIdentity, ReservedIdentity
+from model.ipcache import EndpointAddress
+from wire.etcd.codec import address, decode_json, encode_json
+from wire.etcd.errors import RemoteWireError
+
+FIRST_CLUSTER_IDENTITY = 256  # below: reserved, the same in every cluster
+
+
+class _Entry(msgspec.Struct):
+    IP: str
+    Mask: str | None = None
+    HostIP: str = ""
+    ID: int = 0
+    Key: int = 0
+    Metadata: str = ""
+
+
+class _Pod(msgspec.Struct, omit_defaults=True):
+    K8sNamespace: str = ""
+    K8sPodName: str = ""
+    K8sServiceAccount: str = ""
+
+
+class _Full(_Entry):
+    K8sNamespace: str = ""
+    K8sPodName: str = ""
+    K8sServiceAccount: str = ""
+
+
+def encode(ip: Address | Prefix, entry: EndpointAddress) -> bytes:
+    """The value of the key. Pod fields are left out where empty, all others always present."""
+    mask = None
+    text = str(ip)
+    if isinstance(ip, IPv4Network | IPv6Network):
+        text = str(ip.network_address)
+        mask = base64.b64encode(ip.netmask.packed).decode()
+    host = "" if entry.host_ip is None else str(entry.host_ip)
+    head = encode_json(_Entry(text, mask, host, entry.identity, entry.key))
+    tail = encode_json(_Pod(entry.namespace, entry.pod, entry.service_account))
+    return head if tail == b"{}" else head[:-1] + b"," + tail[1:]
+
+
+def decode(
+    name: str, data: bytes, allowed: IdentityRange, where: str
+) -> tuple[Prefix, EndpointAddress]:
+    """Raises ``RemoteWireError``. A remote's host (1) is remote-node (6) to us."""
+    raw = decode_json(data, _Full, where)
+    prefix = _prefix(raw, where)
+    said = raw.IP if raw.Mask is None else str(prefix)
+    if name != said:
+        raise RemoteWireError(where, f"the value speaks of {said!r}, the key of {name!r}")
+    if not (0 <= raw.ID < FIRST_CLUSTER_IDENTITY or raw.ID in allowed):
+        raise RemoteWireError(
+            where, f"identity {raw.ID} is outside {allowed.first}..{allowed.last} of this cluster"
+        )
+    if not 0 <= raw.Key <= 255:
+        raise RemoteWireError(where, f"encryption key {raw.Key} is outside 0..255")
+    identity = ReservedIdentity.REMOTE_NODE if raw.ID == ReservedIdentity.HOST else raw.ID
+    return prefix, EndpointAddress(
+        address(raw.HostIP, where) if raw.HostIP else None,
+        NumericIdentity(identity),
+        raw.Key,
+        raw.K8sNamespace,
+        raw.K8sPodName,
+        raw.K8sServiceAccount,
+    )
+
+
+def _prefix(raw: _Full, where: str) -> Prefix:
+    ip = address(raw.IP, where)
+    if raw.Mask is None:
+        return host_prefix(ip)
+    try:
+        mask = base64.b64decode(raw.Mask, validate=True)
+        bits = int.from_bytes(mask)
+        width = len(mask) * 8
+        length = bits.bit_count()
+        if len(mask) != len(ip.packed) or bits != ((1 << length) - 1) << (width - length):
+            raise ValueError("not a prefix mask")
+        return ip_network((ip, length))
+    except (ValueError, binascii.Error) as error:
+        raise RemoteWireError(where, f"mask {raw.Mask!r} of {raw.IP}: {error}") from error

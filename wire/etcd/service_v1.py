@@ -1,0 +1,97 @@
+"""``cilium/state/services/v1/<cluster>/<namespace>/<name>``: a shared service. Pure."""
+
+import msgspec
+
+from model.address import Address
+from model.cluster import ClusterId, ClusterName
+from model.service import L4, Protocol, ServiceName, SharedService
+from wire.etcd.codec import address, decode_json, encode_json
+from wire.etcd.errors import RemoteWireError
+
+_PROTOCOLS = {"NONE": Protocol.ANY, "": Protocol.ANY} | {p.name: p for p in Protocol}
+
+
+class _L4(msgspec.Struct):
+    Protocol: str = ""
+    Port: int = 0
+
+
+class _Service(msgspec.Struct, rename="camel"):
+    cluster: str
+    namespace: str
+    name: str
+    frontends: dict[str, dict[str, _L4]] | None = {}
+    backends: dict[str, dict[str, _L4]] | None = {}
+    hostnames: dict[str, str] | None = {}
+    labels: dict[str, str] | None = {}
+    selector: dict[str, str] | None = {}
+    include_external: bool = False
+    shared: bool = False
+    cluster_id: int = msgspec.field(name="clusterID", default=0)
+
+
+def encode(service: SharedService) -> bytes:
+    """The value of the key."""
+    return encode_json(
+        _Service(
+            service.cluster,
+            service.name.namespace,
+            service.name.name,
+            _write_ports(service.frontends),
+            _write_ports(service.backends),
+            {str(ip): name for ip, name in service.hostnames.items()},
+            service.labels,
+            service.selector,
+            service.include_external,
+            service.shared,
+            service.cluster_id,
+        )
+    )
+
+
+def decode(
+    name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, where: str
+) -> SharedService:
+    """Raises ``RemoteWireError``; ``name`` is ``namespace/name`` of the key."""
+    raw = decode_json(data, _Service, where)
+    if raw.cluster != cluster:
+        raise RemoteWireError(where, f"the value is of cluster {raw.cluster!r}")
+    if not raw.namespace or not raw.name or f"{raw.namespace}/{raw.name}" != name:
+        raise RemoteWireError(where, f"the value is of service {raw.namespace}/{raw.name}")
+    if raw.cluster_id != cluster_id:
+        raise RemoteWireError(where, f"cluster ID {raw.cluster_id}, announced was {cluster_id}")
+    return SharedService(
+        cluster=cluster,
+        cluster_id=cluster_id,
+        name=ServiceName(raw.namespace, raw.name),
+        frontends=_read_ports(raw.frontends or {}, where),
+        backends=_read_ports(raw.backends or {}, where),
+        hostnames={address(ip, where): host for ip, host in (raw.hostnames or {}).items()},
+        labels=raw.labels or {},
+        selector=raw.selector or {},
+        include_external=raw.include_external,
+        shared=raw.shared,
+    )
+
+
+def _write_ports(ports: dict[Address, dict[str, L4]]) -> dict[str, dict[str, _L4]]:
+    return {
+        str(ip): {name: _L4(l4.protocol.name, l4.port) for name, l4 in named.items()}
+        for ip, named in ports.items()
+    }
+
+
+def _read_ports(ports: dict[str, dict[str, _L4]], where: str) -> dict[Address, dict[str, L4]]:
+    return {
+        address(ip, where): {name: _read_l4(l4, where) for name, l4 in named.items()}
+        for ip, named in ports.items()
+    }
+
+
+def _read_l4(raw: _L4, where: str) -> L4:
+    protocol = _PROTOCOLS.get(raw.Protocol.upper())
+    if protocol is None:
+        raise RemoteWireError(where, f"protocol {raw.Protocol!r} is not known")
+    if not 0 <= raw.Port <= 65535:
+        raise RemoteWireError(where, f"port {raw.Port} is outside 0..65535")
+    return L4(raw.Port, protocol)
