@@ -1,7 +1,8 @@
 """Image names and what runs for them on the machine's own file system. Pure.
 
 The last part of the name decides, registry, tag and digest do not matter:
-``docker.io/nginx:1.15.8`` is ``nginx``. An image that is not in the table can still be used with a ``command``.
+``docker.io/nginx:1.15.8`` is ``nginx``. An image that is not in the table can still be used with
+a ``command``.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-VERSION = "v1.31.0"  # the API level that the lab's server and kubelet aim at
+VERSION = "v1.32.0-isthmus"  # the API level that the lab's server and kubelet aim at
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 HEARTBEAT_S = 10.0

@@ -1,7 +1,7 @@
 """The kubelet's own HTTPS API: logs and exec, for the API server and ``kubectl``. Adapter.
 
 ``exec`` speaks the WebSocket subprotocols ``v4.channel.k8s.io`` and ``v5.channel.k8s.io``: the
-first byte of a message names its channel, the exit status comes on channel 3 as a ``Status`` object.
+first byte of a message names its channel, the exit status comes on channel 3 as a ``Status``.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class Handlers:
         state: status.ContainerState,
     ) -> None:
         run = state.container_id
-        with path.open("rb") as file:  # noqa: ASYNC230  (files of the lab are in memory)
+        with path.open("rb") as file:
             if "tailLines" in request.query:
                 await response.write(tail(file.read(), int(request.query["tailLines"])))
             left = int(request.query.get("limitBytes") or 1 << 40)
