@@ -16,6 +16,7 @@ from datapath import netlink, pins, syscall
 from datapath.syscall import AttachType
 
 _FILTER_PRIORITY = 1
+_ETH_P_ALL = 0x0003
 _PARENTS = {AttachType.TCX_INGRESS: 0xFFFFFFF2, AttachType.TCX_EGRESS: 0xFFFFFFF3}
 _HOOKS = {AttachType.TCX_INGRESS: "ingress", AttachType.TCX_EGRESS: "egress"}
 _ATTACH = {name: attach for attach, name in _HOOKS.items()}
@@ -170,7 +171,7 @@ def _replace_filter(wanted: Attachment, program: int) -> None:
                 name=_filter_name(wanted),
                 parent=_PARENTS[wanted.attach],
                 prio=_FILTER_PRIORITY,
-                protocol=socket.htons(0x0003),  # ETH_P_ALL
+                protocol=_ETH_P_ALL,
                 direct_action=True,
                 classid=1,
             )
@@ -182,8 +183,12 @@ def _remove_filter(wanted: Attachment) -> None:
         ifindex = socket.if_nametoindex(wanted.device)
     except OSError:
         return
-    with netlink.handle() as ipr, contextlib.suppress(OSError):
-        for found in _filters(ipr, ifindex, wanted):
+    with netlink.handle() as ipr:
+        try:
+            filters = _filters(ipr, ifindex, wanted)
+        except OSError:
+            return  # a device without clsact has none
+        for found in filters:
             if found["handle"] and _is_ours(found, wanted):
                 with netlink.doing(f"delete filter {wanted.program} of {wanted.device}"):
                     ipr.tc(
@@ -193,5 +198,5 @@ def _remove_filter(wanted: Attachment) -> None:
                         handle=found["handle"],
                         parent=_PARENTS[wanted.attach],
                         prio=_priority(found),
-                        protocol=found["info"] & 0xFFFF,
+                        protocol=socket.ntohs(found["info"] & 0xFFFF),
                     )

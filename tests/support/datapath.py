@@ -9,15 +9,18 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import count
+from pathlib import Path
 from typing import Generic, TypeVar
 
-from datapath import namespaces, syscall
+from datapath import namespaces, pins, syscall
 from datapath.kernel_table import KernelTable
 from datapath.kernel_thread import KernelThread
 from datapath.syscall import MapType
 
 K = TypeVar("K")
 V = TypeVar("V")
+_numbers = count()
 
 
 class Fault(Enum):
@@ -94,3 +97,15 @@ def kernel_thread(*, own_network: bool = False) -> Iterator[KernelThread]:
         yield thread
     finally:
         thread.close()
+
+
+@contextmanager
+def private_pins() -> Iterator[Path]:
+    """A pin directory of this test's own in the machine's bpffs."""
+    path = Path(f"/sys/fs/bpf/ist-t-{os.getpid()}-{next(_numbers)}")
+    pins.prepare(path)
+    try:
+        yield path
+    finally:
+        pins.remove_tree(path)
+        assert not path.exists(), f"{path} still holds {list(path.iterdir())}"
