@@ -13,6 +13,8 @@ from wire.k8s.meta import K8sObject, K8sStruct, OwnerReference, annotations_of, 
 
 WIREGUARD_KEY = ("network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key")
 
+NAME_TYPES = frozenset({"Hostname", "InternalDNS", "ExternalDNS"})  # no addresses
+
 
 class CiliumNodeAddress(K8sStruct, frozen=True):
     """An address of a node and what it is for."""
@@ -93,7 +95,11 @@ def decode_node(obj: CiliumNode, cluster: ClusterName, cluster_id: ClusterId) ->
             cluster=cluster,
             name=NodeName(meta.name),
             cluster_id=cluster_id,
-            addresses=tuple(NodeAddress(a.type, parse_address(a.ip)) for a in spec.addresses or ()),
+            addresses=tuple(
+                NodeAddress(a.type, parse_address(a.ip))
+                for a in spec.addresses or ()
+                if a.type not in NAME_TYPES
+            ),
             pod_cidrs=_pod_cidrs(spec.ipam),
             health_ips=_pair(spec.health),
             ingress_ips=_pair(spec.ingress),

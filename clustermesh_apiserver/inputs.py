@@ -1,0 +1,103 @@
+"""From the API server's watches to the publisher's queue. Adapter; the rules are in ``publish``.
+
+Nothing waits between an event and its rows: a change is handed on in the same turn of the loop in
+which it was read.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from clustermesh_apiserver.publish import Publication, Rows
+from kube.informer import Informer
+from kube.port import Client, Resource
+from kube.resources import (
+    CILIUM_ENDPOINTS,
+    CILIUM_IDENTITIES,
+    CILIUM_NODES,
+    ENDPOINT_SLICES,
+    SERVICES,
+)
+from wire.etcd import keys
+from wire.k8s.meta import K8sObject
+
+T = TypeVar("T", bound=K8sObject)
+
+log = logging.getLogger("clustermesh.inputs")
+
+# Slices of a service carry this label; others are nobody's backends.
+OF_A_SERVICE = "kubernetes.io/service-name"
+
+
+class Outbox(Protocol):
+    """Where rows go."""
+
+    def put(self, rows: Rows) -> None:
+        """Queue rows; the last one for a key counts."""
+        ...
+
+    def complete(self, kind: str) -> None:
+        """All rows of a kind have been queued: drop others that are stored, write the canary."""
+        ...
+
+
+class Inputs:
+    """The five watches whose objects are published."""
+
+    def __init__(self, client: Client, publication: Publication, outbox: Outbox) -> None:
+        self._publication = publication
+        self._outbox = outbox
+        self._client = client
+        self.nodes = self._informer(CILIUM_NODES, publication.node)
+        self.identities = self._informer(CILIUM_IDENTITIES, publication.identity)
+        self.endpoints = self._informer(CILIUM_ENDPOINTS, publication.endpoint)
+        self.services = self._informer(SERVICES, publication.service)
+        self.slices = self._informer(ENDPOINT_SLICES, publication.slice, OF_A_SERVICE)
+
+    def all(self) -> tuple[Informer[Any], ...]:
+        """For health and metrics."""
+        return self.nodes, self.identities, self.endpoints, self.services, self.slices
+
+    def _informer(
+        self,
+        resource: Resource[T],
+        decide: Callable[[T | None, T | None], Rows],
+        label_selector: str = "",
+    ) -> Informer[T]:
+        async def on_change(old: T | None, new: T | None) -> None:
+            before = self._publication.rejected
+            rows = decide(old, new)
+            if self._publication.rejected != before:
+                self._report()
+            if rows:
+                self._outbox.put(rows)
+
+        return Informer(self._client, resource, on_change, label_selector=label_selector)
+
+    def _report(self) -> None:
+        """Say the latest problem; older ones stay in ``problems`` and the metric."""
+        for sentence in next(reversed(self._publication.problems.values()), ()):
+            log.warning('event=rejected count=%d "%s"', self._publication.rejected, sentence)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self.all():
+                tasks.create_task(informer.run())
+            kinds: tuple[tuple[str, tuple[Informer[Any], ...]], ...] = (
+                (keys.NODES, (self.nodes,)),
+                (keys.IDENTITIES, (self.identities,)),
+                (keys.IP, (self.endpoints,)),
+                (keys.SERVICES, (self.services, self.slices)),
+            )
+            for kind, informers in kinds:
+                tasks.create_task(self._complete(kind, informers))
+
+    async def _complete(self, kind: str, informers: tuple[Informer[Any], ...]) -> None:
+        for informer in informers:
+            await informer.synced.wait()
+        if kind == keys.SERVICES:
+            self._outbox.put(self._publication.complete_services())
+        self._outbox.complete(kind)
+        log.info("event=listed kind=%s", kind)
