@@ -1,0 +1,1 @@
+"""Claims of many clusters become one table each of nodes, identities, ipcache, services. Pure."""

@@ -1,0 +1,49 @@
+"""Claims about identities → which labels a number stands for. Pure.
+
+Each cluster allocates in its own range, so two claims about one number are a mistake of somebody:
+this cluster's own is heard first, then the cluster whose name comes first.
+"""
+
+from collections.abc import Iterator
+
+from mesh.claims import Claims
+from model.cluster import ClusterName
+from model.identity import NumericIdentity
+from model.labels import Labels
+
+
+class Identities:
+    """The table, kept number by number."""
+
+    def __init__(self, own: ClusterName) -> None:
+        self._claims: Claims[NumericIdentity, ClusterName, Labels] = Claims()
+        self._own = own
+
+    def put(self, number: NumericIdentity, cluster: ClusterName, labels: Labels) -> None:
+        """Hear a claim."""
+        self._claims.put(number, cluster, labels)
+
+    def drop(self, number: NumericIdentity, cluster: ClusterName) -> None:
+        """A claim is withdrawn."""
+        self._claims.drop(number, cluster)
+
+    def drop_cluster(self, cluster: ClusterName) -> None:
+        """A cluster leaves."""
+        self._claims.drop_owners(lambda owner: owner == cluster)
+
+    def get(self, number: NumericIdentity, /) -> Labels | None:
+        """The labels of a number."""
+        pairs = self._claims.of(number)
+        if len(pairs) < 2:
+            return pairs[0][1] if pairs else None
+        return min(pairs, key=lambda p: (p[0] != self._own, p[0]))[1]
+
+    def items(self) -> Iterator[tuple[NumericIdentity, Labels]]:
+        """Every number with its labels."""
+        for number in self._claims:
+            labels = self.get(number)
+            if labels is not None:
+                yield number, labels
+
+    def __len__(self) -> int:
+        return len(self._claims)
