@@ -1,0 +1,64 @@
+"""A copy of a prefix, kept by list and watch: what changed, and what vanished unseen. Pure.
+
+The protocol: ``snapshot`` with a full listing, then ``event`` for everything after its revision; a
+new listing whenever the watch was lost. Rows that a new listing lacks come out as deletions.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from kvstore.port import Event, KeyValue, Put
+
+
+class Mirror:
+    """Which rows there are, by key, with the revision in which each last changed."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._floor = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def keys(self) -> Iterator[str]:
+        """All keys."""
+        return iter(self._rows)
+
+    def forget_revisions(self) -> None:
+        """Another store may answer from now on: its revisions mean nothing to ours.
+
+        The rows stay; the next listing hands each one out again.
+        """
+        self._rows = dict.fromkeys(self._rows, 0)
+        self._floor = 0
+
+    def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[tuple[str, bytes | None]]:
+        """Take a full listing at ``revision``; returns what is new, changed, or (None) gone."""
+        fresh: dict[str, int] = {}
+        changes: list[tuple[str, bytes | None]] = []
+        for row in rows:
+            fresh[row.key] = row.mod_revision
+            if self._rows.get(row.key, 0) != row.mod_revision:
+                changes.append((row.key, row.value))
+        changes += [(key, None) for key in self._rows if key not in fresh]
+        self._rows = fresh
+        self._floor = revision
+        return changes
+
+    def event(self, event: Event) -> tuple[str, bytes | None] | None:
+        """Take one watch event; ``None`` when it says nothing new."""
+        value: bytes | None = None
+        if isinstance(event, Put):
+            key, at, value = event.row.key, event.row.mod_revision, event.row.value
+        else:
+            key, at = event.key, event.revision
+        # Compared with the snapshot and the key's own row, never with the last event: one
+        # transaction gives several keys the same revision.
+        if at <= self._floor or at <= self._rows.get(key, 0):
+            return None
+        if value is None:
+            return (key, None) if self._rows.pop(key, None) is not None else None
+        self._rows[key] = at
+        return key, value

@@ -1,0 +1,351 @@
+"""Keep what we say in etcd: desired rows in, leased keys out. Adapter over the port.
+
+Level-triggered: a round writes the latest desired value of every dirty key in transactions of up
+to 128 operations. Every key hangs on a lease, so that it vanishes when we do; a store that lost
+keys or leases gets them again. A canary is written only when every key that was dirty before it is written.
+Nothing that another run of ours left behind is deleted before every type is complete.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from kvstore.port import (
+    MAX_TXN_OPS,
+    DeleteOp,
+    LeaseNotFoundError,
+    Op,
+    PutOp,
+    Store,
+    StoreError,
+    UnavailableError,
+)
+from model.cluster import ClusterConfig, ClusterName
+from wire.etcd import cluster_config_v1, keys
+
+log = logging.getLogger(__name__)
+
+LEASE_TTL_S = 15 * 60
+KEYS_PER_LEASE = 1000
+HEARTBEAT_S = 60.0
+ENFORCE_S = 300.0  # the cluster's announcement is compared and repaired this often
+TXN_BYTES = 1_000_000  # below etcd's limit of 1.5 MiB per request
+RETRY_FIRST_S, RETRY_CAP_S = 0.1, 5.0
+
+
+class PublisherStore(Store, Protocol):
+    """A store that tells which etcd it is."""
+
+    @property
+    def cluster_id(self) -> int: ...
+
+
+@dataclass(slots=True)
+class _Leases:
+    """Which keys hang on which lease."""
+
+    of: dict[str, int] = field(default_factory=dict)
+    keys: dict[int, set[str]] = field(default_factory=dict)
+
+    def free(self) -> int | None:
+        """A lease with room."""
+        return next((i for i, k in self.keys.items() if len(k) < KEYS_PER_LEASE), None)
+
+    def bind(self, key: str, lease: int) -> None:
+        """The key hangs on the lease from now on."""
+        self.unbind(key)
+        self.of[key] = lease
+        self.keys.setdefault(lease, set()).add(key)
+
+    def unbind(self, key: str) -> None:
+        """The key is gone."""
+        lease = self.of.pop(key, None)
+        if lease is not None:
+            self.keys[lease].discard(key)
+
+
+class Publisher:
+    """Writes one cluster's rows, announcement, heartbeat and canaries."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[PublisherStore]],
+        cluster: ClusterName,
+        config: ClusterConfig,
+        resources: Iterable[str] = (*keys.REQUIRED, keys.SERVICE_EXPORTS),
+        lease_ttl_s: int = LEASE_TTL_S,
+    ) -> None:
+        self._connect = connect
+        self._cluster = cluster
+        self._lease_ttl_s = lease_ttl_s
+        self._resources = tuple(resources)
+        self._announcement = (keys.cluster_config(cluster), cluster_config_v1.encode(config))
+        self._rows: dict[str, bytes] = {}
+        self._written: dict[str, bytes] = {}
+        self._dirty: dict[str, None] = {}
+        self._failing: dict[str, tuple[float, float, str]] = {}  # due, delay, why
+        self._awaited: dict[str, set[str]] = {}  # canaries and the keys they wait for
+        self._complete: set[str] = set()
+        self._leases = _Leases()
+        self._leftover: set[str] = set()  # found in the store and not yet written by this run
+        self._wake = asyncio.Event()
+        self._etcd_id = 0
+        self.ready = asyncio.Event()  # every canary is written
+        self.connected = False
+        self.writes = 0
+        self.failures = 0
+        self.last_error = ""
+
+    def put(self, rows: Mapping[str, bytes | None]) -> None:
+        """Desire rows; ``None`` removes one. Never blocks; the latest value of a key counts."""
+        for key, value in rows.items():
+            if value is None:
+                self._rows.pop(key, None)
+            else:
+                self._rows[key] = value
+            if self._written.get(key) != value:
+                self._dirty[key] = None
+                self._failing.pop(key, None)
+        self._wake.set()
+
+    def complete(self, resource: str) -> None:
+        """Everything of this type has been put: its canary follows the rows put so far."""
+        self._complete.add(resource)
+        self._awaited[resource] = set(self._dirty) | set(self._failing)
+        self._wake.set()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Rows that could not be written, with the reason."""
+        return {key: why for key, (_, _, why) in self._failing.items()}
+
+    async def run(self) -> None:
+        """Until cancelled; a lost store is connected again."""
+        delay = RETRY_FIRST_S
+        while True:
+            try:
+                store = await self._connect()
+                try:
+                    await self._resume(store)
+                    delay = RETRY_FIRST_S
+                    await self._serve(store)
+                finally:
+                    self.connected = False
+                    await store.close()
+            except* StoreError as group:
+                error = group.exceptions[0]
+                self.failures += 1
+                self.last_error = str(error)
+                log.warning('event=store_lost retry_s=%.1f error="%s"', delay, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_CAP_S)
+
+    async def _resume(self, store: PublisherStore) -> None:
+        """Find out what the store holds, and what of it must be written again."""
+        found: dict[str, bytes] = {}
+        lease_of: dict[str, int] = {}
+        for prefix in (keys.STATE_PREFIX, keys.canary_prefix(self._cluster)):
+            for row in (await store.range(prefix)).rows:
+                found[row.key] = row.value
+                lease_of[row.key] = row.lease
+        same = store.cluster_id == self._etcd_id
+        alive = set(self._leases.keys) if same else set()
+        self._etcd_id = store.cluster_id
+        if not same:
+            self._leases = _Leases()
+        self._written = {k: v for k, v in found.items() if lease_of[k] in alive}
+        for key in [k for k in self._leases.of if k not in self._written]:
+            self._leases.unbind(key)
+        self._leftover = {k for k in found if k.startswith(keys.STATE_PREFIX)}
+        for key, value in self._rows.items():
+            if self._written.get(key) != value:
+                self._dirty[key] = None
+        for key in self._written.keys() - self._rows.keys():
+            if key.startswith(keys.STATE_PREFIX):
+                self._dirty[key] = None
+        for resource in self._complete:
+            if keys.canary(self._cluster, resource) not in self._written:
+                self._awaited.setdefault(resource, set()).update(self._dirty)
+        await self._put_leased(store, [self._announcement])
+        await self._beat(store)
+        self.connected = True
+        self._wake.set()
+
+    async def _serve(self, store: PublisherStore) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._rounds(store))
+            tasks.create_task(self._every(HEARTBEAT_S, lambda: self._beat(store)))
+            tasks.create_task(self._every(self._lease_ttl_s / 3, lambda: self._prolong(store)))
+            tasks.create_task(self._every(ENFORCE_S, lambda: self._announce(store)))
+
+    async def _every(self, interval_s: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            await act()
+
+    async def _rounds(self, store: PublisherStore) -> None:
+        while True:
+            self._wake.clear()  # before the round, so that a change during it is not lost
+            due = self._due()
+            while self._dirty:
+                await self._round(store)
+            await self._canaries(store)
+            await self._prune()
+            timeout = None if due is None else max(0.0, due - self._now())
+            try:
+                async with asyncio.timeout(None if self._dirty else timeout):
+                    if not self._dirty:
+                        await self._wake.wait()
+            except TimeoutError:
+                for key, (when, _, _) in self._failing.items():
+                    if when <= self._now():
+                        self._dirty[key] = None
+
+    def _due(self) -> float | None:
+        return min((when for when, _, _ in self._failing.values()), default=None)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _round(self, store: PublisherStore) -> None:
+        """Write the oldest dirty keys, as many as fit one transaction."""
+        batch: list[str] = []
+        size = 0
+        for key in self._dirty:
+            size += len(key) + len(self._rows.get(key, b""))
+            if batch and (len(batch) == MAX_TXN_OPS or size > TXN_BYTES):
+                break
+            batch.append(key)
+        for key in batch:
+            del self._dirty[key]
+        try:
+            await self._write(store, batch)
+        except (UnavailableError, asyncio.CancelledError):
+            self._dirty = {**dict.fromkeys(batch), **self._dirty}
+            raise
+
+    async def _write(self, store: PublisherStore, batch: list[str]) -> None:
+        """Write a batch; when the store refuses it, halve it until the guilty rows are alone."""
+        values = {key: self._rows.get(key) for key in batch}
+        puts = [(k, v) for k, v in values.items() if v is not None and self._written.get(k) != v]
+        gone = [
+            k
+            for k, v in values.items()
+            if v is None and (k in self._written or k in self._leftover)
+        ]
+        try:
+            await self._put_leased(store, puts, [DeleteOp(key) for key in gone])
+        except UnavailableError:
+            raise
+        except LeaseNotFoundError:
+            await self._prolong(store)
+            await self._write(store, batch)
+            return
+        except StoreError as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._write(store, batch[:middle])
+                await self._write(store, batch[middle:])
+                return
+            self._fail(batch[0], error)
+            return
+        for key in gone:
+            self._written.pop(key, None)
+            self._leases.unbind(key)
+            self._leftover.discard(key)
+        self._written.update(puts)
+        self._leftover.difference_update(key for key, _ in puts)
+        for key in batch:
+            if self._rows.get(key) != values[key]:
+                self._dirty[key] = None  # it was desired otherwise while this was on its way
+            self._failing.pop(key, None)
+            for waiting in self._awaited.values():
+                waiting.discard(key)
+
+    def _fail(self, key: str, error: StoreError) -> None:
+        _, delay, _ = self._failing.get(key, (0.0, RETRY_FIRST_S, ""))
+        delay = min(delay * 2, 60.0)
+        self._failing[key] = (self._now() + delay, delay, str(error))
+        self.failures += 1
+        self.last_error = f"{key}: {error}"
+        log.warning('event=write_failed key=%s retry_s=%.1f error="%s"', key, delay, error)
+
+    async def _canaries(self, store: PublisherStore) -> None:
+        for resource in [r for r, waiting in self._awaited.items() if not waiting]:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+            await self._put_leased(store, [(keys.canary(self._cluster, resource), now)])
+            self._awaited.pop(resource, None)
+            log.info("event=canary resource=%s", resource)
+        if self._complete >= set(self._resources) and not self._awaited:
+            self.ready.set()
+
+    async def _prune(self) -> None:
+        """Once every type is complete, what an earlier run left behind is dirty, too."""
+        if self._complete >= set(self._resources):
+            for key in self._leftover - self._rows.keys():
+                self._dirty[key] = None
+
+    async def _put_leased(
+        self,
+        store: PublisherStore,
+        rows: list[tuple[str, bytes]],
+        deletes: Iterable[Op] = (),
+    ) -> None:
+        ops: list[Op] = list(deletes)
+        bound = []
+        for key, value in rows:
+            lease = self._leases.of.get(key)
+            if lease is None:
+                lease = self._leases.free()
+                if lease is None:
+                    lease = await store.grant(self._lease_ttl_s)
+                    self._leases.keys[lease] = set()
+                # Counted at once, or a large batch would overfill its lease.
+                self._leases.bind(key, lease)
+                bound.append(key)
+            ops.append(PutOp(key, value, lease))
+        if not ops:
+            return
+        try:
+            await store.txn(ops)
+        except StoreError:
+            for key in bound:
+                self._leases.unbind(key)
+            raise
+        self.writes += len(ops)
+
+    async def _beat(self, store: PublisherStore) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        await self._put_leased(store, [(keys.HEARTBEAT, now)])
+
+    async def _announce(self, store: PublisherStore) -> None:
+        key, value = self._announcement
+        row = await store.get(key)
+        if row is None or row.value != value:
+            await self._put_leased(store, [self._announcement])
+
+    async def _prolong(self, store: PublisherStore) -> None:
+        """Keep every lease alive; the keys of an expired one are dirty again."""
+        for lease in list(self._leases.keys):
+            try:
+                await store.keep_alive(lease)
+            except LeaseNotFoundError:
+                lost = self._leases.keys.pop(lease)
+                for key in lost:
+                    self._leases.of.pop(key, None)
+                    self._written.pop(key, None)
+                    if key in self._rows:
+                        self._dirty[key] = None
+                    resource = keys.canary_resource(key, self._cluster)
+                    if resource is not None:
+                        self._awaited.setdefault(resource, set()).update(self._dirty)
+                if keys.HEARTBEAT in lost:
+                    await self._beat(store)
+                if self._announcement[0] in lost:
+                    await self._put_leased(store, [self._announcement])
+                self._wake.set()
+                log.warning("event=lease_expired lease=%x keys=%d", lease, len(lost))
