@@ -2,8 +2,8 @@
 
 Level-triggered: a round writes the latest desired value of every dirty key in transactions of up
 to 128 operations. Every key hangs on a lease, so that it vanishes when we do; a store that lost
-keys or leases gets them again. A canary is written only when every key that was dirty before it is written.
-Nothing that another run of ours left behind is deleted before every type is complete.
+keys or leases gets them again. A canary is written only when every key that was dirty before it
+is written. Nothing that another run of ours left behind is deleted before every type is complete.
 """
 
 import asyncio

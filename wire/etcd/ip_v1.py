@@ -90,3 +90,11 @@ def _prefix(raw: _Full, where: str) -> Prefix:
         return ip_network((ip, length))
     except (ValueError, binascii.Error) as error:
         raise RemoteWireError(where, f"mask {raw.Mask!r} of {raw.IP}: {error}") from error
+
+
+def decode_name(name: str, where: str) -> Prefix:
+    """The prefix in a key. Raises ``RemoteWireError``."""
+    try:
+        return ip_network(name)
+    except ValueError as error:
+        raise RemoteWireError(where, f"{name!r} is no address and no prefix") from error

@@ -74,6 +74,14 @@ def decode(
     )
 
 
+def decode_name(name: str, where: str) -> ServiceName:
+    """The service in a key. Raises ``RemoteWireError``."""
+    namespace, slash, service = name.partition("/")
+    if not (namespace and slash and service) or "/" in service:
+        raise RemoteWireError(where, f"{name!r} is not namespace/name")
+    return ServiceName(namespace, service)
+
+
 def _write_ports(ports: dict[Address, dict[str, L4]]) -> dict[str, dict[str, _L4]]:
     return {
         str(ip): {name: _L4(l4.protocol.name, l4.port) for name, l4 in named.items()}

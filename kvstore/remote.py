@@ -1,0 +1,346 @@
+"""The session with one remote cluster's store: connect, believe, follow, and never forget. Adapter.
+
+The life of a session is the table ``TRANSITIONS``. What was learnt stays when the connection is
+lost; after a new listing, and only then, what has vanished is taken away. A record that breaks a
+rule is rejected alone, counted, and shown; the last good value of its key stays.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, TypeAlias
+
+from kvstore.mirror import Mirror
+from kvstore.port import CompactedError, Store, StoreError, UnavailableError
+from model.address import Prefix
+from model.cluster import (
+    ClusterConfig,
+    ClusterId,
+    ClusterName,
+    IdentityRange,
+    identity_range,
+)
+from model.identity import NumericIdentity
+from model.node import NodeName
+from model.service import ServiceName
+from wire.etcd import (
+    cluster_config_v1,
+    identity_v1,
+    ip_v1,
+    keys,
+    node_v1,
+    service_v1,
+)
+from wire.etcd.errors import RemoteWireError
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
+CONFIG_TIMEOUT_S = 180.0
+CONFIG_POLL_S = 0.5
+RETRY_FIRST_S, RETRY_CAP_S = 0.2, 15.0
+
+Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName
+Change: TypeAlias = tuple[Key, Any]  # value: Node, Identity, EndpointAddress, SharedService or None
+
+
+class Sink(Protocol):
+    """Who learns from remote clusters. Calls come from the event loop and must not block."""
+
+    def on_changes(self, cluster: ClusterName, resource: str, changes: Sequence[Change]) -> None:
+        """Rows of one type (``wire.etcd.keys``) changed, or are gone (``None``), in this order."""
+        ...
+
+    def on_synced(self, cluster: ClusterName, resource: str) -> None:
+        """The first full listing of this type has been handed over."""
+        ...
+
+    def on_removed(self, cluster: ClusterName) -> None:
+        """Forget everything this cluster said."""
+        ...
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"  # the heartbeat was listed
+    CONFIGURED = "configured"  # the cluster's announcement was accepted
+    READY = "ready"  # all required types are listed
+
+
+class Happening(Enum):
+    """What moves a session."""
+
+    START = "start"
+    HEARTBEAT_LISTED = "heartbeat listed"
+    CONFIG_ACCEPTED = "configuration accepted"
+    ALL_LISTED = "all types listed"
+    LOST = "lost"
+
+
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (State.DISCONNECTED, Happening.START): State.CONNECTING,
+    (State.CONNECTING, Happening.HEARTBEAT_LISTED): State.CONNECTED,
+    (State.CONNECTED, Happening.CONFIG_ACCEPTED): State.CONFIGURED,
+    (State.CONFIGURED, Happening.ALL_LISTED): State.READY,
+    **{(state, Happening.LOST): State.DISCONNECTED for state in State},
+}
+
+
+@dataclass(slots=True)
+class RemoteStatus:
+    """What is known of a remote cluster, for people."""
+
+    name: ClusterName
+    state: State = State.DISCONNECTED
+    message: str = "Waiting for initial connection to be established"
+    endpoint: str = ""
+    etcd_id: int = 0
+    config: ClusterConfig | None = None
+    synced: set[str] = field(default_factory=set)  # this connection's listings
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: int = 0  # of a connection that once stood
+    last_failure_s: float = 0.0  # of the loop's clock; 0: never
+    last_heartbeat_s: float = 0.0
+    rejected: dict[str, int] = field(default_factory=dict)  # by type
+    last_rejected: str = ""
+
+    @property
+    def connected(self) -> bool:
+        """The connection stands."""
+        return self.state not in (State.DISCONNECTED, State.CONNECTING)
+
+    @property
+    def ready(self) -> bool:
+        """Everything required has been read over this connection."""
+        return self.state is State.READY
+
+
+class RemoteStore(Store, Protocol):
+    """A store that tells where it is."""
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    @property
+    def endpoint(self) -> str: ...
+
+
+class Remote:
+    """One remote cluster. ``run`` lives until cancelled; removal is the owner's duty."""
+
+    def __init__(
+        self,
+        name: ClusterName,
+        connect: Callable[[], Awaitable[RemoteStore]],
+        sink: Sink,
+        accept: Callable[[ClusterName, ClusterConfig], None],
+        randomness: random.Random | None = None,
+    ) -> None:
+        """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable."""
+        self.status = RemoteStatus(name)
+        self._name = name
+        self._connect = connect
+        self._sink = sink
+        self._accept = accept
+        self._random = randomness or random.Random()  # jitter only
+        self._mirrors = {r: Mirror() for r in keys.REQUIRED}
+        self._ever_synced: set[str] = set()
+        self._etcd_id = 0
+        self._id: ClusterId | None = None
+        self._range: IdentityRange | None = None
+
+    async def run(self) -> None:
+        """Connect, follow, and connect again."""
+        errors = 0
+        while True:
+            self._move(Happening.START)
+            try:
+                store = await self._connect()
+                try:
+                    await self._session(store)
+                finally:
+                    await store.close()
+            except* (StoreError, ValueError) as group:
+                error = _first(group)
+                if self.status.connected:
+                    errors = 0
+                    self.status.failures += 1
+                    self.status.last_failure_s = _now()
+                errors += 1
+                self.status.message = str(error)
+                log.warning('event=remote_lost cluster=%s error="%s"', self._name, error)
+            self._move(Happening.LOST)
+            self.status.synced.clear()
+            delay = min(RETRY_FIRST_S * 2 ** min(errors - 1, 10), RETRY_CAP_S)
+            await asyncio.sleep(delay * self._random.uniform(0.75, 1.25))
+
+    def drain(self) -> None:
+        """Take back everything learnt from this cluster."""
+        for mirror in self._mirrors.values():
+            mirror.snapshot((), 0)
+        self._ever_synced.clear()
+        self._sink.on_removed(self._name)
+
+    def disconnected(self) -> None:
+        """The owner ended ``run``; what was learnt stays."""
+        self._move(Happening.LOST)
+        self.status.synced.clear()
+
+    def _move(self, happening: Happening) -> None:
+        self.status.state = TRANSITIONS[self.status.state, happening]
+
+    async def _session(self, store: RemoteStore) -> None:
+        beats = await store.range(keys.HEARTBEAT)
+        if store.cluster_id != self._etcd_id:
+            for mirror in self._mirrors.values():
+                mirror.forget_revisions()
+            self._etcd_id = store.cluster_id
+        self.status.endpoint, self.status.etcd_id = store.endpoint, store.cluster_id
+        self.status.last_heartbeat_s = _now()
+        self._move(Happening.HEARTBEAT_LISTED)
+        self.status.message = "connected"
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._heartbeat(store, beats.revision))
+            config = await self._configuration(store)
+            self._believe(config)
+            self._move(Happening.CONFIG_ACCEPTED)
+            cached = config.capabilities.cached
+            if not config.capabilities.synced_canaries:
+                for resource in keys.REQUIRED:
+                    tasks.create_task(self._follow(store, resource, cached))
+                return
+            started: set[str] = set()
+
+            def start(key: str) -> None:
+                resource = keys.canary_resource(key, self._name, cached)
+                if resource in self._mirrors and resource not in started:
+                    started.add(resource)
+                    tasks.create_task(self._follow(store, resource, cached))
+
+            canaries = await store.range(keys.canary_prefix(self._name))
+            for row in canaries.rows:
+                start(row.key)
+            watch = store.watch(keys.canary_prefix(self._name), canaries.revision + 1)
+            async for batch in watch:
+                for event in batch.events:
+                    if hasattr(event, "row"):
+                        start(event.row.key)
+
+    async def _heartbeat(self, store: RemoteStore, revision: int) -> None:
+        watch = store.watch(keys.HEARTBEAT, revision + 1)
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_TIMEOUT_S):
+                    batch = await anext(watch)
+            except TimeoutError as error:
+                raise UnavailableError(
+                    f"{store.endpoint}: no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s: "
+                    "the remote cluster's clustermesh-apiserver does not write"
+                ) from error
+            if any(hasattr(event, "row") for event in batch.events):
+                self.status.last_heartbeat_s = _now()
+
+    async def _configuration(self, store: RemoteStore) -> ClusterConfig:
+        key = keys.cluster_config(self._name)
+        deadline = _now() + CONFIG_TIMEOUT_S
+        while True:
+            row = await store.get(key)
+            if row is not None:
+                return cluster_config_v1.decode(row.value, key)
+            if _now() > deadline:
+                raise UnavailableError(
+                    f"{store.endpoint}: remote cluster configuration required but not found "
+                    f"({key}): is {self._name!r} the name that cluster gives itself?"
+                )
+            self.status.message = "waiting for the remote cluster's configuration"
+            await asyncio.sleep(CONFIG_POLL_S)
+
+    def _believe(self, config: ClusterConfig) -> None:
+        if self._id is not None and self._id != config.id:
+            log.warning("event=remote_id_changed cluster=%s id=%d", self._name, config.id)
+            self.drain()
+        self._accept(self._name, config)
+        self._id = config.id
+        self._range = identity_range(config.id, config.capabilities.max_connected_clusters)
+        self.status.config = config
+
+    async def _follow(self, store: RemoteStore, resource: str, cached: bool) -> None:
+        prefix = keys.resource_prefix(resource, self._name, cached)
+        mirror = self._mirrors[resource]
+        while True:
+            snapshot = await store.range(prefix)
+            self._hand_over(resource, prefix, mirror.snapshot(snapshot.rows, snapshot.revision))
+            self._synced(resource)
+            try:
+                async for batch in store.watch(prefix, snapshot.revision + 1):
+                    told = [c for e in batch.events if (c := mirror.event(e)) is not None]
+                    if told:
+                        self._hand_over(resource, prefix, told)
+            except CompactedError:
+                log.info("event=relist cluster=%s resource=%s", self._name, resource)
+
+    def _synced(self, resource: str) -> None:
+        self.status.synced.add(resource)
+        if resource not in self._ever_synced:
+            self._ever_synced.add(resource)
+            self._sink.on_synced(self._name, resource)
+        if self.status.state is State.CONFIGURED and self.status.synced >= set(keys.REQUIRED):
+            self._move(Happening.ALL_LISTED)
+            self.status.message = "ready"
+            log.info("event=remote_ready cluster=%s", self._name)
+
+    def _hand_over(
+        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        changes: list[Change] = []
+        for key, data in rows:
+            try:
+                changes.append(self._decode(resource, key, key[len(prefix) :], data))
+            except RemoteWireError as error:
+                self.status.rejected[resource] = self.status.rejected.get(resource, 0) + 1
+                self.status.last_rejected = str(error)
+                log.warning('event=rejected cluster=%s why="%s"', self._name, error)
+        if changes:
+            self._sink.on_changes(self._name, resource, changes)
+        self.status.counts[resource] = len(self._mirrors[resource])
+
+    def _decode(self, resource: str, key: str, name: str, data: bytes | None) -> Change:
+        assert self._id is not None  # a session believes first
+        assert self._range is not None
+        match resource:
+            case keys.NODES:
+                if data is None:
+                    return NodeName(name), None
+                return NodeName(name), node_v1.decode(name, data, self._name, self._id, key)
+            case keys.IDENTITIES:
+                if data is None:
+                    return identity_v1.decode_number(name, self._range, key), None
+                identity = identity_v1.decode(name, data, self._name, self._range, key)
+                return identity.id, identity
+            case keys.IP:
+                if data is None:
+                    return ip_v1.decode_name(name, key), None
+                return ip_v1.decode(name, data, self._range, key)
+            case _:
+                if data is None:
+                    return service_v1.decode_name(name, key), None
+                service = service_v1.decode(name, data, self._name, self._id, key)
+                return service.name, service
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The innermost first error: a task group wraps what its tasks raise."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,116 @@
+"""All remote clusters: sessions come and go with the configuration directory. Adapter.
+
+A cluster ID is reserved by the cluster that announced it first; a second one is told so and kept
+out. Changed configuration connects again; removed configuration drains what was learnt.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from kvstore import etcd
+from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
+from kvstore.remote import Remote, RemoteStatus, Sink
+from model.cluster import ClusterConfig, ClusterId, ClusterName, parse_cluster_id
+
+log = logging.getLogger(__name__)
+
+
+class Remotes:
+    """Owns the sessions."""
+
+    def __init__(
+        self,
+        directory: ConfigDirectory,
+        sink: Sink,
+        own_name: ClusterName,
+        own_id: ClusterId,
+        max_connected: int = 255,
+    ) -> None:
+        self._directory = directory
+        self._sink = sink
+        self._own_name = own_name
+        self._own_id = own_id
+        self._max_connected = max_connected
+        self._sessions: dict[ClusterName, tuple[RemoteConfig, Remote, asyncio.Task[None]]] = {}
+        self._reserved: dict[ClusterId, ClusterName] = {}
+        self.problems: tuple[str, ...] = ()
+        self.configured = asyncio.Event()  # the directory has been read once
+
+    @property
+    def statuses(self) -> Mapping[ClusterName, RemoteStatus]:
+        """Every configured remote cluster."""
+        return {name: remote.status for name, (_, remote, _) in self._sessions.items()}
+
+    async def run(self) -> None:
+        """Until cancelled. What was learnt stays when we stop: only removal drains."""
+        async with asyncio.TaskGroup() as tasks:
+            async for now in self._directory.changes():
+                await self._apply(now, tasks)
+                self.configured.set()
+
+    async def _apply(self, now: Directory, tasks: asyncio.TaskGroup) -> None:
+        self.problems = now.problems
+        for problem in now.problems:
+            log.warning('event=bad_remote_config problem="%s"', problem)
+        for name in [n for n in self._sessions if n not in now.clusters]:
+            _, remote, task = self._sessions.pop(name)
+            await _end(task)
+            self._release(name)
+            remote.drain()
+            log.info("event=remote_removed cluster=%s", name)
+        for name, config in now.clusters.items():
+            known = self._sessions.get(name)
+            if known is not None and known[0].digest == config.digest:
+                continue
+            if known is None:
+                remote = self._remote(name)
+                log.info("event=remote_added cluster=%s", name)
+            else:
+                await _end(known[2])
+                remote = known[1]
+                remote.disconnected()
+                log.info("event=remote_changed cluster=%s", name)
+            self._sessions[name] = (config, remote, tasks.create_task(remote.run()))
+
+    def _remote(self, name: ClusterName) -> Remote:
+        async def connect() -> etcd.EtcdStore:
+            return await etcd.connect(self._sessions[name][0].config)
+
+        return Remote(name, connect, self._sink, self._accept)
+
+    def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
+        theirs = config.capabilities.max_connected_clusters
+        if theirs != self._max_connected:
+            raise ValueError(
+                f"remote cluster {name}: mismatched MaxConnectedClusters; "
+                f"local={self._max_connected}, remote={theirs}: set both to the same"
+            )
+        try:
+            parse_cluster_id(config.id, self._max_connected)
+        except ValueError as error:
+            raise ValueError(f"remote cluster {name}: {error}") from error
+        if config.id == self._own_id:
+            raise ValueError(
+                f"remote cluster {name}: clusterID {config.id} is assigned to the local cluster: "
+                "give one of the two another ID"
+            )
+        holder = self._reserved.get(config.id, name)
+        if holder != name:
+            raise ValueError(
+                f"remote cluster {name}: clusterID {config.id} is already used by {holder}: "
+                "give one of the two another ID"
+            )
+        self._release(name)
+        self._reserved[config.id] = name
+
+    def _release(self, name: ClusterName) -> None:
+        for number in [i for i, n in self._reserved.items() if n == name]:
+            del self._reserved[number]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
