@@ -5,7 +5,6 @@ Every probe looks at the real thing, changes nothing that stays, and answers eve
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -111,21 +110,13 @@ def _device(kind: str, **arguments: object) -> Callable[[], tuple[bool, str, str
 
 def _in_scratch_namespace(kind: str, arguments: dict[str, object]) -> None:
     """Make a device where nobody sees it; the namespace ends with its thread."""
-    errors: list[BaseException] = []
 
     def body() -> None:
-        try:
-            namespaces.leave_for_new()
-            with netlink.handle() as ipr, netlink.doing(f"create a {kind} device"):
-                ipr.link("add", ifname="ist_probe", kind=kind, **arguments)
-        except BaseException as error:
-            errors.append(error)
+        namespaces.leave_for_new()
+        with netlink.handle() as ipr, netlink.doing(f"create a {kind} device"):
+            ipr.link("add", ifname="ist_probe", kind=kind, **arguments)
 
-    thread = threading.Thread(target=body, name="doctor")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+    namespaces.run_apart(body)
 
 
 _PROBES: tuple[tuple[str, bool, Callable[[], tuple[bool, str, str]]], ...] = (

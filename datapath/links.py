@@ -8,6 +8,7 @@ systemd's policy would change them afterwards otherwise.
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from datapath import namespaces, netlink, sysctl
@@ -76,15 +77,14 @@ def create_endpoint_link(
                         "net_ns_fd": target,
                     },
                 )
-            try:
+            with ExitStack() as undo:
+                undo.callback(_remove_ours, ipr, host_interface)
                 ifindex = _raise_host_end(ipr, host_interface)
                 namespaces.run_inside(
                     netns_path,
                     lambda: _configure_pod(container_interface, addresses, router, route_mtu),
                 )
-            except BaseException:
-                _remove_ours(ipr, host_interface)
-                raise
+                undo.pop_all()
     finally:
         os.close(target)
     return EndpointLink(ifindex, mac, host_mac)

@@ -6,8 +6,8 @@ error half-way cannot leave the agent's other threads in a pod.
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,23 +34,19 @@ def leave_for_new() -> None:
 
 def run_inside(path: str, work: Callable[[], T]) -> T:
     """Call ``work`` in the network namespace at ``path``; its result or error becomes ours."""
-    results: list[T] = []
-    errors: list[BaseException] = []
 
-    def body() -> None:
+    def body() -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                enter(fd, path)
-            finally:
-                os.close(fd)
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
+            enter(fd, path)
+        finally:
+            os.close(fd)
+        return work()
 
-    thread = threading.Thread(target=body, name="in-namespace")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return run_apart(body)
+
+
+def run_apart(work: Callable[[], T]) -> T:
+    """Call ``work`` in a thread that ends with it, so that what it enters it need not leave."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace") as pool:
+        return pool.submit(work).result()

@@ -6,6 +6,7 @@ programs that still run, and gives up its name only when the new ones are attach
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def load_programs(
     """Load every program. ``sizes`` overrides the number of entries by map name."""
     loaded = Programs({}, {}, ())
     messages: list[str] = []
-    try:
+    with ExitStack() as undo:
+        undo.callback(loaded.close)
         for name in PROGRAMS:
             opened = BpfObject(object_dir / f"{name}.bpf.o")
             loaded._objects.append(opened)
@@ -75,9 +77,7 @@ def load_programs(
                     loaded.tables[entry.name] = KernelTable(os.dup(entry.fd), entry.name)
                     loaded._unpinned[entry.name] = pins.map_pin(pin_dir, entry.name)
             loaded.fds.update(opened.programs())
-    except BaseException:
-        loaded.close()
-        raise
+        undo.pop_all()
     loaded.messages = tuple(messages)
     return loaded
 

@@ -8,6 +8,7 @@ the kernel; only ``remove_all`` takes it away.
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,12 +139,12 @@ async def open_datapath(config: DatapathConfig, thread: KernelThread | None = No
     ``thread``: where kernel calls happen; its network namespace is the node's.
     """
     own = thread or KernelThread()
-    try:
-        return await own.call(_open, config, own)
-    except BaseException:
+    with ExitStack() as undo:
         if thread is None:
-            own.close()
-        raise
+            undo.callback(own.close)
+        opened = await own.call(_open, config, own)
+        undo.pop_all()
+        return opened
 
 
 def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
@@ -152,7 +153,8 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     loaded = programs.load_programs(
         config.object_dir, config.pin_dir, _constants(config, found), config.map_sizes
     )
-    try:
+    with ExitStack() as undo:
+        undo.callback(loaded.close)
         mode = config.attach_mode or (AttachMode.TCX if probes.has_tcx() else AttachMode.CLSACT)
         attacher = Attacher(config.pin_dir, mode)
         attacher.drop_dead()
@@ -162,9 +164,7 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
             if wanted not in programs.NODE_ATTACHMENTS and wanted.program in loaded.fds:
                 attacher.attach(wanted, loaded.fds[wanted.program])
         loaded.commit()
-    except BaseException:
-        loaded.close()
-        raise
+        undo.pop_all()
     for message in loaded.messages:
         _log.warning("datapath.map_replaced %s", message)
     return Datapath(config, thread, found, loaded, attacher)

@@ -1,0 +1,207 @@
+"""Real traffic of the tests, as small programs: run inside a namespace by ``python3 traffic.py …``.
+
+Every server prints ``ready`` when it listens. Every client prints one JSON line with what it saw.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+_TIMEOUT_S = 2.0
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def serve_tcp(host: str, port: str, name: str) -> None:
+    """Answer each connection with a line of JSON (name, peer), then echo what comes."""
+    listener = socket.create_server((host, int(port)), family=_family(host), backlog=128)
+    listener.setblocking(False)
+    print("ready", flush=True)
+    poll = select.epoll()
+    poll.register(listener.fileno(), select.EPOLLIN)
+    open_ones: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in poll.poll():
+            if fd == listener.fileno():
+                connection, peer = listener.accept()
+                open_ones[connection.fileno()] = connection
+                poll.register(connection.fileno(), select.EPOLLIN)
+                line = json.dumps({"name": name, "peer": peer[0]}) + "\n"
+                connection.sendall(line.encode())
+                continue
+            connection = open_ones[fd]
+            try:
+                data = connection.recv(65536)
+                if data:
+                    connection.setblocking(True)
+                    connection.sendall(data)
+                    continue
+            except OSError:
+                pass
+            poll.unregister(fd)
+            open_ones.pop(fd).close()
+
+
+def serve_udp(host: str, port: str, name: str) -> None:
+    """Answer each datagram with JSON (name, peer, size)."""
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as server:
+        server.bind((host, int(port)))
+        print("ready", flush=True)
+        while True:
+            data, peer = server.recvfrom(65536)
+            answer = {"name": name, "peer": peer[0], "size": len(data)}
+            server.sendto(json.dumps(answer).encode(), peer)
+
+
+def tcp(host: str, port: str, count: str = "1", size: str = "0") -> None:
+    """``count`` connections, each echoing ``size`` bytes. Prints who answered, and the errors."""
+    names: dict[str, int] = {}
+    peers: set[str] = set()
+    errors: list[str] = []
+    mss = 0
+    for _ in range(int(count)):
+        try:
+            with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
+                stream = connection.makefile("rb")
+                hello = json.loads(stream.readline())
+                if int(size):
+                    _echo(connection, stream, int(size))
+                mss = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+                stream.close()
+            names[hello["name"]] = names.get(hello["name"], 0) + 1
+            peers.add(hello["peer"])
+        except OSError as error:
+            errors.append(str(error))
+    print(json.dumps({"names": names, "peers": sorted(peers), "errors": errors, "mss": mss}))
+
+
+def _echo(connection, stream, size: int) -> None:
+    block, left, back = os.urandom(8192), size, 0
+    while left > 0:
+        part = block[: min(left, len(block))]
+        connection.sendall(part)
+        if stream.read(len(part)) != part:
+            raise OSError("the echo differs")
+        left -= len(part)
+        back += len(part)
+
+
+def udp(host: str, port: str, count: str = "1", size: str = "16") -> None:
+    """``count`` datagrams, each from a new socket. Prints who answered, and the errors."""
+    names: dict[str, int] = {}
+    peers: set[str] = set()
+    errors: list[str] = []
+    for _ in range(int(count)):
+        with socket.socket(_family(host), socket.SOCK_DGRAM) as client:
+            client.settimeout(_TIMEOUT_S)
+            client.connect((host, int(port)))
+            try:
+                client.send(b"x" * int(size))
+                answer = json.loads(client.recv(65536))
+                names[answer["name"]] = names.get(answer["name"], 0) + 1
+                peers.add(answer["peer"])
+            except OSError as error:
+                errors.append(str(error))
+    print(json.dumps({"names": names, "peers": sorted(peers), "errors": errors}))
+
+
+def ping(host: str, count: str = "1", size: str = "56") -> None:
+    """ICMP echo by a raw socket. Prints how many were answered, and the errors that came."""
+    answered, errors = 0, []
+    identifier = os.getpid() & 0xFFFF
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.setsockopt(
+            socket.IPPROTO_IP, socket.IP_RECVERR if hasattr(socket, "IP_RECVERR") else 11, 1
+        )
+        raw.settimeout(_TIMEOUT_S)
+        raw.connect((host, 0))
+        for sequence in range(int(count)):
+            body = b"i" * int(size)
+            head = struct.pack("!BBHHH", 8, 0, 0, identifier, sequence)
+            head = struct.pack("!BBHHH", 8, 0, _checksum(head + body), identifier, sequence)
+            try:
+                raw.send(head + body)
+                answered += _answered(raw, identifier, sequence)
+            except OSError as error:
+                errors.append(str(error))
+    print(json.dumps({"answered": answered, "errors": errors}))
+
+
+def _answered(raw: socket.socket, identifier: int, sequence: int) -> bool:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < deadline:
+        packet = raw.recv(65536)
+        offset = (packet[0] & 15) * 4
+        kind, _, _, got, number = struct.unpack_from("!BBHHH", packet, offset)
+        if kind == 0 and (got, number) == (identifier, sequence):
+            return True
+    return False
+
+
+def _checksum(data: bytes) -> int:
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def steady_udp(host: str, port: str, interval_s: str) -> None:
+    """Numbered datagrams at a pace until stdin ends. Prints how many were sent and answered.
+
+    The pace is what a flow is; nothing waits for it.
+    """
+    sent, answers = 0, set()
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as client:
+        client.connect((host, int(port)))
+        client.setblocking(False)
+        print("ready", flush=True)
+        stop = time.monotonic() + 3600
+        due = time.monotonic()
+        sizes: dict[int, int] = {}
+        while time.monotonic() < stop:
+            wait = max(0.0, due - time.monotonic())
+            readable, _, _ = select.select([client, sys.stdin], [], [], wait)
+            if client in readable:
+                answers.add(json.loads(client.recv(65536))["size"])
+                sizes[len(answers)] = 1
+            if sys.stdin in readable and stop > time.monotonic() + 2:
+                stop = time.monotonic() + 1.0  # collect what is still on its way
+                due = stop
+            if time.monotonic() >= due and due != stop:
+                sent += 1
+                client.send(b"x" * sent)
+                due += float(interval_s)
+    print(json.dumps({"sent": sent, "answered": len(answers)}))
+
+
+def steady_tcp(host: str, port: str, interval_s: str) -> None:
+    """One connection that echoes at a pace until stdin ends. Prints rounds and errors."""
+    rounds, errors, worst = 0, [], 0.0
+    try:
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            stream = connection.makefile("rb")
+            stream.readline()
+            print("ready", flush=True)
+            while not select.select([sys.stdin], [], [], float(interval_s))[0]:
+                begun = time.monotonic()
+                connection.sendall(b"0123456789abcdef")
+                if stream.read(16) != b"0123456789abcdef":
+                    raise OSError("the echo differs")
+                worst = max(worst, time.monotonic() - begun)
+                rounds += 1
+            stream.close()
+    except OSError as error:
+        errors.append(str(error))
+    print(json.dumps({"rounds": rounds, "errors": errors, "worst_s": worst}))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])

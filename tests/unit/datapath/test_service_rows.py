@@ -1,0 +1,176 @@
+"""Numbers of backends and frontends over updates and restarts."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from datapath import encoding as e
+from datapath.service_rows import Map, ServiceRows
+from model.cluster import ClusterId
+from model.service import (
+    Backend,
+    BackendState,
+    Frontend,
+    LoadBalancer,
+    Protocol,
+    Selection,
+    ServiceName,
+)
+
+Rows = dict[Map, dict[bytes, bytes]]
+
+
+def frontend(number: int) -> Frontend:
+    return Frontend(ip_address(f"10.96.0.{number}"), 80, Protocol.TCP)
+
+
+def backend(host: int, state: BackendState = BackendState.ACTIVE) -> Backend:
+    address = ip_address(f"10.0.0.{host}")
+    return Backend(address, 8080, Protocol.TCP, state, cluster_id=ClusterId(1))
+
+
+def balancer(number: int, *hosts: int) -> LoadBalancer:
+    backends = tuple(backend(h) for h in hosts)
+    name = ServiceName("default", f"s{number}")
+    return LoadBalancer(frontend(number), name, backends, len(backends))
+
+
+def write(rows: ServiceRows, *wanted: LoadBalancer) -> int:
+    """Apply everything; returns how many rows were written or removed."""
+    count = 0
+    for make in (rows.plan, rows.plan_release):
+        for phase in make(wanted):
+            for operation in phase:
+                rows.applied(operation)
+                count += 1
+    return count
+
+
+def remove(rows: ServiceRows, *frontends: Frontend) -> None:
+    for phase in rows.plan_removal(frontends):
+        for operation in phase:
+            rows.applied(operation)
+
+
+def numbers(rows: ServiceRows) -> dict[str, int]:
+    return {
+        str(e.BackendRow.parse(v).address): e.parse_number_key(k)
+        for k, v in rows.known[Map.BACKENDS].items()
+    }
+
+
+def restarted(rows: ServiceRows, **remembered: list[int]) -> ServiceRows:
+    again = ServiceRows()
+    again.load(rows.known, **remembered)
+    return again
+
+
+def test_second_write_writes_nothing() -> None:
+    """Writing what is there already touches no row."""
+    rows = ServiceRows()
+    assert write(rows, balancer(1, 1, 2)) > 0
+    assert write(rows, balancer(1, 1, 2)) == 0
+
+
+def test_restart_writes_nothing() -> None:
+    """After a restart the wanted services, known again, change no row of the kernel."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1, 2), balancer(2, 2, 3))
+    again = restarted(rows)
+    assert write(again, balancer(1, 1, 2), balancer(2, 2, 3)) == 0
+    assert again.table()[frontend(1)] == balancer(1, 1, 2)
+
+
+def test_before_names_are_known_rows_equal_nothing_wanted() -> None:
+    """Right after a restart the rows are there, but without names they ask to be written."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1, 2))
+    found = restarted(rows).table()[frontend(1)]
+    assert found != balancer(1, 1, 2)
+    assert [b.address for b in found.backends] == [b.address for b in balancer(1, 1, 2).backends]
+
+
+def test_backends_keep_their_numbers() -> None:
+    """Adding and removing others leaves a backend's number alone, over a restart too."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1, 2, 3))
+    before = numbers(rows)
+    write(rows, balancer(1, 4, 2))
+    rows = restarted(rows)
+    write(rows, balancer(1, 5, 2, 1))
+    after = numbers(rows)
+    assert after["10.0.0.2"] == before["10.0.0.2"]
+    assert after["10.0.0.1"] not in before.values()  # it was gone; a new life, a new number
+
+
+def test_shared_backend_lives_as_long_as_one_service_uses_it() -> None:
+    """A backend of two services goes with the second one."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1), balancer(2, 1))
+    assert len(rows.known[Map.BACKENDS]) == 1
+    remove(rows, frontend(1))
+    assert list(numbers(rows)) == ["10.0.0.1"]
+    remove(rows, frontend(2))
+    assert all(not held for held in rows.known.values())
+
+
+def test_numbers_that_flows_remember_are_not_given_again() -> None:
+    """Numbers in conntrack are avoided, though no map holds them any more."""
+    rows = restarted(ServiceRows(), remembered_backends=[41], remembered_revnats=[1, 2])
+    write(rows, balancer(1, 1))
+    assert numbers(rows) == {"10.0.0.1": 42}
+    master = e.ServiceRow.parse(rows.known[Map.SERVICES][e.service_key(frontend(1), 0)])
+    assert master.revnat_id == 3
+
+
+def test_reverse_nat_numbers_go_round() -> None:
+    """A freed number is given again only after all the others."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1))
+    first = rows.revnat_id(frontend(1))
+    remove(rows, frontend(1))
+    write(rows, balancer(2, 1))
+    assert rows.revnat_id(frontend(2)) == first + 1
+
+
+def test_unselectable_backends_keep_their_slots_behind() -> None:
+    """A terminating backend is not counted, but stays known, with its state."""
+    rows = ServiceRows()
+    wanted = replace(
+        balancer(1, 1), backends=(backend(1), backend(2, BackendState.TERMINATING)), selectable=1
+    )
+    write(rows, wanted)
+    found = restarted(rows).table()[frontend(1)]
+    assert found.selectable == 1
+    assert [b.state for b in found.backends] == [BackendState.ACTIVE, BackendState.TERMINATING]
+
+
+def test_affinity_names_every_backend_once() -> None:
+    """Session affinity knows which backends belong to the service; without it none are listed."""
+    rows = ServiceRows()
+    write(rows, replace(balancer(1, 1, 2), affinity_timeout_s=60))
+    assert len(rows.known[Map.AFFINITY_MATCH]) == 2
+    write(rows, replace(balancer(1, 2), affinity_timeout_s=60))
+    assert len(rows.known[Map.AFFINITY_MATCH]) == 1
+    write(rows, balancer(1, 2))
+    assert rows.known[Map.AFFINITY_MATCH] == {}
+
+
+def test_maglev_table_comes_and_goes_with_the_choice() -> None:
+    """The table is there while the service selects by it."""
+    rows = ServiceRows()
+    write(rows, replace(balancer(1, 1, 2), selection=Selection.MAGLEV))
+    assert len(rows.known[Map.MAGLEV]) == 1
+    write(rows, balancer(1, 1, 2))
+    assert rows.known[Map.MAGLEV] == {}
+
+
+def test_interrupted_write_leaves_nothing_for_ever() -> None:
+    """Backends of a write that was killed before its slots go with the next removal."""
+    rows = ServiceRows()
+    for operation in rows.plan([balancer(1, 1, 2)])[1]:
+        rows.applied(operation)
+    again = restarted(rows)
+    assert len(again.known[Map.BACKENDS]) == 2
+    write(again, balancer(2, 3))
+    remove(again, frontend(2))
+    assert again.known[Map.BACKENDS] == {}
