@@ -21,18 +21,22 @@ class Settings:
     max_connected_clusters: int
     etcd_config: str  # file that names endpoints and certificates
     lease_ttl_s: int
-    health_port: int
-    health_host: str
-    prometheus_serve_addr: str  # empty: no metrics
+    health_port: int  # 0: the kernel's choice
+    metrics: tuple[str, int] | None  # where to serve them
     kubeconfig: str  # empty: in-cluster
+
+
+def parse_member_name(name: str) -> ClusterName:
+    """Raises ``ValueError`` naming setting, value and remedy."""
+    try:
+        return parse_cluster_name(name)
+    except ValueError as error:
+        raise ValueError(f"cluster-name: {error}") from error
 
 
 def parse_cluster(name: str, number: int, max_connected: int) -> tuple[ClusterName, ClusterId]:
     """Raises ``ValueError`` naming setting, value and remedy."""
-    try:
-        cluster = parse_cluster_name(name)
-    except ValueError as error:
-        raise ValueError(f"cluster-name: {error}") from error
+    cluster = parse_member_name(name)
     try:
         cluster_id = parse_cluster_id(number, max_connected)
     except ValueError as error:
@@ -59,12 +63,17 @@ def parse_kvstore_options(options: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parse_lease_ttl_s(text: str) -> int:
+def parse_seconds(setting: str, text: str) -> float:
     """Raises ``ValueError`` naming setting, value and remedy."""
     try:
-        seconds = parse_duration_s(text)
+        return parse_duration_s(text)
     except ValueError as error:
-        raise ValueError(f"kvstore-lease-ttl: {error}") from error
+        raise ValueError(f"{setting}: {error}") from error
+
+
+def parse_lease_ttl_s(text: str) -> int:
+    """Raises ``ValueError`` naming setting, value and remedy."""
+    seconds = parse_seconds("kvstore-lease-ttl", text)
     if seconds < 1:
         raise ValueError(f'kvstore-lease-ttl: "{text}" is too short: use at least 1s')
     return int(seconds)

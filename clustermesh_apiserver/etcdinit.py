@@ -12,7 +12,13 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from kvstore import etcd
+from kvstore.bootstrap import bootstrap
+from kvstore.config import StoreConfig
+from model.cluster import ClusterName
 
 log = logging.getLogger("etcdinit")
 
@@ -21,6 +27,18 @@ STOP_S = 10
 
 class EtcdInitError(OSError):
     """The store could not be prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``etcdinit`` is told."""
+
+    data_dir: str
+    token: str  # keeps members of different stores apart
+    member: str  # etcd's own name
+    binary: str
+    cluster_name: ClusterName
+    timeout_s: float
 
 
 def empty_directory(path: str) -> None:
@@ -84,3 +102,28 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
             return
     process.kill()
     await process.wait()
+
+
+async def run(settings: Settings) -> None:
+    """Empty the directory, prepare the store in it. Raises ``EtcdInitError``."""
+    binary = shutil.which(settings.binary)
+    if binary is None:
+        raise EtcdInitError(
+            f"etcd-binary: there is no program {settings.binary}: install etcd-server"
+        )
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            await asyncio.to_thread(empty_directory, settings.data_dir)
+            async with throwaway_etcd(
+                binary, settings.data_dir, settings.member, settings.token
+            ) as url:
+                store = await etcd.connect(StoreConfig((url,)))
+                try:
+                    await bootstrap(store, settings.cluster_name)
+                finally:
+                    await store.close()
+    except TimeoutError as error:
+        raise EtcdInitError(
+            f"the store was not prepared within {settings.timeout_s:g} s: see etcd's log above"
+        ) from error
+    log.info("event=prepared directory=%s cluster=%s", settings.data_dir, settings.cluster_name)

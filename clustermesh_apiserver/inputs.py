@@ -6,7 +6,7 @@ which it was read.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from clustermesh_apiserver.publish import Publication, Rows
@@ -20,25 +20,23 @@ from kube.resources import (
     SERVICES,
 )
 from wire.etcd import keys
+from wire.k8s.endpointslice import SERVICE_NAME_LABEL
 from wire.k8s.meta import K8sObject
 
 T = TypeVar("T", bound=K8sObject)
 
 log = logging.getLogger("clustermesh.inputs")
 
-# Slices of a service carry this label; others are nobody's backends.
-OF_A_SERVICE = "kubernetes.io/service-name"
-
 
 class Outbox(Protocol):
-    """Where rows go."""
+    """Where rows go: ``kvstore.publisher``."""
 
     def put(self, rows: Rows) -> None:
         """Queue rows; the last one for a key counts."""
         ...
 
-    def complete(self, kind: str) -> None:
-        """All rows of a kind have been queued: drop others that are stored, write the canary."""
+    def complete(self, resource: str) -> None:
+        """All rows of a type have been queued: its canary may follow them."""
         ...
 
 
@@ -53,11 +51,20 @@ class Inputs:
         self.identities = self._informer(CILIUM_IDENTITIES, publication.identity)
         self.endpoints = self._informer(CILIUM_ENDPOINTS, publication.endpoint)
         self.services = self._informer(SERVICES, publication.service)
-        self.slices = self._informer(ENDPOINT_SLICES, publication.slice, OF_A_SERVICE)
+        self.slices = self._informer(ENDPOINT_SLICES, publication.slice, SERVICE_NAME_LABEL)
 
     def all(self) -> tuple[Informer[Any], ...]:
         """For health and metrics."""
         return self.nodes, self.identities, self.endpoints, self.services, self.slices
+
+    def kinds(self) -> tuple[tuple[str, tuple[Informer[Any], ...]], ...]:
+        """Each published type, with the watches that must have listed before it is complete."""
+        return (
+            (keys.NODES, (self.nodes,)),
+            (keys.IDENTITIES, (self.identities,)),
+            (keys.IP, (self.endpoints,)),
+            (keys.SERVICES, (self.services, self.slices)),
+        )
 
     def _informer(
         self,
@@ -85,13 +92,7 @@ class Inputs:
         async with asyncio.TaskGroup() as tasks:
             for informer in self.all():
                 tasks.create_task(informer.run())
-            kinds: tuple[tuple[str, tuple[Informer[Any], ...]], ...] = (
-                (keys.NODES, (self.nodes,)),
-                (keys.IDENTITIES, (self.identities,)),
-                (keys.IP, (self.endpoints,)),
-                (keys.SERVICES, (self.services, self.slices)),
-            )
-            for kind, informers in kinds:
+            for kind, informers in self.kinds():
                 tasks.create_task(self._complete(kind, informers))
 
     async def _complete(self, kind: str, informers: tuple[Informer[Any], ...]) -> None:

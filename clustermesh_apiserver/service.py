@@ -1,0 +1,166 @@
+"""``clustermesh``: inputs, publication, publisher and pages put together. Adapter; no rules."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from clustermesh_apiserver import health
+from clustermesh_apiserver.config import Settings
+from clustermesh_apiserver.inputs import Inputs
+from clustermesh_apiserver.metrics import Metric, render
+from clustermesh_apiserver.publish import Publication
+from kube.config import connect as connect_kube
+from kvstore import etcd
+from kvstore.config import load_store_config
+from kvstore.publisher import Publisher
+from model.cluster import Capabilities, ClusterConfig
+from wire.etcd import keys
+
+log = logging.getLogger("clustermesh")
+
+
+def announcement(settings: Settings) -> ClusterConfig:
+    """What the others learn before anything else."""
+    return ClusterConfig(
+        settings.cluster_id,
+        Capabilities(
+            synced_canaries=True,
+            max_connected_clusters=settings.max_connected_clusters,
+            service_exports=False,
+        ),
+    )
+
+
+class Pages:
+    """What the health and metrics pages say."""
+
+    def __init__(
+        self, settings: Settings, publication: Publication, publisher: Publisher, inputs: Inputs
+    ) -> None:
+        self._cluster = (("source_cluster", settings.cluster_name),)
+        self._publication = publication
+        self._publisher = publisher
+        self._inputs = inputs
+        self._started = time.monotonic()
+        self.bootstrap_s = 0.0  # from start to the last canary
+
+    async def note_ready(self) -> None:
+        """Remember how long it took."""
+        await self._publisher.ready.wait()
+        self.bootstrap_s = time.monotonic() - self._started
+        log.info("event=ready seconds=%.3f", self.bootstrap_s)
+
+    def readyz(self) -> tuple[int, str]:
+        """200 once all canaries are written: only then may other clusters be sent here."""
+        return (200, "Ready\n") if self._publisher.ready.is_set() else (500, "NotReady\n")
+
+    def healthz(self) -> tuple[int, str]:
+        """Always 200, with what is wrong: a restart would mend none of it."""
+        lines = [] if self._publisher.connected else [f"store: {self._publisher.last_error}"]
+        lines += [f"watch: {i.status.error}" for i in self._inputs.all() if i.status.error]
+        lines += [f"row {key}: {why}" for key, why in self._publisher.problems.items()]
+        lines += [said for group in self._publication.problems.values() for said in group]
+        lines += [i.status.last_rejected for i in self._inputs.all() if i.bad]
+        return 200, "".join(f"{line}\n" for line in lines) or "ok\n"
+
+    def _rejected(self) -> list[tuple[str, str, float]]:
+        """Objects that do not decode, by kind; and those whose content makes no sense."""
+        undecodable = [
+            (i.resource.kind, "undecodable", float(i.rejected)) for i in self._inputs.all()
+        ]
+        return [*undecodable, ("any", "invalid", float(self._publication.rejected))]
+
+    def metrics(self) -> tuple[int, str]:
+        """Names are those of Cluster Mesh where it has one, our own below them."""
+        publisher, inputs = self._publisher, self._inputs
+        scopes = {
+            f"{kind}/v1": float(all(i.synced.is_set() for i in informers))
+            for kind, informers in inputs.kinds()
+        }
+        ready = float(publisher.ready.is_set())
+        found = [
+            Metric(
+                "bootstrap_seconds",
+                "gauge",
+                "Duration from start to the last canary",
+                {self._cluster: self.bootstrap_s},
+            ),
+            Metric(
+                "kvstore_initial_sync_completed",
+                "gauge",
+                "Whether the first lists were read and written",
+                {
+                    (("scope", scope), *self._cluster, ("action", action)): value
+                    for scope, listed in scopes.items()
+                    for action, value in (("read", listed), ("write", ready))
+                },
+            ),
+            Metric(
+                "kvstore_rows_failing",
+                "gauge",
+                "Rows that the store refuses, retried",
+                {self._cluster: float(len(publisher.problems))},
+            ),
+            Metric(
+                "kvstore_sync_errors_total",
+                "counter",
+                "Failed writes and lost connections",
+                {self._cluster: float(publisher.failures)},
+            ),
+            Metric(
+                "kvstore_writes_total",
+                "counter",
+                "Operations written to the store",
+                {self._cluster: float(publisher.writes)},
+            ),
+            Metric(
+                "rejected_objects_total",
+                "counter",
+                "Versions of objects that could not be understood",
+                {
+                    (("kind", kind), ("reason", reason), *self._cluster): value
+                    for kind, reason, value in self._rejected()
+                },
+            ),
+        ]
+        return 200, render(found)
+
+
+async def run(settings: Settings) -> None:
+    """Until cancelled. Raises ``ValueError`` for settings that cannot be right."""
+    store_config = load_store_config(Path(settings.etcd_config))
+    async with await connect_kube(settings.kubeconfig) as client:
+        publication = Publication(settings.cluster_name, settings.cluster_id)
+        publisher = Publisher(
+            # Read anew each time: a rotated certificate needs no restart.
+            lambda: etcd.connect(load_store_config(Path(settings.etcd_config))),
+            settings.cluster_name,
+            announcement(settings),
+            lease_ttl_s=settings.lease_ttl_s,
+        )
+        inputs = Inputs(client, publication, publisher)
+        publisher.complete(keys.SERVICE_EXPORTS)  # there are none, and readers wait to hear it
+        pages = Pages(settings, publication, publisher, inputs)
+        log.info(
+            "event=start cluster=%s id=%d api=%s store=%s",
+            settings.cluster_name,
+            settings.cluster_id,
+            client.server,
+            ",".join(store_config.endpoints),
+        )
+        runners = [
+            await health.serve(
+                "", settings.health_port, {"/readyz": pages.readyz, "/healthz": pages.healthz}
+            )
+        ]
+        try:
+            if settings.metrics is not None:
+                runners.append(await health.serve(*settings.metrics, {"/metrics": pages.metrics}))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(publisher.run())
+                tasks.create_task(inputs.run())
+                tasks.create_task(pages.note_ready())
+        finally:
+            for runner in runners:
+                await runner.cleanup()
