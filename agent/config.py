@@ -1,0 +1,200 @@
+"""Settings of the agent: keys of `cilium-config`, from flags, environment, files. Adapter.
+
+Flags win over the environment (``CILIUM_<KEY>``), that over files below ``--config-dir`` (one per
+key), these over defaults. Keys in files and environment that we do not know belong to other
+programs and are passed over; an unknown flag is a mistake.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
+from model.duration import parse_duration_s
+from model.service import Selection
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used: the text names the key, its value and the remedy."""
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise ValueError("use true or false")
+
+
+def _number(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
+            raise ValueError(f"use a number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            choices = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+            raise ValueError(f"this version supports {choices}")
+        return text
+
+    return parse
+
+
+def _selection(text: str) -> Selection:
+    try:
+        return {"random": Selection.RANDOM, "maglev": Selection.MAGLEV}[text]
+    except KeyError:
+        raise ValueError("use random or maglev") from None
+
+
+def _absolute(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError("use an absolute path")
+    return Path(text)
+
+
+def _optional_path(text: str) -> Path | None:
+    return _absolute(text) if text else None
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("use HOST:PORT or :PORT")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _key(parse: Callable[[str], Any], default: Any) -> Any:
+    """A field with its parser; the key is the field's name with dashes."""
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Parsed settings. Field names are the keys, with dashes."""
+
+    cluster_name: ClusterName = _key(parse_cluster_name, ClusterName("default"))
+    cluster_id: int = _key(_number(0, 511), 0)
+    max_connected_clusters: int = _key(lambda text: int(_one_of("255", "511")(text)), 255)
+    enable_ipv4: bool = _key(_boolean, True)
+    enable_ipv6: bool = _key(_boolean, False)
+    routing_mode: str = _key(_one_of("tunnel"), "tunnel")
+    tunnel_protocol: str = _key(_one_of("vxlan"), "vxlan")
+    ipam: str = _key(_one_of("kubernetes"), "kubernetes")
+    mtu: int = _key(_number(0, 65535), 0)  # 0: that of the underlay
+    devices: str = _key(str, "")  # empty: the device that holds the node's address
+    bpf_lb_algorithm: Selection = _key(_selection, Selection.RANDOM)
+    bpf_lb_map_max: int = _key(_number(0, 1 << 24), 0)  # 0: as the objects say
+    bpf_root: Path = _key(_absolute, Path("/sys/fs/bpf"))
+    state_dir: Path = _key(_absolute, Path("/var/run/cilium"))
+    clustermesh_config: Path = _key(_absolute, Path("/var/lib/cilium/clustermesh"))
+    clustermesh_sync_timeout: float = _key(parse_duration_s, 60.0)
+    conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
+    socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
+    write_cni_conf_when_ready: Path | None = _key(
+        _optional_path, Path("/etc/cni/net.d/05-cilium.conflist")
+    )
+    cni_plugin: Path = _key(
+        _absolute, Path(__file__).resolve().parent.parent / "cni" / "build" / "cilium-cni"
+    )
+    cni_bin_dir: Path = _key(_absolute, Path("/opt/cni/bin"))
+    agent_health_port: int = _key(_number(0, 65535), 9879)  # 0: not served
+    prometheus_serve_addr: tuple[str, int] | None = _key(_listen, None)
+    k8s_kubeconfig_path: str = _key(str, "")
+    k8s_node_name: str = _key(str, "")
+    debug: bool = _key(_boolean, False)
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the REST API is served."""
+        return self.socket_path or self.state_dir / "cilium.sock"
+
+
+_ALIASES = {"kubeconfig": "k8s-kubeconfig-path"}
+
+
+def _keys() -> dict[str, Callable[[str], Any]]:
+    return {f.name.replace("_", "-"): f.metadata["parse"] for f in fields(AgentConfig)}
+
+
+def _flags(arguments: Sequence[str]) -> dict[str, str]:
+    """``--key=value``, ``--key value``, and ``--key`` alone for a switch."""
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise ConfigError(f'argument "{word}" is not understood: settings are --KEY=VALUE')
+        key, separator, value = word[2:].partition("=")
+        if not separator:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        found[_ALIASES.get(key, key)] = value
+    return found
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """One file per key. What begins with a dot is Kubernetes' own bookkeeping."""
+    try:
+        return {
+            entry.name: entry.read_text().strip()
+            for entry in sorted(directory.iterdir())
+            if not entry.name.startswith(".") and entry.is_file()
+        }
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config-dir {directory} cannot be read: {error}") from error
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentConfig:
+    """Read all sources. Raises ``ConfigError``."""
+    flags = _flags(arguments)
+    directory = flags.pop("config-dir", environment.get("CILIUM_CONFIG_DIR", ""))
+    known = _keys()
+    unknown = sorted(flags.keys() - known.keys())
+    if unknown:
+        raise ConfigError(f"flag --{unknown[0]} is not known: see docs/modules/agent.md")
+    files = _files(Path(directory)) if directory else {}
+    values: dict[str, Any] = {}
+    for key, parse in known.items():
+        variable = "CILIUM_" + key.upper().replace("-", "_")
+        text = flags.get(key, environment.get(variable, files.get(key)))
+        if text is None:
+            continue
+        try:
+            values[key.replace("-", "_")] = parse(text)
+        except ValueError as error:
+            raise ConfigError(f'{key} is "{text}": {error}') from error
+    return _checked(values, environment)
+
+
+def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentConfig:
+    """Rules that tie settings to one another."""
+    if not values.get("k8s_node_name"):
+        values["k8s_node_name"] = environment.get("K8S_NODE_NAME") or os.uname().nodename
+    config = AgentConfig(**values)
+    if config.cluster_id:
+        try:
+            parse_cluster_id(config.cluster_id, config.max_connected_clusters)
+        except ValueError as error:
+            raise ConfigError(f'cluster-id is "{config.cluster_id}": {error}') from error
+        if config.cluster_name == "default":
+            raise ConfigError(
+                'cluster-name is "default" while cluster-id is not 0: '
+                "give the cluster a name of its own"
+            )
+    if not config.enable_ipv4:
+        raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
+    return config
+
+
+def cluster_id(config: AgentConfig) -> ClusterId:
+    """The number of this cluster; 0: in no mesh."""
+    return ClusterId(config.cluster_id)
