@@ -163,5 +163,8 @@ def flows(pin_dir: Path) -> list[e.ConntrackEntry]:
 
 def counters(pin_dir: Path) -> list[Counter]:
     """Forward and drop counters, summed over CPUs."""
-    with _table(pin_dir, map_names.METRICS) as table:
-        return metrics.read_metrics(table)
+    with (
+        _table(pin_dir, map_names.METRICS) as drops,
+        _table(pin_dir, map_names.FORWARDED) as forwarded,
+    ):
+        return metrics.read_metrics(drops, forwarded)

@@ -23,8 +23,9 @@ from datapath.service_rows import Map
 from datapath.services import ServiceTable
 from datapath.syscall import AttachType
 from datapath.tables import EndpointTable, HostAddressTable, IpcacheTable
-from model.address import Address, Prefix
+from model.address import Address, Prefix, pack
 from model.identity import NumericIdentity, ReservedIdentity
+from model.kernel_numbers import VXLAN_PORT
 
 _log = logging.getLogger("isthmus.datapath")
 
@@ -52,6 +53,7 @@ class DatapathConfig:
     pin_dir: Path = DEFAULT_PIN_DIR
     object_dir: Path = field(default_factory=default_object_dir)
     map_sizes: Mapping[str, int] = field(default_factory=dict)  # by map name; overrides the object
+    redirect_peer: bool = True  # deliver into the pod's namespace without its host end's queue
     attach_mode: AttachMode | None = None  # None: tcx where the kernel has it
 
 
@@ -120,8 +122,10 @@ class Datapath:
 
     async def metrics(self) -> list[metrics.Counter]:
         """What the programs counted since they were first loaded."""
-        table = self._programs.tables[map_names.METRICS]
-        return await self._thread.call(metrics.read_metrics, table)
+        tables = self._programs.tables
+        return await self._thread.call(
+            metrics.read_metrics, tables[map_names.METRICS], tables[map_names.FORWARDED]
+        )
 
     def close(self) -> None:
         """Release descriptors and the thread; everything in the kernel stays and works."""
@@ -172,7 +176,16 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
 
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
     """Values of the `const volatile` globals of `bpf/lib/config.h`."""
-    return {}
+    router = config.router_ip
+    return {
+        "config_router_ip4": pack(router) if router.version == 4 else bytes(16),
+        "config_router_ip6": pack(router) if router.version == 6 else bytes(16),
+        "config_vxlan_ifindex": found.vxlan_ifindex,
+        "config_host_ifindex": found.host_ifindex,
+        "config_route_mtu": found.route_mtu,
+        "config_tunnel_port": VXLAN_PORT,
+        "config_redirect_peer": int(config.redirect_peer),
+    }
 
 
 async def remove_all(pin_dir: Path = DEFAULT_PIN_DIR) -> None:
