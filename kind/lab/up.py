@@ -132,7 +132,7 @@ def _start(lab: Topology, request: Request, say: Callable[[str, str], None]) -> 
             host.make_root(node, keep)
             _write_json(node.directory / "runtime.json", services.runtime_settings(node, keep))
             client.ensure(str(node.directory))
-        files = pki.make(cluster)
+        files = pki.make(cluster, datetime.now(UTC))
         control = client.Client(str(cluster.control_plane.directory))
         control.run(services.etcd(cluster))
         access = kubeconfig.Access(
