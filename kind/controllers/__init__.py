@@ -1,1 +1,1 @@
-"""The few controllers a lab needs: what kube-controller-manager and kube-scheduler do (ADR 0061)."""
+"""The few controllers a lab needs, and its scheduler (ADR 0061)."""
