@@ -1,8 +1,7 @@
 """What Isthmus asks of a key-value store. Pure: the contract, its values and its errors.
 
-``kvstore.etcd`` keeps it over gRPC; ``tests/support/memory_store.py`` is the model of it that tests
-use, and both pass ``tests/conformance/test_kvstore.py``. Keys are text, values are bytes. All
-errors are ``OSError``: nothing is retried here.
+``kvstore.etcd`` keeps it over gRPC; ``tests/conformance/test_kvstore.py`` holds a real etcd to it.
+Keys are text, values are bytes. All errors are ``OSError``: nothing is retried here.
 """
 
 from collections.abc import AsyncIterator, Sequence
