@@ -1,0 +1,150 @@
+"""What remote clusters say → claims. Adapter: keeps a small file of their IDs.
+
+Which ID a configured cluster had when it last spoke is kept on disk: after a restart of ours, while
+that cluster is silent, it says whose the rows in the kernel are.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.endpoint_store import write_atomically
+from agent.mesh_state import MeshState
+from kvstore.remote import Change, RemoteStatus
+from mesh.ipcache import Claimant, IpClaim, entry
+from model.address import Prefix
+from model.cluster import ClusterId, ClusterName
+from model.ipcache import IpcacheEntry, Source
+from model.service import Frontend, LoadBalancer
+from wire.etcd import keys
+
+log = logging.getLogger("isthmus.agent.remote")
+
+
+class RemoteInputs:
+    """The ``kvstore.remote.Sink`` of an agent."""
+
+    def __init__(self, mesh: MeshState, ids_file: Path) -> None:
+        self._mesh = mesh
+        self._ids_file = ids_file
+        self._ids = _read_ids(ids_file)
+        self.statuses: Callable[[], Mapping[ClusterName, RemoteStatus]] = dict
+
+    def restore(
+        self,
+        ipcache: Iterable[tuple[Prefix, IpcacheEntry]],
+        services: Iterable[tuple[Frontend, LoadBalancer]],
+    ) -> None:
+        """Take what a former life left in the kernel as the last words of remote clusters."""
+        for prefix, row in ipcache:
+            if row.cluster_id:
+                owner = Claimant(Source.RESTORED, origin=str(row.cluster_id))
+                self._mesh.ipcache.put(prefix, owner, IpClaim(row))
+        self._mesh.services.restore(services)
+
+    def configured(self, names: Iterable[ClusterName]) -> None:
+        """Which clusters are members now; what others left behind goes."""
+        members = {self._ids[name] for name in names if name in self._ids}
+        left = {
+            ClusterId(int(claimant.origin))
+            for _, (claimant, _) in self._mesh.ipcache.winners()
+            if claimant.source is Source.RESTORED
+        }
+        for cluster_id in (left | self._mesh.services.restored_clusters()) - members:
+            log.info("event=forgotten cluster_id=%d: no configured cluster has it", cluster_id)
+            self._forget_addresses(cluster_id)
+            self._mesh.services.forget(cluster_id)
+
+    def on_changes(self, cluster: ClusterName, resource: str, changes: Sequence[Change]) -> None:
+        """``kvstore.remote.Sink``."""
+        take = {
+            keys.NODES: self._node,
+            keys.IDENTITIES: self._identity,
+            keys.IP: self._address,
+            keys.SERVICES: self._service,
+        }.get(resource)
+        if take is not None:
+            for key, value in changes:
+                take(cluster, key, value)
+
+    def on_synced(self, cluster: ClusterName, resource: str) -> None:
+        """``kvstore.remote.Sink``."""
+        cluster_id = self._learn(cluster)
+        status = self.statuses().get(cluster)
+        heard = status.synced if status else set()
+        log.info("event=synced cluster=%s resource=%s", cluster, resource)
+        if cluster_id is None:
+            return
+        if {keys.IP, keys.NODES} <= heard:
+            self._forget_addresses(cluster_id)
+        if resource == keys.SERVICES:
+            self._mesh.services.forget(cluster_id)
+
+    def on_removed(self, cluster: ClusterName) -> None:
+        """``kvstore.remote.Sink``."""
+        self._mesh.services.drop_cluster(cluster)
+        self._mesh.nodes.drop_cluster(cluster)
+        self._mesh.ipcache.drop_all(
+            lambda c: c.source is Source.CLUSTERMESH and c.cluster == cluster
+        )
+        self._mesh.identities.drop_cluster(cluster)
+        cluster_id = self._ids.pop(cluster, None)
+        if cluster_id is not None:
+            self._forget_addresses(cluster_id)
+            self._mesh.services.forget(cluster_id)
+            self._write_ids()
+        log.info("event=forgotten cluster=%s", cluster)
+
+    def _node(self, cluster: ClusterName, key: Any, value: Any) -> None:
+        if value is None:
+            self._mesh.nodes.drop(cluster, key)
+        else:
+            self._mesh.nodes.put(value)
+
+    def _identity(self, cluster: ClusterName, key: Any, value: Any) -> None:
+        if value is None:
+            self._mesh.identities.drop(key, cluster)
+        else:
+            self._mesh.identities.put(key, cluster, value.labels)
+
+    def _address(self, cluster: ClusterName, key: Any, value: Any) -> None:
+        claimant = Claimant(Source.CLUSTERMESH, cluster)
+        if value is None:
+            self._mesh.ipcache.drop(key, claimant)
+            return
+        row = entry(value.identity, value.host_ip, value.key, self._id_of(cluster))
+        self._mesh.ipcache.put(key, claimant, IpClaim(row, value.namespace, value.pod))
+
+    def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:
+        self._mesh.services.set_shared(cluster, key, value)
+
+    def _id_of(self, cluster: ClusterName) -> ClusterId:
+        """A record is handed over only after its cluster's announcement was accepted."""
+        found = self._learn(cluster)
+        assert found is not None
+        return found
+
+    def _learn(self, cluster: ClusterName) -> ClusterId | None:
+        status = self.statuses().get(cluster)
+        found = status.config.id if status and status.config else None
+        if found is not None and self._ids.get(cluster) != found:
+            self._ids[cluster] = found
+            self._write_ids()
+        return self._ids.get(cluster)
+
+    def _write_ids(self) -> None:
+        write_atomically(self._ids_file, msgspec.json.encode(self._ids))
+
+
+def _read_ids(path: Path) -> dict[ClusterName, ClusterId]:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning('event=file-ignored path=%s error="%s"', path, error)
+        return {}
+    return {ClusterName(name): ClusterId(number) for name, number in found.items()}

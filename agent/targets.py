@@ -1,0 +1,134 @@
+"""The tables of this node's kernel, from the mesh's, in the order they are written. Adapter."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from agent.endpoint_store import Endpoint
+from datapath.routes import Route
+from datapath.runtime import Datapath
+from mesh.ipcache import Claimant, Ipcache, IpClaim, entry
+from mesh.service_table import Services
+from model.address import Address, Prefix, host_prefix, is_host
+from model.cluster import ClusterName
+from model.endpoint import EndpointId, LocalEndpoint
+from model.identity import NumericIdentity
+from model.ipcache import IpcacheEntry, Source
+from model.service import Frontend, LoadBalancer
+from reconcile.table import Desired, Table
+
+# What is referred to first. Rows are removed in the reverse order.
+ORDER = (
+    "host-addresses",  # the router and the node: where packets for neither pod nor peer end
+    "endpoints",  # a pod must be deliverable before anything leads to its address
+    "ipcache",  # where an address is, before the host's routes lead packets to the programs
+    "routes",  # the host's way to pods, before services choose pods
+    "services",  # a frontend leads only to backends that can be reached
+)
+
+
+class Routes:
+    """Pod prefixes lead to `ist_host`: our own, and those the ipcache puts behind the tunnel."""
+
+    def __init__(
+        self, ipcache: Ipcache, own: Iterable[Prefix], router: Address, route_mtu: int
+    ) -> None:
+        self._ipcache = ipcache
+        self._own = frozenset(own)
+        # Packets inside the node need no room for the tunnel's headers.
+        self._near = Route(source=router)
+        self._far = Route(source=router, mtu=route_mtu)
+
+    def get(self, prefix: Prefix, /) -> Route | None:
+        """The wanted route of a prefix."""
+        if prefix in self._own:
+            return self._near
+        if is_host(prefix):
+            return None
+        found = self._ipcache.get(prefix)
+        return self._far if found is not None and found.tunnel_endpoint is not None else None
+
+    def items(self) -> Iterator[tuple[Prefix, Route]]:
+        """All wanted routes."""
+        for prefix in self._own:
+            yield prefix, self._near
+        for prefix, found in self._ipcache.items():
+            tunnelled = not is_host(prefix) and found.tunnel_endpoint is not None
+            if tunnelled and prefix not in self._own:
+                yield prefix, self._far
+
+
+class Tables:
+    """The five tables and who is told what changed."""
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        own: ClusterName,
+        ipcache: Ipcache,
+        services: Services,
+        endpoints: Desired[EndpointId, LocalEndpoint],
+        routes: Routes,
+        host_addresses: Mapping[Address, NumericIdentity],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._own = own
+        self._claims = ipcache
+        self.host_addresses: Table[Address, NumericIdentity] = Table(
+            "host-addresses", datapath.host_addresses, host_addresses, clock=clock, draw=draw
+        )
+        self.endpoints: Table[EndpointId, LocalEndpoint] = Table(
+            "endpoints", datapath.endpoints, endpoints, clock=clock, draw=draw
+        )
+        self.ipcache: Table[Prefix, IpcacheEntry] = Table(
+            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw
+        )
+        self.routes: Table[Prefix, Route] = Table(
+            "routes", datapath.routes, routes, clock=clock, draw=draw
+        )
+        self.services: Table[Frontend, LoadBalancer] = Table(
+            "services", datapath.services, services, clock=clock, draw=draw
+        )
+
+    def ordered(self) -> tuple[Table[Any, Any], ...]:
+        """The tables in ``ORDER``."""
+        every = (self.host_addresses, self.endpoints, self.ipcache, self.routes, self.services)
+        by_name = {table.name: table for table in every}
+        return tuple(by_name[name] for name in ORDER)
+
+    def prefix_changed(self, prefix: Prefix) -> None:
+        """The ipcache's row may differ now, and with it the route of a prefix."""
+        self.ipcache.mark(prefix)
+        if not is_host(prefix):
+            self.routes.mark(prefix)
+
+    def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
+        """Rows of an endpoint may differ now."""
+        some = new or old
+        assert some is not None
+        self.endpoints.mark(some.id)
+        claimant = Claimant(Source.LOCAL, self._own, f"endpoint/{some.id}")
+        for address in some.local.addresses:
+            if new is None:
+                self._claims.drop(host_prefix(address), claimant)
+            else:
+                claim = IpClaim(entry(new.identity.id), new.namespace, new.pod)
+                self._claims.put(host_prefix(address), claimant, claim)
+
+    async def written(self, endpoint: Endpoint) -> None:
+        """Wait until an endpoint's rows are in the kernel. Raises ``OSError``."""
+        await self._attempted()
+        error = self.endpoints.error(endpoint.id)
+        for address in endpoint.local.addresses:
+            error = error or self.ipcache.error(host_prefix(address))
+        if error:
+            raise OSError(error)
+
+    async def removed(self, endpoint: Endpoint) -> None:
+        """Wait until nothing in the kernel leads to an endpoint; a failing row is tried again."""
+        del endpoint
+        await self._attempted()
+
+    async def _attempted(self) -> None:
+        await self.endpoints.attempted(self.endpoints.revision)
+        await self.ipcache.attempted(self.ipcache.revision)
