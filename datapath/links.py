@@ -103,6 +103,14 @@ def endpoint_link_exists(host_interface: str) -> bool:
         return link is not None and _is_ours(link)
 
 
+def endpoint_interfaces() -> list[str]:
+    """Host ends of all pairs of ours in this namespace."""
+    with netlink.handle() as ipr, netlink.doing("list devices"):
+        found = [link for link in ipr.link("dump") if link.get_attr("IFLA_IFNAME")]
+    names = [str(link.get_attr("IFLA_IFNAME")) for link in found if _is_ours(link)]
+    return sorted(name for name in names if name.startswith(ENDPOINT_PREFIX))
+
+
 def _is_ours(link: netlink.Message) -> bool:
     """By its alias; or, if we were killed before that was set, by name, kind and being down."""
     if link.get_attr("IFLA_IFALIAS") == LINK_ALIAS:

@@ -7,12 +7,12 @@ the row fails with a message and the loop tries it again. Pod CIDRs, local and r
 
 import errno
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
 from datapath import netlink
-from datapath.kernel_thread import KernelThread
+from datapath.tables import ThreadedTarget
 from model.address import Address, Prefix, parse_address
 from model.kernel_numbers import DEVICE_HOST, ROUTE_PROTOCOL
 
@@ -27,23 +27,20 @@ class Route:
     gateway: Address | None = None  # None: on the link
 
 
-class RouteTable:
-    """The routes of one network namespace that carry our protocol: a ``Target``."""
+class RouteTable(ThreadedTarget[Prefix, Route]):
+    """The routes of one network namespace that carry our protocol.
 
-    def __init__(self, thread: KernelThread) -> None:
-        self._thread = thread
+    A stranger's route to a prefix is ``FileExistsError`` for that row.
+    """
 
-    async def read(self) -> Mapping[Prefix, Route]:
-        """Every route of ours."""
-        return await self._thread.call(_read)
+    def read_now(self) -> dict[Prefix, Route]:
+        return _read()
 
-    async def upsert(self, rows: Sequence[tuple[Prefix, Route]]) -> Mapping[Prefix, OSError]:
-        """Add or replace; a stranger's route to the same prefix is ``FileExistsError``."""
-        return await self._thread.call(_each, rows, lambda ipr, row: _write(ipr, *row), _prefix_of)
+    def upsert_now(self, rows: Sequence[tuple[Prefix, Route]]) -> dict[Prefix, OSError]:
+        return _each(rows, lambda ipr, row: _write(ipr, *row), _prefix_of)
 
-    async def delete(self, keys: Collection[Prefix]) -> Mapping[Prefix, OSError]:
-        """Remove; what is gone or a stranger's is no error and stays as it is."""
-        return await self._thread.call(_each, list(keys), _remove, lambda prefix: prefix)
+    def delete_now(self, keys: Collection[Prefix]) -> dict[Prefix, OSError]:
+        return _each(list(keys), _remove, lambda prefix: prefix)
 
 
 def _prefix_of(row: tuple[Prefix, Route]) -> Prefix:

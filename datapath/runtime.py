@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datapath import devices, map_names, metrics, pins, probes, programs
+from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
@@ -188,20 +188,33 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
     }
 
 
-async def remove_all(pin_dir: Path = DEFAULT_PIN_DIR) -> None:
-    """Take everything of ours out of this node's kernel: programs, maps, devices, routes."""
-    thread = KernelThread()
+async def remove_all(
+    pin_dir: Path = DEFAULT_PIN_DIR, thread: KernelThread | None = None
+) -> list[str]:
+    """Take everything of ours out of this node's kernel: programs, maps, devices, routes.
+
+    Repeatable. Returns a line for each thing removed. Pods lose their network; their pairs are left
+    to the runtime, which owns their namespaces.
+    """
+    own = thread or KernelThread()
     try:
-        await thread.call(_remove_all, pin_dir)
-        routes = RouteTable(thread)
-        await routes.delete(list(await routes.read()))
-        await thread.call(devices.remove_devices)
+        return await own.call(_remove_all, pin_dir, own)
     finally:
-        thread.close()
+        if thread is None:
+            own.close()
 
 
-def _remove_all(pin_dir: Path) -> None:
+def _remove_all(pin_dir: Path, thread: KernelThread) -> list[str]:
+    removed = []
+    # Routes first: the host must not send into a device that no program watches any more.
+    table = RouteTable(thread)
+    prefixes = list(table.read_now())
+    table.delete_now(prefixes)
+    removed += [f"route {prefix}" for prefix in prefixes]
     attacher = Attacher(pin_dir, AttachMode.TCX)
-    for attachment in {*attacher.attached(), *programs.NODE_ATTACHMENTS}:
+    pods = [_of_endpoint(interface) for interface in links.endpoint_interfaces()]
+    for attachment in {*attacher.attached(), *programs.NODE_ATTACHMENTS, *pods}:
         attacher.detach(attachment)
+        removed.append(f"program {attachment.program} of {attachment.device}")
     pins.remove_tree(pin_dir)
+    return removed + [f"device {name}" for name in devices.remove_devices()]
