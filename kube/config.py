@@ -1,20 +1,23 @@
 """Where the API server is and who we are: in-cluster or from a kubeconfig. Adapter.
 
-The official client reads kubeconfigs (contexts, certificates, tokens, exec plug-ins, OIDC) and the
-in-cluster files, and re-reads the token of the latter; only its configuration is used, requests
-are made by ``kube.client``. Its import costs a third of a second and 20 MB, so it happens when a
-connection is made and not when this file is read. See docs/adr/0040-kubernetes-client.md.
+Kubeconfigs (contexts, certificates, tokens, exec plug-ins, OIDC) are read by the official client,
+whose configuration alone is used; requests are made by ``kube.client``. Its import costs a third
+of a second and 20 MB, so it happens only when there is a kubeconfig to read: what the kubelet gives
+a pod is two variables and two files. See docs/adr/0040-kubernetes-client.md.
 """
 
 import os
 import ssl
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kube.client import HttpClient
 
-TOKEN = "BearerToken"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TOKEN_AGE_S = 60  # the kubelet renews the file long before its token ends
 
 
 class ConfigError(ValueError):
@@ -29,13 +32,37 @@ class Access:
     ssl: ssl.SSLContext | None
     server_name: str | None
     proxy: str | None
-    _configuration: Any = field(repr=False)
+    _authorization: Callable[[], Awaitable[str | None]] = field(repr=False)
 
     async def authorization(self) -> str | None:
         """The Authorization header, as fresh as the token file."""
-        # A service account's token file ends in a newline when people make it.
-        token = await self._configuration.get_api_key_with_prefix(TOKEN)
-        return token.strip() if token else None
+        return await self._authorization()
+
+
+class TokenFile:
+    """A service account's token, read again when a minute has passed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header = ""
+        self._read_at = 0.0
+
+    async def authorization(self) -> str | None:
+        """The header. A file that is away for a moment leaves the last token in use."""
+        now = time.monotonic()
+        if not self._header or now - self._read_at > TOKEN_AGE_S:
+            try:
+                self.read()
+            except OSError:
+                if not self._header:
+                    raise
+            self._read_at = now
+        return self._header
+
+    def read(self) -> None:
+        """Raises ``OSError``."""
+        # The file ends in a newline when people make it.
+        self._header = f"Bearer {self._path.read_text().strip()}"
 
 
 def default_kubeconfig() -> str:
@@ -102,20 +129,27 @@ def _remedy(context: str) -> str:
     return "choose a context with `kubectl config use-context` or name one with --context"
 
 
-def load_in_cluster() -> Access:
+def load_in_cluster(directory: Path = SERVICE_ACCOUNT) -> Access:
     """What the kubelet gave this pod. Raises ``ConfigError``."""
-    from kubernetes.aio.client import Configuration
-    from kubernetes.aio.config import ConfigException, load_incluster_config
-
-    configuration = Configuration()
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    token = TokenFile(directory / "token")
     try:
-        load_incluster_config(client_configuration=configuration)
-        return _access(configuration)
-    except (ConfigException, OSError) as error:
+        token.read()
+        context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    except ssl.SSLError as error:
         raise ConfigError(
-            f"in-cluster configuration: {error}: run as a pod with a service account, "
-            "or name a file with --kubeconfig"
+            f"in-cluster configuration: {directory}/ca.crt is no certificate ({error.reason}): "
+            "look at the config map kube-root-ca.crt"
         ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"in-cluster configuration: cannot read {error.filename or directory}: "
+            f"{error.strerror}: run as a pod with a service account, or name a file "
+            "with --kubeconfig"
+        ) from error
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Access(f"https://{authority}", context, None, None, token.authorization)
 
 
 def _access(configuration: Any) -> Access:
@@ -123,6 +157,11 @@ def _access(configuration: Any) -> Access:
 
     if not str(configuration.host).startswith(("http://", "https://")):
         raise ValueError(f'server "{configuration.host}" is no http(s) address')
+
+    async def authorization() -> str | None:
+        token = await configuration.get_api_key_with_prefix("BearerToken")
+        return token.strip() if token else None
+
     secure = configuration.host.startswith("https://")
     return Access(
         server=configuration.host.rstrip("/"),
@@ -130,7 +169,7 @@ def _access(configuration: Any) -> Access:
         ssl=RESTClientObject(configuration).ssl_context if secure else None,
         server_name=configuration.tls_server_name,
         proxy=configuration.proxy,
-        _configuration=configuration,
+        _authorization=authorization,
     )
 
 
