@@ -15,9 +15,13 @@ from typing import Protocol
 
 from kvstore.port import (
     MAX_TXN_OPS,
+    ClusterIdChangedError,
+    Delete,
     DeleteOp,
     LeaseNotFoundError,
+    NoSpaceError,
     Op,
+    Put,
     PutOp,
     Store,
     StoreError,
@@ -34,6 +38,8 @@ HEARTBEAT_S = 60.0
 ENFORCE_S = 300.0  # the cluster's announcement is compared and repaired this often
 TXN_BYTES = 1_000_000  # below etcd's limit of 1.5 MiB per request
 RETRY_FIRST_S, RETRY_CAP_S = 0.1, 5.0
+# The store as a whole is of no use: halving a batch would not find a guilty row.
+STORE_WIDE = (UnavailableError, ClusterIdChangedError, NoSpaceError)
 
 
 class PublisherStore(Store, Protocol):
@@ -86,6 +92,7 @@ class Publisher:
         self._rows: dict[str, bytes] = {}
         self._written: dict[str, bytes] = {}
         self._dirty: dict[str, None] = {}
+        self._in_flight: tuple[str, ...] = ()
         self._failing: dict[str, tuple[float, float, str]] = {}  # due, delay, why
         self._awaited: dict[str, set[str]] = {}  # canaries and the keys they wait for
         self._complete: set[str] = set()
@@ -114,7 +121,7 @@ class Publisher:
     def complete(self, resource: str) -> None:
         """Everything of this type has been put: its canary follows the rows put so far."""
         self._complete.add(resource)
-        self._awaited[resource] = set(self._dirty) | set(self._failing)
+        self._awaited[resource] = {*self._dirty, *self._failing, *self._in_flight}
         self._wake.set()
 
     @property
@@ -136,7 +143,7 @@ class Publisher:
                     self.connected = False
                     await store.close()
             except* StoreError as group:
-                error = group.exceptions[0]
+                error = _first(group)
                 self.failures += 1
                 self.last_error = str(error)
                 log.warning('event=store_lost retry_s=%.1f error="%s"', delay, error)
@@ -151,11 +158,11 @@ class Publisher:
             for row in (await store.range(prefix)).rows:
                 found[row.key] = row.value
                 lease_of[row.key] = row.lease
-        same = store.cluster_id == self._etcd_id
-        alive = set(self._leases.keys) if same else set()
-        self._etcd_id = store.cluster_id
-        if not same:
+        if store.cluster_id != self._etcd_id:
             self._leases = _Leases()
+            self._etcd_id = store.cluster_id
+        await self._drop_expired(store)
+        alive = self._leases.keys
         self._written = {k: v for k, v in found.items() if lease_of[k] in alive}
         for key in [k for k in self._leases.of if k not in self._written]:
             self._leases.unbind(key)
@@ -180,6 +187,7 @@ class Publisher:
             tasks.create_task(self._every(HEARTBEAT_S, lambda: self._beat(store)))
             tasks.create_task(self._every(self._lease_ttl_s / 3, lambda: self._prolong(store)))
             tasks.create_task(self._every(ENFORCE_S, lambda: self._announce(store)))
+            tasks.create_task(self._guard(store))
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -222,11 +230,14 @@ class Publisher:
             batch.append(key)
         for key in batch:
             del self._dirty[key]
+        self._in_flight = tuple(batch)
         try:
             await self._write(store, batch)
-        except (UnavailableError, asyncio.CancelledError):
+        except (StoreError, asyncio.CancelledError):
             self._dirty = {**dict.fromkeys(batch), **self._dirty}
             raise
+        finally:
+            self._in_flight = ()
 
     async def _write(self, store: PublisherStore, batch: list[str]) -> None:
         """Write a batch; when the store refuses it, halve it until the guilty rows are alone."""
@@ -239,7 +250,7 @@ class Publisher:
         ]
         try:
             await self._put_leased(store, puts, [DeleteOp(key) for key in gone])
-        except UnavailableError:
+        except STORE_WIDE:
             raise
         except LeaseNotFoundError:
             await self._prolong(store)
@@ -286,7 +297,7 @@ class Publisher:
     async def _prune(self) -> None:
         """Once every type is complete, what an earlier run left behind is dirty, too."""
         if self._complete >= set(self._resources):
-            for key in self._leftover - self._rows.keys():
+            for key in self._leftover - self._rows.keys() - self._failing.keys():
                 self._dirty[key] = None
 
     async def _put_leased(
@@ -328,24 +339,52 @@ class Publisher:
         if row is None or row.value != value:
             await self._put_leased(store, [self._announcement])
 
+    async def _guard(self, store: PublisherStore) -> None:
+        """Notice at once when the store goes away, or somebody touches the announcement."""
+        key, value = self._announcement
+        revision = (await store.range(key, limit=1)).revision
+        async for batch in store.watch(key, revision + 1):
+            for event in batch.events:
+                match event:
+                    case Put(row) if row.key == key and row.value != value:
+                        await self._announce(store)
+                    case Delete(gone) if gone == key:
+                        await self._announce(store)
+
     async def _prolong(self, store: PublisherStore) -> None:
-        """Keep every lease alive; the keys of an expired one are dirty again."""
+        """Keep every lease alive; the keys of an expired one are written again."""
+        lost = await self._drop_expired(store)
+        if keys.HEARTBEAT in lost:
+            await self._beat(store)
+        if self._announcement[0] in lost:
+            await self._put_leased(store, [self._announcement])
+        self._wake.set()
+
+    async def _drop_expired(self, store: PublisherStore) -> set[str]:
+        """Prolong every lease; the keys of those that have expired, now dirty."""
+        lost: set[str] = set()
         for lease in list(self._leases.keys):
             try:
                 await store.keep_alive(lease)
             except LeaseNotFoundError:
-                lost = self._leases.keys.pop(lease)
-                for key in lost:
+                gone = self._leases.keys.pop(lease)
+                lost |= gone
+                for key in gone:
                     self._leases.of.pop(key, None)
                     self._written.pop(key, None)
                     if key in self._rows:
                         self._dirty[key] = None
-                    resource = keys.canary_resource(key, self._cluster)
-                    if resource is not None:
-                        self._awaited.setdefault(resource, set()).update(self._dirty)
-                if keys.HEARTBEAT in lost:
-                    await self._beat(store)
-                if self._announcement[0] in lost:
-                    await self._put_leased(store, [self._announcement])
-                self._wake.set()
-                log.warning("event=lease_expired lease=%x keys=%d", lease, len(lost))
+                log.warning("event=lease_expired lease=%x keys=%d", lease, len(gone))
+        for key in lost:
+            resource = keys.canary_resource(key, self._cluster)
+            if resource is not None:
+                self._awaited.setdefault(resource, set()).update(self._dirty)
+        return lost
+
+
+def _first(group: BaseExceptionGroup[StoreError]) -> BaseException:
+    """The innermost first error: a task group wraps what its tasks raise."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
