@@ -20,7 +20,7 @@ from wire.etcd import identity_v1, ip_v1, keys, node_v1, service_v1
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
 from wire.k8s.cilium_node import CiliumNode, decode_node
-from wire.k8s.endpointslice import EndpointSlice, merge_backends, owner_of
+from wire.k8s.endpointslice import EndpointSlice, is_copied, merge_backends, owner_of
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import ObjectMeta
 from wire.k8s.service import Service, decode_service, service_name
@@ -196,7 +196,7 @@ class Publication:
         if before is not None:
             self._slices[before].pop(meta.name, None)
             touched.append(before)
-        owner = owner_of(new) if new is not None else None
+        owner = owner_of(new) if new is not None and not is_copied(new) else None
         if new is not None and owner is not None:
             self._owners[meta.key] = owner
             self._slices.setdefault(owner, {})[meta.name] = new

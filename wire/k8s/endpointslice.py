@@ -14,6 +14,9 @@ from wire.k8s.meta import K8sObject, K8sStruct, labels_of
 from wire.k8s.service import protocol_of
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+# Who copies remote backends into slices of this cluster, for readers that know no mesh.
+MESH_CONTROLLER = "endpointslice-mesh-controller.cilium.io"
 
 
 class EndpointConditions(K8sStruct, frozen=True):
@@ -55,6 +58,11 @@ def owner_of(slice_: EndpointSlice) -> ServiceName | None:
     """The service a slice belongs to; ``None``: somebody's own slice, no service's."""
     name = labels_of(slice_.metadata).get(SERVICE_NAME_LABEL)
     return ServiceName(slice_.metadata.namespace, name) if name else None
+
+
+def is_copied(slice_: EndpointSlice) -> bool:
+    """True for a copy of another cluster's backends: never to be published as ours."""
+    return labels_of(slice_.metadata).get(MANAGED_BY_LABEL) == MESH_CONTROLLER
 
 
 def decode_backends(slice_: EndpointSlice) -> tuple[LocalBackend, ...]:

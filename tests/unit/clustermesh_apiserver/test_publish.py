@@ -269,6 +269,22 @@ def test_slice_that_changes_its_service_is_taken_from_the_first() -> None:
     assert backends(rows["cilium/state/services/v1/berlin/web/other"]) == ["10.11.3.1"]
 
 
+def test_copies_of_remote_backends_are_not_given_back() -> None:
+    """Slices that hold another cluster's backends would go round in circles."""
+    own = slice_(**{ten(1): True})
+    copy = slice_("shop-of-paris", **{ten(2): True})
+    labels = {
+        **(copy.metadata.labels or {}),
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-mesh-controller.cilium.io",
+    }
+    copy = msgspec.structs.replace(
+        copy, metadata=msgspec.structs.replace(copy.metadata, labels=labels)
+    )
+    said, rows = services_said(("service", None, service()), ("slice", None, own))
+    assert said.slice(None, copy) == {}
+    assert backends(rows[SHOP]) == ["10.11.3.1"]
+
+
 def test_deleted_service_is_withdrawn() -> None:
     """Its slices may go before or after it."""
     said, _ = services_said(("service", None, service()), ("slice", None, slice_(**{ten(1): True})))
