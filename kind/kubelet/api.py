@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 REQUEST_TIMEOUT_S = 15.0
+# A connection that is refused or lost on the way is tried again soon: a pod may come up before the
+# address of its API server is served.
+CONNECT_TIMEOUT_S = 1.0
 # A watch that says nothing for so long is opened again: half-open connections must not last.
 WATCH_TIMEOUT_S = 300
 RETRY_FIRST_S, RETRY_CAP_S = 0.05, 2.0
@@ -72,7 +75,7 @@ class Api:
         content_type: str = "application/json",
     ) -> Json:
         """One request. Raises ApiError."""
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": content_type} if body is not None else {}
         try:
@@ -123,7 +126,9 @@ class Api:
                 f"{path}?{query}&watch=true&resourceVersion={version}"
                 f"&allowWatchBookmarks=true&timeoutSeconds={WATCH_TIMEOUT_S}"
             )
-            timeout = aiohttp.ClientTimeout(total=None, sock_read=WATCH_TIMEOUT_S + 30)
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=WATCH_TIMEOUT_S + 30
+            )
             try:
                 async with self._request("GET", target, timeout=timeout) as answer:
                     if answer.status == 410:

@@ -99,7 +99,8 @@ class Handlers:
         if state is None:
             raise web.HTTPNotFound(text=f"no container {container!r} in the pod")
         previous = request.query.get("previous") in ("true", "1")
-        attempt = state.restarts - (1 if previous else 0)
+        # From the id and not from the count of restarts: that is ahead while one is being started.
+        attempt = int(state.container_id.rpartition(".")[2] or -1) - (1 if previous else 0)
         path = launching.log_path(self._config, worker.pod, state.name, attempt)
         if attempt < 0 or not path.exists():
             what = "previous terminated container" if previous else "container"

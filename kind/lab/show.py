@@ -7,6 +7,8 @@ from rich.table import Table
 
 from kind.lab.report import Report
 
+PLAIN_WIDTH = 220  # for files and pipes, which have none of their own
+
 COLUMNS = {
     "nodes": ("cluster", "name", "address", "podCIDR", "ready"),
     "processes": ("node", "name", "pid", "state", "restarts"),
@@ -23,6 +25,8 @@ def _text(value: Any) -> str:
 def report(found: Report) -> None:
     """Print all of it."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     lab = found.lab
     console.print(f"lab {lab['name']}, started {lab['created']} by {lab['by']}")
     console.print(f"KUBECONFIG={lab['kubeconfig']}", soft_wrap=True)

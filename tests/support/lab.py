@@ -200,7 +200,8 @@ ADD)
   if [ -e /run/cni-stub.fail ]; then
     echo '{"cniVersion":"1.0.0","code":11,"msg":"told to fail","details":"by the test"}'; exit 1
   fi
-  mkdir -p /run/cni-stub; n=$(($(ls /run/cni-stub | wc -l) + 2)); : >/run/cni-stub/$n
+  n=2; mkdir -p /run/cni-stub
+  until mkdir /run/cni-stub/$n 2>/dev/null; do n=$((n + 1)); done
   address=@PREFIX@.$n
   ip link add "stub$short" type veth peer name "$CNI_IFNAME" netns "$CNI_NETNS"
   ip link set "stub$short" up
