@@ -151,7 +151,6 @@ class Remote:
         self._random = randomness or random.Random()  # jitter only
         self._mirrors = {r: Mirror() for r in keys.REQUIRED}
         self._ever_synced: set[str] = set()
-        self._etcd_id = 0
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
 
@@ -197,10 +196,10 @@ class Remote:
 
     async def _session(self, store: RemoteStore) -> None:
         beats = await store.range(keys.HEARTBEAT)
-        if store.cluster_id != self._etcd_id:
-            for mirror in self._mirrors.values():
-                mirror.forget_revisions()
-            self._etcd_id = store.cluster_id
+        # An etcd restored from a backup, or made anew with an old identity, counts from an earlier
+        # revision: across connections only the rows themselves can be compared, by who gets them.
+        for mirror in self._mirrors.values():
+            mirror.forget_revisions()
         self.status.endpoint, self.status.etcd_id = store.endpoint, store.cluster_id
         self.status.last_heartbeat_s = _now()
         self._move(Happening.HEARTBEAT_LISTED)
