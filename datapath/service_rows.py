@@ -82,6 +82,7 @@ class ServiceRows:
     written: dict[Frontend, LoadBalancer] = field(default_factory=dict)
     _held: dict[Frontend, _Held] = field(default_factory=dict)
     _revnat: dict[Frontend, int] = field(default_factory=dict)
+    _taken: set[int] = field(default_factory=set)  # the numbers in ``_revnat``
     _backend_ids: dict[BackendKey, int] = field(default_factory=dict)
     _backend_keys: dict[int, BackendKey] = field(default_factory=dict)
     maglev_backends: dict[bytes, dict[str, int]] = field(default_factory=dict)  # by key of the map
@@ -117,6 +118,7 @@ class ServiceRows:
         masters, slots = self._parse_services()
         for frontend in masters.keys() | slots.keys():
             self._take_over(frontend, masters.get(frontend), slots.get(frontend, {}))
+        self._taken = set(self._revnat.values())
         highest = max((*backends, *remembered_backends, self._next_backend - 1))
         self._next_backend = highest + 1
         self._next_revnat = max((*self._revnat.values(), self._next_revnat - 1)) + 1
@@ -211,14 +213,14 @@ class ServiceRows:
         number = self._revnat.get(frontend)
         if number is not None:
             return number
-        taken = set(self._revnat.values())
         # First without those that a flow may remember, then, if need be, with them.
-        for avoided in (taken | self._remembered, taken):
+        for avoided in (self._remembered, frozenset[int]()):
             for step in range(LAST_REVNAT_ID):
                 number = (self._next_revnat - 1 + step) % LAST_REVNAT_ID + 1
-                if number not in avoided:
+                if number not in self._taken and number not in avoided:
                     self._next_revnat = number + 1
                     self._revnat[frontend] = number
+                    self._taken.add(number)
                     return number
         raise OSError(
             errno.ENOSPC, f"more than {LAST_REVNAT_ID} service ports on one node: remove services"
@@ -331,6 +333,7 @@ class ServiceRows:
         for frontend in frontends:
             held = self._held.pop(frontend, None)
             number = self._revnat.pop(frontend, None)
+            self._taken.discard(number or 0)
             self.written.pop(frontend, None)
             if held is None:
                 continue
