@@ -20,7 +20,13 @@ from wire.etcd import identity_v1, ip_v1, keys, node_v1, service_v1
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
 from wire.k8s.cilium_node import CiliumNode, decode_node
-from wire.k8s.endpointslice import EndpointSlice, is_copied, merge_backends, owner_of
+from wire.k8s.endpointslice import (
+    EndpointSlice,
+    decode_backends,
+    is_copied,
+    join_backends,
+    owner_of,
+)
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import ObjectMeta
 from wire.k8s.service import Service, decode_service, service_name
@@ -86,7 +92,8 @@ class Publication:
     _claims: dict[Address, dict[tuple[str, str], _Claim]] = field(default_factory=dict)
     _addresses: dict[tuple[str, str], frozenset[Address]] = field(default_factory=dict)
     _services: dict[ServiceName, LocalService] = field(default_factory=dict)
-    _slices: dict[ServiceName, dict[str, EndpointSlice]] = field(default_factory=dict)
+    # The last usable content of each slice, by service and slice name.
+    _slices: dict[ServiceName, dict[str, tuple[LocalBackend, ...]]] = field(default_factory=dict)
     _owners: dict[tuple[str, str], ServiceName] = field(default_factory=dict)
     _services_complete: bool = False
 
@@ -191,19 +198,25 @@ class Publication:
     def slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> Rows:
         """Take a change of an EndpointSlice. No row before ``complete_services``."""
         meta = _meta(old, new)
-        touched = []
+        subject = ("EndpointSlice", meta.namespace, meta.name)
+        owner = owner_of(new) if new is not None and not is_copied(new) else None
+        backends: tuple[LocalBackend, ...] = ()
+        try:
+            if new is not None and owner is not None:
+                backends = decode_backends(new)
+        except ObjectError as error:
+            self._reject(subject, [str(error)])
+            return {}
+        self._clear(subject)
         before = self._owners.pop(meta.key, None)
         if before is not None:
-            self._slices[before].pop(meta.name, None)
-            touched.append(before)
-        owner = owner_of(new) if new is not None and not is_copied(new) else None
-        if new is not None and owner is not None:
+            del self._slices[before][meta.name]
+            if not self._slices[before]:
+                del self._slices[before]
+        if owner is not None:
             self._owners[meta.key] = owner
-            self._slices.setdefault(owner, {})[meta.name] = new
-            touched.append(owner)
-        if before is not None and not self._slices.get(before):
-            self._slices.pop(before, None)
-        return self._service_rows(dict.fromkeys(touched))
+            self._slices.setdefault(owner, {})[meta.name] = backends
+        return self._service_rows(name for name in dict.fromkeys((before, owner)) if name)
 
     def complete_services(self) -> Rows:
         """Services and slices have both been listed: the rows of all services.
@@ -220,15 +233,11 @@ class Publication:
         rows: Rows = {}
         for name in names:
             service = self._services.get(name)
-            slices = self._slices.get(name, {})
-            subject = ("EndpointSlice", name.namespace, name.name)
-            try:
-                backends = merge_backends(slices.values()) if service else {}
-            except ObjectError as error:
-                self._reject(subject, [str(error)])
-                continue
-            self._clear(subject)
-            shared = service and shared_service(service, backends, self.cluster, self.cluster_id)
+            shared = None
+            if service is not None:
+                slices = self._slices.get(name, {})
+                backends = join_backends(slices[n] for n in sorted(slices))
+                shared = shared_service(service, backends, self.cluster, self.cluster_id)
             rows[keys.service(self.cluster, name)] = service_v1.encode(shared) if shared else None
         return rows
 

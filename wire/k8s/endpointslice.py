@@ -100,15 +100,21 @@ def _backend(endpoint: Endpoint, address: Address, ports: dict[str, L4]) -> Loca
 
 
 def merge_backends(slices: Iterable[EndpointSlice]) -> dict[Address, LocalBackend]:
-    """All backends of one service by address.
+    """All backends of one service by address. Raises ``ObjectError``."""
+    return join_backends(
+        decode_backends(slice_) for slice_ in sorted(slices, key=lambda s: s.metadata.name)
+    )
+
+
+def join_backends(groups: Iterable[Iterable[LocalBackend]]) -> dict[Address, LocalBackend]:
+    """The backends of several slices, in order of the slices' names, by address.
 
     The ports of an address that stands in several slices are put together; of its states the
     better one wins, because the stale copy is the one that has not yet seen it become ready.
-    Raises ``ObjectError``.
     """
     merged: dict[Address, LocalBackend] = {}
-    for slice_ in sorted(slices, key=lambda s: s.metadata.name):
-        for backend in decode_backends(slice_):
+    for group in groups:
+        for backend in group:
             known = merged.get(backend.address)
             merged[backend.address] = backend if known is None else _joined(known, backend)
     return merged

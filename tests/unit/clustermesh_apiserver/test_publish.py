@@ -292,12 +292,19 @@ def test_deleted_service_is_withdrawn() -> None:
     assert said.slice(slice_(**{ten(1): True}), None) == {SHOP: None}
 
 
-def test_bad_slice_keeps_the_service_as_it_was() -> None:
-    """An address that is none costs no backend; the slice's name is said."""
-    said, _ = services_said(("service", None, service()), ("slice", None, slice_(**{ten(1): True})))
-    assert said.slice(None, slice_(nonsense=True)) == {}
-    assert "EndpointSlice web/shop-a" in said.problems["EndpointSlice", "web", "shop"][0]
-    assert backends(said.slice(None, slice_(**{ten(2): True}))[SHOP]) == ["10.11.3.2"]
+def test_bad_slice_keeps_what_it_last_said() -> None:
+    """An address that is none costs no backend, and holds up no other slice."""
+    good, bad = slice_(**{ten(1): True}), slice_(nonsense=True)
+    said, _ = services_said(("service", None, service()), ("slice", None, good))
+    assert said.slice(good, bad) == {}
+    assert "EndpointSlice web/shop-a" in said.problems["EndpointSlice", "web", "shop-a"][0]
+    rows = said.slice(None, slice_("shop-b", **{ten(3): True}))
+    assert backends(rows[SHOP]) == ["10.11.3.1", "10.11.3.3"]
+    rows = said.slice(bad, slice_(**{ten(2): True}))
+    assert backends(rows[SHOP]) == ["10.11.3.2", "10.11.3.3"]
+    assert said.problems == {}
+    said.slice(slice_(**{ten(2): True}), bad)
+    assert backends(said.slice(bad, None)[SHOP]) == ["10.11.3.3"]
     assert said.problems == {}
 
 
