@@ -14,7 +14,8 @@ from pathlib import Path
 
 LIBRARY = "libbpf.so.1"
 _KIND_DATASEC = 15  # BTF_KIND_DATASEC
-_LOG_LINES = 400  # of a verifier log the end tells what was wrong
+_MESSAGE_BYTES = 1 << 22
+_LOG_LINES = 80  # the end of a verifier log tells what was wrong
 
 _Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -73,7 +74,8 @@ class _Library:
 
     def _collect(self, level: int, template: bytes, arguments: int) -> int:
         if level <= 1:  # warnings and information; debug lines are not wanted
-            text = ctypes.create_string_buffer(16384)
+            # A verifier log is one message of up to megabytes, and its end is what matters.
+            text = ctypes.create_string_buffer(_MESSAGE_BYTES)
             _libc.vsnprintf(text, len(text), template, arguments)
             self.lines.extend(text.value.decode(errors="replace").splitlines())
         return 0
