@@ -2,11 +2,13 @@
 
 A file whose text contains ``endpoints:`` describes the cluster of its name; everything else may lie
 beside it. A mounted secret is replaced by swapping a link, so nothing here trusts a file's name to
-mean the same file twice: each round looks at what the name leads to now.
+mean the same file twice: each round looks at what the name leads to now. A file that was good and
+cannot be used any more is a mistake and no farewell: what it said before stays in force.
 """
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 from kvstore.config import StoreConfig, StoreConfigError, parse_store_config
 from model.cluster import ClusterName, parse_cluster_name
 
+# A file this young may change again within the same tick of its clock, so it is read again.
+YOUNG_NS = 2_000_000_000
 INTERVAL_S = 0.25  # 250 clusters cost 250 stat calls a round, about a millisecond
 
 
@@ -40,18 +44,21 @@ class ConfigDirectory:
     def __init__(self, path: Path, own: ClusterName) -> None:
         self._path = path
         self._own = own
-        self._files: dict[Path, tuple[tuple[int, int, int], RemoteConfig | str | None]] = {}
+        self._files: dict[Path, _File] = {}
 
     def read(self) -> Directory:
         """The directory now. A missing directory is an empty one."""
         clusters: dict[ClusterName, RemoteConfig] = {}
         problems = []
-        for path in sorted(self._path.iterdir()) if self._path.is_dir() else ():
-            match self._file(path):
-                case RemoteConfig() as remote if remote.cluster != self._own:
-                    clusters[remote.cluster] = remote
-                case str() as problem:
-                    problems.append(problem)
+        paths = sorted(self._path.iterdir()) if self._path.is_dir() else []
+        for path in self._files.keys() - set(paths):
+            del self._files[path]
+        for path in paths:
+            found = self._file(path)
+            if found.remote is not None and found.remote.cluster != self._own:
+                clusters[found.remote.cluster] = found.remote
+            if found.problem:
+                problems.append(found.problem)
         return Directory(clusters, tuple(problems))
 
     async def changes(self, interval_s: float = INTERVAL_S) -> AsyncIterator[Directory]:
@@ -64,31 +71,48 @@ class ConfigDirectory:
                 last = now
             await asyncio.sleep(interval_s)
 
-    def _file(self, path: Path) -> RemoteConfig | str | None:
+    def _file(self, path: Path) -> "_File":
         try:
             stat = path.stat()
             if not path.is_file():
-                return None
+                return _NOTHING
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            known = self._files.get(path)
-            if known is None or known[0] != seen:
-                known = (seen, _describe(path))
+            known = self._files.get(path, _NOTHING)
+            if known.seen != seen or time.time_ns() - stat.st_mtime_ns < YOUNG_NS:
+                known = _describe(path, seen, known.remote)
                 self._files[path] = known
-            return known[1]
         except OSError:  # it vanished between listing and reading
             self._files.pop(path, None)
-            return None
+            return _NOTHING
+        return known
 
 
-def _describe(path: Path) -> RemoteConfig | str | None:
+@dataclass(frozen=True, slots=True)
+class _File:
+    seen: tuple[int, int, int] = (0, 0, 0)
+    remote: RemoteConfig | None = None
+    problem: str = ""
+
+
+_NOTHING = _File()
+
+
+def _describe(path: Path, seen: tuple[int, int, int], before: RemoteConfig | None) -> _File:
     data = path.read_bytes()
-    if b"endpoints:" not in data:
-        return None
-    try:
-        name = parse_cluster_name(path.name)
-        config = parse_store_config(data, str(path))
-    except StoreConfigError as error:
-        return str(error)
-    except ValueError as error:
-        return f"{path}: {error}"
-    return RemoteConfig(name, hashlib.sha256(data).hexdigest(), config)
+    problem = ""
+    if b"endpoints:" in data:
+        try:
+            name = parse_cluster_name(path.name)
+            config = parse_store_config(data, str(path))
+            return _File(seen, RemoteConfig(name, hashlib.sha256(data).hexdigest(), config))
+        except StoreConfigError as error:
+            problem = str(error)
+        except ValueError as error:
+            problem = f"{path}: {error}"
+    elif data or before is None:
+        return _File(seen)
+    else:
+        problem = f"{path} is empty: remove the file to disconnect from the cluster"
+    if before is not None:
+        problem += "; what the file said before stays in force"
+    return _File(seen, before, problem)

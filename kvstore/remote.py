@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
 CONFIG_TIMEOUT_S = 180.0
 CONFIG_POLL_S = 0.5
-RETRY_FIRST_S, RETRY_CAP_S = 0.2, 15.0
+RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # an attempt itself goes on for 5 s
 
 Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName
 Change: TypeAlias = tuple[Key, Any]  # value: Node, Identity, EndpointAddress, SharedService or None
@@ -235,7 +235,8 @@ class Remote:
         watch = store.watch(keys.HEARTBEAT, revision + 1)
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_TIMEOUT_S):
+                # Whatever else arrives on this watch does not count.
+                async with asyncio.timeout_at(self.status.last_heartbeat_s + HEARTBEAT_TIMEOUT_S):
                     batch = await anext(watch)
             except TimeoutError as error:
                 raise UnavailableError(
@@ -264,6 +265,7 @@ class Remote:
         if self._id is not None and self._id != config.id:
             log.warning("event=remote_id_changed cluster=%s id=%d", self._name, config.id)
             self.drain()
+            self._id = None
         self._accept(self._name, config)
         self._id = config.id
         self._range = identity_range(config.id, config.capabilities.max_connected_clusters)
@@ -302,6 +304,8 @@ class Remote:
             try:
                 changes.append(self._decode(resource, key, key[len(prefix) :], data))
             except RemoteWireError as error:
+                if data is None:  # what was never believed is no loss
+                    continue
                 self.status.rejected[resource] = self.status.rejected.get(resource, 0) + 1
                 self.status.last_rejected = str(error)
                 log.warning('event=rejected cluster=%s why="%s"', self._name, error)

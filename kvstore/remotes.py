@@ -5,7 +5,6 @@ out. Changed configuration connects again; removed configuration drains what was
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 
@@ -112,5 +111,4 @@ class Remotes:
 
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait((task,))
