@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.profiles import CA_COMMON_NAME, VALIDITY_DAYS, Profile
@@ -50,8 +50,8 @@ def issue(ca: KeyPair, profile: Profile, now: datetime) -> KeyPair:
     """A certificate of ``ca``. Raises ``ValueError`` when the authority's PEM does not parse."""
     authority = x509.load_pem_x509_certificate(ca.certificate)
     signer = serialization.load_pem_private_key(ca.key, None)
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise ValueError("the CA's key is not an EC key: make the CA anew")
+    if not isinstance(signer, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise ValueError("the CA's key is neither EC nor RSA: make the CA anew")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, profile.common_name)]
     if profile.organization:
