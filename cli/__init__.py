@@ -1,0 +1,1 @@
+"""``isthmus``: what a person types."""

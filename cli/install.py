@@ -1,0 +1,160 @@
+"""``isthmus install`` and ``uninstall``: the components' objects in a cluster. Adapter."""
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import click
+
+from cli import cluster
+from kube import resources
+from kube.port import Client
+from model.cluster import MAX_CONNECTED_CLUSTERS, parse_cluster_id, parse_cluster_name
+
+WAIT_STEP_S = 0.5
+DEFAULTS = {
+    "bpf-lb-algorithm": "random",
+    "cni-exclusive": "true",
+    "enable-ipv4": "true",
+    "enable-ipv6": "false",
+    "identity-allocation-mode": "crd",
+    "ipam": "kubernetes",
+    "kube-proxy-replacement": "true",
+    "max-connected-clusters": "255",
+    "prometheus-serve-addr": ":9962",
+    "routing-mode": "tunnel",
+    "tunnel-protocol": "vxlan",
+}
+# Values as charts name them, and the keys of cilium-config that they are.
+ALIASES = {
+    "cluster.name": "cluster-name",
+    "cluster.id": "cluster-id",
+    "clustermesh.maxConnectedClusters": "max-connected-clusters",
+    "ipam.mode": "ipam",
+    "loadBalancer.algorithm": "bpf-lb-algorithm",
+    "MTU": "mtu",
+    "routingMode": "routing-mode",
+    "tunnelProtocol": "tunnel-protocol",
+    "debug.enabled": "debug",
+}
+
+
+def configuration(name: str, number: int, values: Sequence[str]) -> dict[str, str]:
+    """The data of ``cilium-config``. Raises ``ValueError`` naming the setting and the remedy."""
+    found = dict(DEFAULTS)
+    for text in values:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ValueError(f'--set "{text}" is not key=value')
+        found[ALIASES.get(key, key)] = value
+    found["cluster-name"] = parse_cluster_name(name)
+    if found["max-connected-clusters"] not in map(str, MAX_CONNECTED_CLUSTERS):
+        raise ValueError(
+            f'max-connected-clusters is "{found["max-connected-clusters"]}": use 255 or 511'
+        )
+    if number or name != "default":
+        parse_cluster_id(number, int(found["max-connected-clusters"]))
+        if name == "default":
+            raise ValueError(
+                f'cluster name "default" with cluster ID {number}: give the cluster its own name'
+            )
+    found["cluster-id"] = str(number)
+    for key in ("ipv4-native-routing-cidr",):
+        if key in found:
+            ip_network(found[key])
+    return found
+
+
+def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str, Any]]:
+    """Everything that ``install`` applies, in order."""
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "cilium-config", "namespace": namespace},
+        "data": dict(sorted(config.items())),
+    }
+    agent = cluster.manifest("agent", namespace=namespace, image=image)
+    operator = cluster.manifest("operator", namespace=namespace, image=image)
+    host, port = config.get("k8sServiceHost"), config.get("k8sServicePort", "6443")
+    if host:
+        for item in (*agent, *operator):
+            for container in item["spec"]["template"]["spec"]["containers"]:
+                container.setdefault("env", []).extend(
+                    [
+                        {"name": "KUBERNETES_SERVICE_HOST", "value": host},
+                        {"name": "KUBERNETES_SERVICE_PORT", "value": port},
+                    ]
+                )
+    return [
+        *cluster.manifest("rbac", namespace=namespace),
+        config_map,
+        *operator,
+        *agent,
+    ]
+
+
+def default_image() -> str:
+    """The image of this version."""
+    return f"isthmus:{importlib.metadata.version('isthmus')}"
+
+
+@click.command()
+@cluster.options
+@click.option("--cluster-name", required=True, help="At most 32 characters, unique in the mesh.")
+@click.option("--cluster-id", type=int, required=True, help="1 to 255, unique in the mesh.")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="A key of cilium-config.")
+@click.option("--image", default="", help="Default: isthmus of this version.")
+@click.option("--wait/--no-wait", default=False, help="Until the agents are ready.")
+@click.option("--wait-duration", default=300, show_default=True, help="Seconds.")
+def install(
+    context: str,
+    kubeconfig: str,
+    namespace: str,
+    cluster_name: str,
+    cluster_id: int,
+    values: tuple[str, ...],
+    image: str,
+    wait: bool,
+    wait_duration: int,
+) -> None:
+    """Install Isthmus into a cluster, or bring it to these settings."""
+    config = configuration(cluster_name, cluster_id, values)
+
+    async def work() -> None:
+        async with cluster.client(kubeconfig, context) as api:
+            await cluster.apply(api, objects(config, namespace, image or default_image()))
+            click.echo(f"✅ Isthmus is installed in cluster {cluster_name} (ID {cluster_id})")
+            if wait:
+                await _ready(api, namespace, wait_duration)
+                click.echo("✅ Agents are ready")
+
+    cluster.run(work())
+
+
+@click.command()
+@cluster.options
+def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
+    """Remove the components. Pinned maps and devices stay on the nodes until they reboot."""
+
+    async def work() -> None:
+        async with cluster.client(kubeconfig, context) as api:
+            await cluster.remove(api, objects(dict(DEFAULTS), namespace, "isthmus"))
+            click.echo("✅ Isthmus is removed")
+
+    cluster.run(work())
+
+
+async def _ready(api: Client, namespace: str, seconds: int) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await api.get(resources.untyped(resources.DAEMON_SETS), "cilium", namespace)
+        status = found.get("status") or {}
+        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        if wanted and ready >= wanted:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{ready} of {wanted} agents are ready after {seconds} s")
+        await asyncio.sleep(WAIT_STEP_S)
