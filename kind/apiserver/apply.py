@@ -195,7 +195,7 @@ def apply(
         )
     if meta(config).get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
-    mine = fields_of(config, schema)
+    mine = {k: v for k, v in fields_of(config, schema).items() if v or k != "f:metadata"}
     entries = dicts(meta(current).get("managedFields"))
     before: Obj = {}
     others: list[tuple[str, Obj]] = []

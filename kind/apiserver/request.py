@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kind.apiserver import errors
+from kind.apiserver import errors, protobuf
 from kind.apiserver.objects import Obj
 from kind.apiserver.options import DeleteOptions, Options
 from kind.apiserver.resources import Resource
@@ -13,7 +13,6 @@ from kind.apiserver.selectors import Selection, parse_fields, parse_labels
 
 JSON = "application/json"
 YAML = "application/yaml"
-_PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +131,10 @@ def delete_options(query: Mapping[str, str], body: Obj) -> DeleteOptions:
 
 
 def decode_body(data: bytes, content_type: str) -> object:
-    """JSON or YAML. Raises ``ApiError`` 400 or 415."""
+    """JSON, YAML, or some protobuf. Raises ``ApiError`` 400 or 415."""
     media = content_type.partition(";")[0].strip()
-    if media == _PROTOBUF:
-        raise errors.unsupported_media(media, [JSON, YAML])
+    if media == protobuf.MEDIA:
+        return protobuf.decode(data)
     try:
         if media.endswith("yaml"):
             return msgspec.yaml.decode(data)

@@ -90,6 +90,8 @@ class Runner:
         try:
             again_s = await self._controller.reconcile(key)
         except OSError as error:
+            if isinstance(error, ApiError) and "is being terminated" in error.message:
+                return  # the namespace goes, and this object with it
             count = self._failures[key] = self._failures.get(key, 0) + 1
             delay_s = min(_RETRY_FIRST_S * 2.0 ** min(count, 16), _RETRY_LAST_S)
             if not (isinstance(error, ApiError) and error.conflict) or count > 3:
