@@ -98,6 +98,10 @@ class RemoteInputs:
             self._write_ids()
         log.info("event=forgotten cluster=%s", cluster)
 
+    def _forget_addresses(self, cluster_id: ClusterId) -> None:
+        owner = Claimant(Source.RESTORED, origin=str(cluster_id))
+        self._mesh.ipcache.drop_all(lambda claimant: claimant == owner)
+
     def _node(self, cluster: ClusterName, key: Any, value: Any) -> None:
         if value is None:
             self._mesh.nodes.drop(cluster, key)

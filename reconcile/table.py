@@ -10,6 +10,7 @@ Rounds of one table never overlap; ``reconcile.loop`` sees to that and to the or
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -64,6 +65,7 @@ class Table(Generic[K, V]):
         self._failing: dict[K, tuple[RowFailure, V | None]] = {}
         self._full_due_s: float | None = None  # None: at once
         self._resting_until_s = 0.0
+        self._held = False
         self._failures_in_a_row = 0
         self._revision = 0
         self._started = 0
@@ -93,6 +95,15 @@ class Table(Generic[K, V]):
         self._revision += 1
         self.wake()
 
+    def hold(self) -> None:
+        """Do nothing until ``release``: rows that are made of several inputs need all of them."""
+        self._held = True
+
+    def release(self) -> None:
+        """End of ``hold``."""
+        self._held = False
+        self.mark_all()
+
     def allow_prune(self) -> None:
         """Every input is in sync: what is not wanted may go. Takes effect with a full read."""
         if not self.status.pruning:
@@ -111,6 +122,8 @@ class Table(Generic[K, V]):
 
     def due_in_s(self) -> float:
         """Seconds until this table needs a round of its own accord; 0: now."""
+        if self._held:
+            return math.inf
         now = self._clock()
         moments = [self._full_due_s] if self._full_due_s is not None else [now]
         moments += [failure.next_try_s for failure, _ in self._failing.values()]

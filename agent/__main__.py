@@ -1,0 +1,69 @@
+"""``isthmus-agent``: the node daemon. Composition only."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+
+from agent.config import AgentConfig, ConfigError, load
+
+
+async def run(config: AgentConfig) -> None:
+    """Until cancelled."""
+    # Here and not above: a wrong setting is told without loading half the world.
+    from agent.daemon import Daemon, learn_self, open_kernel
+    from agent.view import Progress
+    from datapath.kernel_thread import KernelThread
+    from kube.config import connect
+
+    progress = Progress(started_s=time.monotonic(), steps=["waiting for this node"])
+    client = await connect(config.k8s_kubeconfig_path)
+    links_thread = KernelThread("links")
+    async with client, contextlib.AsyncExitStack() as stack:
+        stack.callback(links_thread.close)
+        me, pool = await learn_self(client, config)
+        progress.steps.append("opening the datapath")
+        datapath = await open_kernel(config, me)
+        stack.callback(datapath.close)
+        await Daemon(config, client, me, pool, datapath, links_thread, progress).run()
+
+
+async def _until_signal(config: AgentConfig) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run(config)
+
+
+def _sentence(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def main() -> None:
+    """Exit code 0 after a signal, 1 for anything that a person must look at."""
+    try:
+        config = load(sys.argv[1:], os.environ)
+    except ConfigError as error:
+        sys.exit(f"isthmus-agent: {error}")
+    logging.basicConfig(
+        level=logging.DEBUG if config.debug else logging.INFO,
+        format="time=%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        asyncio.run(_until_signal(config))
+    except* (OSError, ValueError) as group:
+        logging.getLogger("isthmus.agent").debug("event=end", exc_info=True)
+        sys.exit(f"isthmus-agent: {_sentence(group)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The REST API on the unix socket, the health port, and the metrics port. Adapter.
+
+Errors have a JSON string as their body, as clients of this API expect.
+"""
+
+import os
+import socket
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from agent import health, metrics, shapes
+from agent.cni import Cni
+from agent.view import View
+from model.address import host_prefix, parse_address
+from model.endpoint import EndpointId
+from model.identity import NumericIdentity
+
+_BODY_LIMIT = 1 << 20  # a network configuration has some hundred bytes
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
+
+
+class Api:
+    """Handlers; each reads the agent's values at the moment of the request."""
+
+    def __init__(self, view: View, cni: Cni) -> None:
+        self._view, self._cni = view, cni
+
+    def application(self) -> web.Application:
+        """All paths below `/v1`."""
+        app = web.Application(client_max_size=_BODY_LIMIT)
+        get = app.router.add_get
+        get("/v1/healthz", self.healthz)
+        get("/v1/config", self.config)
+        get("/v1/endpoint", self.endpoints)
+        get("/v1/endpoint/{id}", self.endpoint)
+        get("/v1/endpoint/{id}/healthz", self.endpoint_health)
+        get("/v1/identity", self.identities)
+        get("/v1/identity/endpoints", self.identity_endpoints)
+        get("/v1/identity/{id}", self.identity)
+        get("/v1/ip", self.ips)
+        get("/v1/service", self.services)
+        get("/v1/service/{id}", self.service)
+        get("/v1/cluster/nodes", self.nodes)
+        get("/v1/ipam", self.ipam)
+        app.router.add_delete("/v1/endpoint", self.delete_endpoint)
+        app.router.add_post("/v1/cni", self.cni)
+        return app
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """``StatusResponse``."""
+        return _json(health.status(self._view))
+
+    async def config(self, request: web.Request) -> web.Response:
+        """``DaemonConfiguration``."""
+        view = self._view
+        immutable = {
+            "cluster-name": view.config.cluster_name,
+            "cluster-id": str(view.config.cluster_id),
+            "max-connected-clusters": str(view.config.max_connected_clusters),
+            "routing-mode": view.config.routing_mode,
+            "tunnel-protocol": view.config.tunnel_protocol,
+            "bpf-lb-algorithm": view.config.bpf_lb_algorithm.name.lower(),
+        }
+        status = {
+            "immutable": immutable,
+            "addressing": {
+                "ipv4": {
+                    "enabled": True,
+                    "ip": str(view.me.router),
+                    "alloc-range": str(view.me.pod_cidr),
+                }
+            },
+            "deviceMTU": view.datapath.device_mtu,
+            "routeMTU": view.datapath.route_mtu,
+            "datapathMode": "veth",
+            "ipam-mode": view.config.ipam,
+            "k8s-endpoint": view.server,
+        }
+        return _json({"spec": {"options": {}, "policy-enforcement": "never"}, "status": status})
+
+    async def endpoints(self, request: web.Request) -> web.Response:
+        """All endpoints of this node."""
+        found = sorted(self._view.endpoints, key=lambda e: e.id)
+        return _json([shapes.endpoint(e, self._view.me.router) for e in found])
+
+    def _endpoint(self, request: web.Request) -> dict[str, Any] | None:
+        """By number, or by one of the prefixed names."""
+        kind, _, name = request.match_info["id"].rpartition(":")
+        if "cni-attachment-id" in request.match_info["id"]:
+            kind, _, name = request.match_info["id"].partition(":")
+        for value in self._view.endpoints:
+            names = {
+                "": str(value.id),
+                "cilium-local": str(value.id),
+                "container-id": value.container_id,
+                "cni-attachment-id": f"{value.container_id}:{value.container_interface}",
+                "pod-name": f"{value.namespace}/{value.pod}",
+                "cep-name": f"{value.namespace}/{value.pod}",
+                "ipv4": str(value.address),
+            }
+            if names.get(kind) == name:
+                return shapes.endpoint(value, self._view.me.router)
+        return None
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        """One endpoint."""
+        found = self._endpoint(request)
+        if found is None:
+            return _json(f"endpoint {request.match_info['id']} not found", 404)
+        return _json(found)
+
+    async def endpoint_health(self, request: web.Request) -> web.Response:
+        """``EndpointHealth``: whether its rows are in the kernel."""
+        found = self._endpoint(request)
+        if found is None:
+            return _json(f"endpoint {request.match_info['id']} not found", 404)
+        error = self._view.tables.endpoints.error(EndpointId(found["id"]))
+        word = "Failure" if error else "OK"
+        return _json({"bpf": word, "policy": "Disabled", "overallHealth": word, "connected": True})
+
+    async def delete_endpoint(self, request: web.Request) -> web.Response:
+        """All endpoints of a container."""
+        try:
+            body = msgspec.json.decode(await request.read())
+            container = str(body["container-id"])
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            return _json('the body must be {"container-id": …}', 400)
+        found = [e for e in self._view.endpoints if e.container_id == container]
+        for value in found:
+            await self._view.endpoints.delete(value.container_id, value.container_interface)
+        return _json({}) if found else _json(f"container {container} not found", 404)
+
+    async def identities(self, request: web.Request) -> web.Response:
+        """All identities, the reserved ones too."""
+        reserved = [shapes.identity(NumericIdentity(n), None) for n in range(1, 11)]
+        known = sorted(self._view.mesh.identities.items())
+        return _json(reserved + [shapes.identity(number, labels) for number, labels in known])
+
+    async def identity(self, request: web.Request) -> web.Response:
+        """One identity."""
+        text = request.match_info["id"]
+        if not text.isascii() or not text.isdigit():
+            return _json(f'identity "{text}" is no number', 400)
+        number = NumericIdentity(int(text))
+        labels = self._view.mesh.identities.get(number)
+        shape = shapes.identity(number, labels)
+        if labels is None and not shape["labels"]:
+            return _json(f"identity {number} not found", 404)
+        return _json(shape)
+
+    async def identity_endpoints(self, request: web.Request) -> web.Response:
+        """Identities in use on this node."""
+        uses: dict[NumericIdentity, int] = {}
+        for value in self._view.endpoints:
+            uses[value.identity.id] = uses.get(value.identity.id, 0) + 1
+        return _json(
+            [
+                {
+                    "identity": shapes.identity(n, self._view.mesh.identities.get(n)),
+                    "refCount": count,
+                }
+                for n, count in sorted(uses.items())
+            ]
+        )
+
+    async def ips(self, request: web.Request) -> web.Response:
+        """The ipcache, or what of it lies in ``cidr``."""
+        wanted = request.query.get("cidr")
+        ipcache = self._view.mesh.ipcache
+        if wanted is None:
+            return _json(
+                [shapes.ip(prefix, pair) for prefix, pair in sorted_rows(ipcache.winners())]
+            )
+        try:
+            inside = ip_network(wanted) if "/" in wanted else host_prefix(parse_address(wanted))
+        except ValueError as error:
+            return _json(f"cidr is not valid: {error}", 400)
+        rows = [
+            shapes.ip(prefix, pair)
+            for prefix, pair in sorted_rows(ipcache.winners())
+            if prefix.version == inside.version and prefix.overlaps(inside)
+        ]
+        return _json(rows) if rows else _json(f"no entry for {wanted}", 404)
+
+    def _services(self) -> list[dict[str, Any]]:
+        rows = sorted(
+            self._view.mesh.services.items(),
+            key=lambda r: (r[0].address.version, int(r[0].address), r[0].port, r[0].protocol),
+        )
+        return [shapes.service(number, row) for number, (_, row) in enumerate(rows, 1)]
+
+    async def services(self, request: web.Request) -> web.Response:
+        """All frontends."""
+        return _json(self._services())
+
+    async def service(self, request: web.Request) -> web.Response:
+        """One frontend by its place in the list."""
+        text = request.match_info["id"]
+        found = [s for s in self._services() if str(s["spec"]["id"]) == text]
+        return _json(found[0]) if found else _json(f"service {text} not found", 404)
+
+    async def nodes(self, request: web.Request) -> web.Response:
+        """``ClusterNodeStatus``: all nodes; we keep no state per client."""
+        own = self._view.config.cluster_name
+        me = f"{own}/{self._view.me.node.name}"
+        shaped = []
+        for value in sorted(
+            self._view.mesh.nodes, key=lambda n: (n.cluster != own, n.cluster, n.name)
+        ):
+            source = "custom-resource" if value.cluster == own else "clustermesh"
+            if f"{value.cluster}/{value.name}" == me:
+                source = "local"
+            shaped.append(shapes.node(value, source))
+        return _json({"self": me, "client-id": 0, "nodes-added": shaped, "nodes-removed": []})
+
+    async def ipam(self, request: web.Request) -> web.Response:
+        """Addresses of this node."""
+        return _json(health.ipam(self._view))
+
+    async def cni(self, request: web.Request) -> web.Response:
+        """One call of the CNI plugin."""
+        status, body = await self._cni.handle(await request.read())
+        return _json(body, status)
+
+
+def sorted_rows(rows: Any) -> Any:
+    """Prefixes in order, IPv4 first."""
+    return sorted(rows, key=lambda r: (r[0].version, int(r[0].network_address), r[0].prefixlen))
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """A listening socket at a path. It is made aside and renamed: the path always answers.
+
+    A socket that a killed agent left behind is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".next")
+    aside.unlink(missing_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    made.bind(str(aside))
+    os.chmod(aside, 0o660)
+    made.listen(128)
+    os.replace(aside, path)
+    return made
+
+
+def health_application(view: View) -> web.Application:
+    """`/healthz` for the kubelet's probes: 200 once pods can be attached, and while they can."""
+
+    async def healthz(request: web.Request) -> web.Response:
+        state = health.agent_state(view)
+        # A row that fails must not make the kubelet restart us: that repairs nothing.
+        return _json(state, 200 if view.progress.ready else 503)
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    return app
+
+
+def metrics_application(view: View) -> web.Application:
+    """`/metrics`."""
+
+    async def serve(request: web.Request) -> web.Response:
+        packets = await view.datapath.metrics()
+        text = metrics.render(metrics.collect(view, packets))
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+
+    app = web.Application()
+    app.router.add_get("/metrics", serve)
+    return app

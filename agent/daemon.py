@@ -1,0 +1,359 @@
+"""The agent put together: objects by subject, then one tree of tasks. Wiring only.
+
+Start: learn the node, open the datapath (packets already flow by what is pinned), take over
+endpoints and the remote clusters' last words, listen, read the API server, and only then write:
+a table is never written from half of its inputs.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from agent import api, cni_conf
+from agent.cni import Cni
+from agent.config import AgentConfig, cluster_id
+from agent.delete_queue import drained
+from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
+from agent.endpoints import Endpoints
+from agent.identities import IdentityAllocator, allocatable
+from agent.ipam import Pool
+from agent.kube_inputs import KubeInputs
+from agent.links import DatapathLinks
+from agent.mesh_state import MeshState
+from agent.node import Self, choose_router, describe, pod_prefixes, saved_router, wait_for_node
+from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
+from agent.relabel import Relabeller
+from agent.remote_inputs import RemoteInputs
+from agent.targets import Routes, Tables
+from agent.view import Progress, View
+from datapath import map_names
+from datapath.kernel_thread import KernelThread
+from datapath.runtime import Datapath, DatapathConfig, open_datapath
+from kube.client import HttpClient
+from kvstore.config_directory import ConfigDirectory
+from kvstore.remotes import Remotes
+from model.cluster import ClusterId
+from model.identity import NumericIdentity, ReservedIdentity
+from model.kernel_numbers import PIN_DIRECTORY
+from model.node import Node, NodeName
+from reconcile.loop import Loop
+from reconcile.table import Table
+from wire.k8s.meta import labels_of
+
+log = logging.getLogger("isthmus.agent")
+
+CONNTRACK_GC_S = 60.0
+CNI_FILE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Hooks:
+    """Ends of wires whose other ends are made later."""
+
+    tables: Tables | None = None
+    objects: Table[PodKey, PublishedEndpoint] | None = None
+
+    def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
+        assert self.tables is not None
+        self.tables.endpoint_changed(old, new)
+        some = new or old
+        if self.objects is not None and some is not None and some.pod:
+            self.objects.mark((some.namespace, some.pod))
+
+    async def written(self, endpoint: Endpoint) -> None:
+        assert self.tables is not None
+        await self.tables.written(endpoint)
+
+    async def removed(self, endpoint: Endpoint) -> None:
+        assert self.tables is not None
+        await self.tables.removed(endpoint)
+
+
+async def learn_self(client: HttpClient, config: AgentConfig) -> tuple[Self, Pool]:
+    """Wait for our node, and take the router's address."""
+    found = await wait_for_node(client, config.k8s_node_name)
+    cidr = next((p for p in pod_prefixes(found) if p.version == 4), None)
+    if cidr is None:
+        raise OSError(f"Node {config.k8s_node_name} has no IPv4 pod CIDR: give it one")
+    pool = Pool(cidr)
+    file = config.state_dir / "state" / "router-address"
+    router = choose_router(pool, await saved_router(client, config, file), random.random)
+    write_atomically(file, f"{router}\n".encode())
+    node = describe(found, config, router)
+    ip = node.tunnel_endpoint(4)
+    if ip is None:
+        raise OSError(f"Node {config.k8s_node_name} has no IPv4 InternalIP: the tunnel needs one")
+    return Self(node, found.metadata.uid, ip, cidr, router), pool
+
+
+async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
+    """Devices, programs and maps of this node."""
+    lb = (map_names.SERVICES, map_names.BACKENDS, map_names.REVNAT)
+    sizes = dict.fromkeys(lb, config.bpf_lb_map_max) if config.bpf_lb_map_max else {}
+    return await open_datapath(
+        DatapathConfig(
+            node_ip=me.ip,
+            router_ip=me.router,
+            pod_cidrs=me.node.pod_cidrs,
+            underlay=config.devices.split(",")[0] or None,
+            mtu=config.mtu or None,
+            pin_dir=config.bpf_root / PIN_DIRECTORY,
+            map_sizes=sizes,
+        )
+    )
+
+
+class Daemon:
+    """All parts of one agent."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        client: HttpClient,
+        me: Self,
+        pool: Pool,
+        datapath: Datapath,
+        links_thread: KernelThread,
+        progress: Progress,
+    ) -> None:
+        self.config, self.me, self.datapath, self.progress = config, me, datapath, progress
+        own, own_id = config.cluster_name, cluster_id(config)
+        clock, draw = time.monotonic, random.random
+        hooks = _Hooks()
+        state = config.state_dir / "state"
+        self.mesh = mesh = MeshState(own, me.node.name, config.bpf_lb_algorithm)
+        allocator = IdentityAllocator(
+            client, allocatable(own_id, config.max_connected_clusters), draw
+        )
+        self.kube = KubeInputs(
+            client,
+            mesh,
+            own_id,
+            me.node.name,
+            me.ip,
+            allocator,
+            on_pod=lambda namespace, pod: self.relabeller.mark(namespace, pod),
+            on_own_endpoint=lambda namespace, pod: self.objects.mark((namespace, pod)),
+        )
+        links = DatapathLinks(datapath, me.router, links_thread)
+        self.endpoints = Endpoints(
+            pool, EndpointStore(state), links, hooks, self.kube.identity_of, draw
+        )
+        self.relabeller = Relabeller(self.endpoints, self.kube.identity_of, draw)
+        self._wire_remotes(own_id)
+        self.tables = hooks.tables = self._datapath_tables()
+        self.objects = hooks.objects = self._object_table(client)
+        self.node_table = self._node_table(client)
+        self.loops = (
+            Loop(self.tables.ordered()),
+            # The API server's pace must not be the kernel's.
+            Loop((self.node_table, self.objects)),
+        )
+        self.view = View(
+            config=config,
+            me=me,
+            mesh=mesh,
+            pool=pool,
+            endpoints=self.endpoints,
+            allocator=allocator,
+            kube=self.kube,
+            remotes=self.remotes,
+            datapath=datapath,
+            tables=self.tables,
+            loops=self.loops,
+            objects=self._endpoint_objects,
+            progress=progress,
+            server=client.server,
+            clock=clock,
+        )
+        self.cni = Cni(self.endpoints, me.router, self._not_ready)
+
+    def _wire_remotes(self, own_id: ClusterId) -> None:
+        config = self.config
+        self.remote_inputs = RemoteInputs(
+            self.mesh, config.state_dir / "state" / "remote-clusters.json"
+        )
+        self.remotes = Remotes(
+            ConfigDirectory(config.clustermesh_config, config.cluster_name),
+            self.remote_inputs,
+            config.cluster_name,
+            own_id,
+            config.max_connected_clusters,
+        )
+        self.remote_inputs.statuses = lambda: self.remotes.statuses
+
+    def _datapath_tables(self) -> Tables:
+        me = self.me
+        host = NumericIdentity(ReservedIdentity.HOST)
+        addresses = {a.ip: host for a in me.node.addresses}
+        routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.router, self.datapath.route_mtu)
+        tables = Tables(
+            self.datapath,
+            self.config.cluster_name,
+            self.mesh.ipcache,
+            self.mesh.services,
+            self.endpoints,
+            routes,
+            addresses,
+            time.monotonic,
+            random.random,
+        )
+        self.mesh.on_prefix = tables.prefix_changed
+        self.mesh.on_frontend = tables.services.mark
+        return tables
+
+    def _object_table(self, client: HttpClient) -> Table[PodKey, PublishedEndpoint]:
+        def pod_labels(namespace: str, pod: str) -> dict[str, str]:
+            found = self.kube.pods.store.get((namespace, pod))
+            return dict(labels_of(found.metadata)) if found else {}
+
+        self._endpoint_objects = EndpointObjects(
+            client, self.kube.endpoints, self.me.ip, pod_labels
+        )
+        return Table(
+            "ciliumendpoints",
+            self._endpoint_objects,
+            WantedEndpoints(self.endpoints, self.me.ip),
+            clock=time.monotonic,
+            draw=random.random,
+        )
+
+    def _node_table(self, client: HttpClient) -> Table[NodeName, Node]:
+        target = NodeObject(
+            client,
+            self.kube.nodes,
+            self.me.node.name,
+            self.config.cluster_name,
+            cluster_id(self.config),
+            self.me.uid,
+        )
+        wanted = {self.me.node.name: self.me.node}
+        table = Table("ciliumnode", target, wanted, clock=time.monotonic, draw=random.random)
+        self.kube.on_own_node = lambda: table.mark(self.me.node.name)
+        return table
+
+    def _not_ready(self) -> str | None:
+        return None if self.progress.ready else self.progress.steps[-1]
+
+    def _step(self, text: str) -> None:
+        self.progress.steps.append(text)
+        elapsed = time.monotonic() - self.progress.started_s
+        log.info('event=start step="%s" ms=%.0f', text, elapsed * 1000)
+
+    async def take_over(self) -> None:
+        """What a former life left: on disk, and in the kernel."""
+        self._step("taking over endpoints")
+        await self.endpoints.restore()
+        self.mesh.nodes.put(self.me.node)
+        ipcache = await self.datapath.ipcache.read()
+        services = await self.datapath.services.read()
+        self.remote_inputs.restore(ipcache.items(), services.items())
+        # A row of services or objects is made of several inputs, so it waits for all of them.
+        self.tables.services.hold()
+        self.objects.hold()
+        self.node_table.hold()
+        # These two have their one input complete.
+        self.tables.host_addresses.allow_prune()
+        self.tables.endpoints.allow_prune()
+
+    async def run(self) -> None:
+        """Until cancelled. What is in the kernel stays as it is."""
+        await self.take_over()
+        async with AsyncExitStack() as runners, asyncio.TaskGroup() as tasks:
+            for loop in self.loops:
+                tasks.create_task(loop.run(), name="tables")
+            self._step("working off queued deletions")
+            queue = self.config.state_dir / "deleteQueue"
+            async with drained(queue, self.endpoints.delete):
+                await self._serve(runners)
+            tasks.create_task(self.kube.run(), name="kube")
+            tasks.create_task(self.remotes.run(), name="remotes")
+            tasks.create_task(self._forget_strangers(), name="strangers")
+            await self._become_ready()
+            tasks.create_task(self.relabeller.run(), name="relabel")
+            tasks.create_task(self._keep_cni_file(), name="cni-file")
+            tasks.create_task(self._collect_garbage(), name="conntrack")
+            tasks.create_task(self._report_late_clusters(), name="late-clusters")
+
+    async def _serve(self, runners: AsyncExitStack) -> None:
+        """REST on the socket, health and metrics on their ports."""
+        config = self.config
+
+        async def start(app: web.Application) -> web.AppRunner:
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+            await runner.setup()
+            runners.push_async_callback(runner.cleanup)
+            return runner
+
+        rest = await start(api.Api(self.view, self.cni).application())
+        await web.SockSite(rest, api.unix_socket(config.api_socket)).start()
+        if config.agent_health_port:
+            runner = await start(api.health_application(self.view))
+            await web.TCPSite(runner, "127.0.0.1", config.agent_health_port).start()
+        if config.prometheus_serve_addr is not None:
+            runner = await start(api.metrics_application(self.view))
+            await web.TCPSite(runner, *config.prometheus_serve_addr).start()
+
+    async def _become_ready(self) -> None:
+        self._step("reading from the API server")
+        await self.kube.synced()
+        self._step("writing tables")
+        for table in (self.tables.services, self.objects, self.node_table):
+            table.release()
+        for table in (*self.tables.ordered(), self.objects):
+            table.allow_prune()
+        for table in self.tables.ordered():
+            await table.attempted(table.revision)
+        self.relabeller.mark_all()
+        progress = self.progress
+        progress.ready_s = time.monotonic() - progress.started_s
+        self._step("ready")
+        self._write_cni_file()
+
+    async def _forget_strangers(self) -> None:
+        """Rows of clusters that left the mesh while we were away."""
+        await self.remotes.configured.wait()
+        self.remote_inputs.configured(self.remotes.statuses)
+
+    def _write_cni_file(self) -> None:
+        try:
+            cni_conf.write(self.config)
+        except OSError as error:
+            text = f"cannot write the CNI configuration: {error}"
+            if text != self.progress.cni_error:
+                log.error('event=cni-file error="%s"', text)
+            self.progress.cni_error = text
+        else:
+            self.progress.cni_error = ""
+            self.progress.cni_file = str(self.config.write_cni_conf_when_ready or "")
+
+    async def _keep_cni_file(self) -> None:
+        """Others write to that directory as well."""
+        while True:
+            await asyncio.sleep(CNI_FILE_S)
+            self._write_cni_file()
+
+    async def _collect_garbage(self) -> None:
+        period_s = self.config.conntrack_gc_interval or CONNTRACK_GC_S
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                count = await self.datapath.conntrack.collect_garbage(int(time.monotonic()))
+                log.debug("event=conntrack-collected entries=%d", count)
+            except OSError as error:
+                log.warning('event=conntrack-failed error="%s"', error)
+
+    async def _report_late_clusters(self) -> None:
+        """Nothing waits for a remote cluster: what it last said is in force until it speaks."""
+        await asyncio.sleep(self.config.clustermesh_sync_timeout)
+        late = [name for name, status in self.remotes.statuses.items() if not status.ready]
+        if late:
+            log.warning(
+                "event=late-clusters clusters=%s: their last known state stays in force",
+                ",".join(sorted(late)),
+            )
