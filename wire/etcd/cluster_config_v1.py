@@ -7,14 +7,14 @@ from wire.etcd.codec import decode_json, encode_json
 from wire.etcd.errors import RemoteWireError
 
 
-class _Capabilities(msgspec.Struct, rename="camel", omit_defaults=True):
+class _Capabilities(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     synced_canaries: bool = False
     cached: bool = False
     max_connected_clusters: int = 0
     service_exports_enabled: bool | None = None
 
 
-class _Config(msgspec.Struct, omit_defaults=True):
+class _Config(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     id: int = 0
     capabilities: _Capabilities = msgspec.field(default_factory=_Capabilities)
 

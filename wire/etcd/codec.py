@@ -1,12 +1,15 @@
 """What all JSON codecs share: size limit, field names in any case, addresses. Pure.
 
-Unknown fields are ignored; a value is read as a whole or refused as a whole.
+Unknown fields are ignored; a value is read as a whole or refused as a whole. The structs forbid
+unknown fields, so that the usual value is read in one step and a field in another case is never
+taken for an absent one: every other value is brought into the exact form first.
 """
 
-from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from model.address import Address, parse_address
 from wire.etcd.errors import RemoteWireError
@@ -14,8 +17,6 @@ from wire.etcd.errors import RemoteWireError
 T = TypeVar("T", bound=msgspec.Struct)
 
 LIMIT_BYTES = 1_572_864  # etcd's own limit of a request, 1.5 MiB: nothing larger can be stored
-# Maps whose keys are data and not field names.
-_DATA = frozenset({"labels", "annotations", "selector"})
 
 
 def encode_json(value: msgspec.Struct) -> bytes:
@@ -29,13 +30,11 @@ def decode_json(data: bytes, kind: type[T], where: str) -> T:
         raise RemoteWireError(where, f"{len(data)} bytes, more than {LIMIT_BYTES}")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as first:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
-            return msgspec.convert(_exact(msgspec.json.decode(data), _names(kind), True), kind)
+            return msgspec.convert(_exact(msgspec.json.decode(data), _shape(kind)), kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            # The first error tells more when the names were right and the value was not.
-            why = error if "missing required" in str(first) else first
-            raise RemoteWireError(where, f"does not decode: {why}") from error
+            raise RemoteWireError(where, f"does not decode: {error}") from error
 
 
 def address(text: str, where: str) -> Address:
@@ -46,33 +45,28 @@ def address(text: str, where: str) -> Address:
         raise RemoteWireError(where, f"{text!r} is not an IP address") from error
 
 
-def _names(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """Lower-case to exact name for a struct and the structs inside it."""
-    out: dict[str, str] = {}
-    todo: list[Any] = [msgspec.inspect.type_info(kind)]
-    while todo:
-        info = todo.pop()
-        for name in ("fields", "types"):
-            for part in getattr(info, name, ()):
-                if hasattr(part, "encode_name"):
-                    out[part.encode_name.lower()] = part.encode_name
-                todo.append(getattr(part, "type", part))
-        todo += [t for n in ("item_type", "value_type") if (t := getattr(info, n, None))]
-    return out
+@lru_cache
+def _shape(kind: type[msgspec.Struct]) -> msgspec.inspect.Type:
+    return msgspec.inspect.type_info(kind)
 
 
-def _exact(value: Any, names: Mapping[str, str], top: bool) -> Any:
-    """The same value with field names in their exact case.
-
-    Below the top a key is a field name only where its value is no map: port names are keys too.
-    """
-    if isinstance(value, list):
-        return [_exact(item, names, False) for item in value]
-    if not isinstance(value, dict):
-        return value
-    out = {}
-    for key, item in value.items():
-        is_field = top or not isinstance(item, dict)
-        exact = names.get(key.lower(), key) if is_field else key
-        out[exact] = item if key.lower() in _DATA else _exact(item, names, False)
-    return out
+def _exact(value: Any, shape: msgspec.inspect.Type) -> Any:
+    """The same value with known fields in their exact case and without unknown ones."""
+    match shape, value:
+        case msgspec.inspect.UnionType(types=types), _:
+            for inner in types:
+                value = _exact(value, inner)
+            return value
+        case msgspec.inspect.StructType(fields=fields), dict():
+            known = {f.encode_name.lower(): f for f in fields}
+            return {
+                f.encode_name: _exact(item, f.type)
+                for name, item in value.items()
+                if (f := known.get(name.lower())) is not None
+            }
+        case msgspec.inspect.ListType(item_type=inner), list():
+            return [_exact(item, inner) for item in value]
+        case msgspec.inspect.DictType(value_type=inner), dict():
+            return {name: _exact(item, inner) for name, item in value.items()}
+        case _:
+            return value

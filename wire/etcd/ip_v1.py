@@ -16,7 +16,7 @@ from wire.etcd.errors import RemoteWireError
 FIRST_CLUSTER_IDENTITY = 256  # below: reserved, the same in every cluster
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     IP: str
     Mask: str | None = None
     HostIP: str = ""
@@ -25,7 +25,7 @@ class _Entry(msgspec.Struct):
     Metadata: str = ""
 
 
-class _Pod(msgspec.Struct, omit_defaults=True):
+class _Pod(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     K8sNamespace: str = ""
     K8sPodName: str = ""
     K8sServiceAccount: str = ""

@@ -20,12 +20,12 @@ from wire.etcd.errors import RemoteWireError
 _IP_TYPES = frozenset({"ExternalIP", "InternalIP", "CiliumInternalIP"})
 
 
-class _Address(msgspec.Struct):
+class _Address(msgspec.Struct, forbid_unknown_fields=True):
     Type: str
     IP: str
 
 
-class _Node(msgspec.Struct):
+class _Node(msgspec.Struct, forbid_unknown_fields=True):
     Name: str
     Cluster: str
     IPAddresses: list[_Address] | None = None

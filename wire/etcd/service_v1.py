@@ -11,12 +11,12 @@ from wire.etcd.errors import RemoteWireError
 _PROTOCOLS = {"NONE": Protocol.ANY, "": Protocol.ANY} | {p.name: p for p in Protocol}
 
 
-class _L4(msgspec.Struct):
+class _L4(msgspec.Struct, forbid_unknown_fields=True):
     Protocol: str = ""
     Port: int = 0
 
 
-class _Service(msgspec.Struct, rename="camel"):
+class _Service(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     cluster: str
     namespace: str
     name: str
