@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kind.apiserver.objects import Obj, condition, dicts, dig, labels_of
 from kind.apiserver.selectors import match_labels
-from kind.controllers.owned import selects
+from kind.controllers.owned import controller_of, selects
 
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 HOSTNAME = "kubernetes.io/hostname"
@@ -127,13 +127,18 @@ def _affinity_ok(
 
 
 def choose(pod: Obj, nodes: Iterable[Obj], placed: list[tuple[Obj, str]]) -> Verdict:
-    """The suitable node with the fewest pods; equals go by name."""
+    """The suitable node with the fewest pods of the same controller, then the fewest of all.
+
+    Equals go by name.
+    """
     spec = pod.get("spec") or {}
     by_name = {n["metadata"]["name"]: n for n in nodes}
-    counts = dict.fromkeys(by_name, 0)
-    for _, at in placed:
+    mine = (controller_of(pod) or {}).get("uid")
+    siblings, counts = dict.fromkeys(by_name, 0), dict.fromkeys(by_name, 0)
+    for other, at in placed:
         if at in counts:
             counts[at] += 1
+            siblings[at] += mine is not None and (controller_of(other) or {}).get("uid") == mine
     reasons: dict[str, int] = {}
     fit = []
     for name, node in by_name.items():
@@ -141,9 +146,9 @@ def choose(pod: Obj, nodes: Iterable[Obj], placed: list[tuple[Obj, str]]) -> Ver
         if why:
             reasons[why] = reasons.get(why, 0) + 1
         else:
-            fit.append((counts[name], name))
+            fit.append((siblings[name], counts[name], name))
     if fit:
-        return Verdict(min(fit)[1])
+        return Verdict(min(fit)[2])
     listed = ", ".join(f"{n} {why}" for why, n in sorted(reasons.items()))
     return Verdict(message=f"0/{len(by_name)} nodes are available: {listed or 'no nodes'}.")
 
