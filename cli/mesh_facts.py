@@ -1,0 +1,152 @@
+"""What a cluster is, as far as joining it to others needs to know. Adapter; the value is plain."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+from certs import check
+from certs.profiles import CA_SECRET, MESH_DOMAIN, REMOTE_SECRET, SERVER_SECRET
+from cli import cluster
+from kube import resources
+from kube.port import ApiError, Client
+from model.address import Prefix
+
+CLUSTERS_SECRET = "cilium-clustermesh"
+IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
+MESH_PORT = 32379
+APISERVER = "clustermesh-apiserver"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """One cluster, read through its API server."""
+
+    context: str
+    namespace: str
+    name: str
+    id: int
+    max_connected: int
+    tunnel: str = ""
+    pod_cidrs: tuple[Prefix, ...] = ()
+    ca: bytes = field(default=b"", repr=False)  # its own authority
+    ca_id: str = ""
+    addresses: tuple[str, ...] = ()  # where the mesh store answers
+    port: int = MESH_PORT
+    service_type: str = ""
+    enabled: bool = False
+    connected: Mapping[str, int] = field(default_factory=dict)  # name -> ID (0: not recorded)
+    server: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    client: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
+    """Read a cluster. Raises ``ValueError`` when Isthmus is not installed in it."""
+    config = await cluster.read(api, "ConfigMap", "cilium-config", namespace)
+    label = f"cluster of context {context!r}" if context else "the cluster"
+    if config is None:
+        raise ValueError(
+            f"{label}: no ConfigMap {namespace}/cilium-config: run `isthmus install` first"
+        )
+    data = config.get("data") or {}
+    try:
+        number = int(data.get("cluster-id", "0"))
+        max_connected = int(data.get("max-connected-clusters", "255"))
+    except ValueError as error:
+        raise ValueError(f"{label}: cilium-config: {error}: install it again") from error
+    secrets = {
+        name: cluster.secret_data(await cluster.read(api, "Secret", name, namespace))
+        for name in (CA_SECRET, SERVER_SECRET, REMOTE_SECRET)
+    }
+    service = await cluster.read(api, "Service", APISERVER, namespace)
+    addresses, port = await _access(api, service, namespace)
+    ca = secrets[CA_SECRET].get("ca.crt", b"")
+    return ClusterFacts(
+        context=context,
+        namespace=namespace,
+        name=data.get("cluster-name", "default"),
+        id=number,
+        max_connected=max_connected,
+        tunnel=data.get("tunnel-protocol", ""),
+        pod_cidrs=await _pod_cidrs(api),
+        ca=ca,
+        ca_id=check.subject_key_id(ca) if ca else "",
+        addresses=addresses,
+        port=port,
+        service_type=(service or {}).get("spec", {}).get("type", ""),
+        enabled=service is not None,
+        connected=connections(await cluster.read(api, "Secret", CLUSTERS_SECRET, namespace)),
+        server=secrets[SERVER_SECRET],
+        client=secrets[REMOTE_SECRET],
+    )
+
+
+def connections(secret: Mapping[str, Any] | None) -> dict[str, int]:
+    """The clusters a Secret connects to, with the IDs recorded beside them."""
+    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
+    ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
+    return {
+        name: int(ids.get(name, 0))
+        for name, value in sorted(cluster.secret_data(secret).items())
+        if b"endpoints:" in value
+    }
+
+
+async def _access(
+    api: Client, service: Mapping[str, Any] | None, namespace: str
+) -> tuple[tuple[str, ...], int]:
+    """Where others reach the mesh store: load balancer, or the nodes that run it."""
+    if service is None:
+        return (), MESH_PORT
+    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    found = tuple(i.get("ip") or i.get("hostname") for i in ingress)
+    if found:
+        return found, int(service["spec"]["ports"][0]["port"])
+    pods = await api.list(
+        resources.untyped(resources.PODS), namespace, label_selector=f"k8s-app={APISERVER}"
+    )
+    hosts = sorted({p["status"]["hostIP"] for p in pods if (p.get("status") or {}).get("hostIP")})
+    return tuple(hosts), MESH_PORT
+
+
+async def _pod_cidrs(api: Client) -> tuple[Prefix, ...]:
+    """Prefixes of the nodes, from the objects of the agents or else of Kubernetes."""
+    try:
+        found = await api.list(resources.untyped(resources.CILIUM_NODES))
+        texts = [c for n in found for c in n["spec"].get("ipam", {}).get("podCIDRs", [])]
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        texts = []
+    if not texts:
+        nodes = await api.list(resources.untyped(resources.NODES))
+        texts = [c for n in nodes for c in n["spec"].get("podCIDRs", [])]
+    return tuple(ip_network(text) for text in texts)
+
+
+def endpoint_config(remote: ClusterFacts, endpoint: str = "") -> bytes:
+    """The value of one cluster's key in the Secret; ``endpoint`` is ``IP:PORT`` if given."""
+    host = f"{remote.name}.{MESH_DOMAIN}"
+    addresses, port = remote.addresses, remote.port
+    if endpoint:
+        address, _, number = endpoint.rpartition(":")
+        addresses, port = (address.strip("[]"),), int(number)
+    base = "/var/lib/cilium/clustermesh/common-etcd-client"
+    lines = [
+        "endpoints:",
+        f"- https://{host}:{port}",
+        f"trusted-ca-file: {base}-ca.crt",
+        f"key-file: {base}.key",
+        f"cert-file: {base}.crt",
+        "cilium-host-aliases:",
+        f"- hostname: {host}",
+        f"  ips: [{', '.join(json.dumps(a) for a in addresses)}]",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def encode(data: Mapping[str, bytes]) -> dict[str, str]:
+    """Secret data for a patch."""
+    return {key: base64.b64encode(value).decode() for key, value in data.items()}

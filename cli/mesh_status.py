@@ -1,0 +1,180 @@
+"""What `clustermesh status` says. Pure: answers of agents in, lines and figures out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+RESOURCES = ("endpoints", "identities", "nodes", "services")
+
+
+@dataclass(slots=True)
+class MeshStatus:
+    """The mesh as one cluster's agents see it."""
+
+    nodes: dict[str, dict[str, str]] = field(default_factory=dict)  # agent -> cluster -> why not
+    unreachable: dict[str, str] = field(default_factory=dict)  # agent -> error
+    expected: tuple[str, ...] = ()
+    global_services: list[int] = field(default_factory=list)
+    violations: dict[str, str] = field(default_factory=dict)  # cluster -> latest rejected record
+
+    @property
+    def total(self) -> int:
+        """Agents."""
+        return len(self.nodes) + len(self.unreachable)
+
+    def connected(self, agent: str) -> int:
+        """To how many clusters an agent is connected and in sync."""
+        return sum(not self.nodes[agent].get(name, "") for name in self.expected)
+
+    @property
+    def not_ready(self) -> int:
+        """Agents that are not connected to all clusters."""
+        bad = [a for a in self.nodes if self.connected(a) < len(self.expected)]
+        return len(bad) + len(self.unreachable)
+
+    @property
+    def ready(self) -> bool:
+        """Every agent is connected to every expected cluster."""
+        return self.total > 0 and self.not_ready == 0
+
+    def errors(self) -> list[str]:
+        """One line per agent and cluster that are not connected."""
+        lines = [f"{agent}: {why}" for agent, why in sorted(self.unreachable.items())]
+        for agent, clusters in sorted(self.nodes.items()):
+            lines += [
+                f"{agent} is not connected to cluster {name}: {why}"
+                for name, why in sorted(clusters.items())
+                if why and name in self.expected
+            ]
+        return lines
+
+
+def why_not_ready(remote: Mapping[str, Any]) -> str:
+    """The reason an agent gives for one remote cluster; empty when it is ready."""
+    if remote.get("ready"):
+        return ""
+    if not remote.get("connected"):
+        return str(remote.get("status") or "unknown status")
+    config = remote.get("config")
+    if config is None:
+        return "remote cluster configuration retrieval status unknown"
+    if config.get("required") and not config.get("retrieved"):
+        return str(remote.get("status") or "remote cluster configuration required but not found")
+    synced = remote.get("synced")
+    if synced is None:
+        return "synchronization status unknown"
+    missing = [name for name in RESOURCES if not synced.get(name)]
+    if missing:
+        return f"synchronization in progress for {', '.join(missing)}"
+    return "not ready"
+
+
+def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None:
+    """Take the status of one agent."""
+    mesh = answer.get("cluster-mesh") or {}
+    found = {remote["name"]: why_not_ready(remote) for remote in mesh.get("clusters") or []}
+    status.nodes[agent] = {name: found.get(name, "unknown status") for name in status.expected}
+    status.global_services.append(int(mesh.get("num-global-services") or 0))
+    for remote in mesh.get("clusters") or []:
+        if remote.get("last-rejected"):
+            status.violations[remote["name"]] = str(remote["last-rejected"])
+
+
+def statistics(values: Sequence[int]) -> str:
+    """``[min:1 / avg:1.7 / max:2]``."""
+    if not values:
+        return "[min:0 / avg:0.0 / max:0]"
+    return f"[min:{min(values)} / avg:{sum(values) / len(values):.1f} / max:{max(values)}]"
+
+
+def lines(
+    status: MeshStatus,
+    service_type: str,
+    addresses: Sequence[str],
+    port: int,
+    expiry: Sequence[str],
+) -> list[str]:
+    """The whole report."""
+    out = []
+    if service_type == "NodePort":
+        out.append(
+            "⚠️  Service type NodePort detected! "
+            "Service may fail when nodes are removed from the cluster!"
+        )
+    out.append(f'✅ Service "clustermesh-apiserver" of type "{service_type}" found')
+    out.append("✅ Cluster access information is available:")
+    out += [f"  - {address}:{port}" for address in addresses]
+    out.append("✅ Deployment clustermesh-apiserver is ready")
+    out.append("ℹ️  KVStoreMesh is disabled")
+    out += [f"⚠️  {line}" for line in expiry]
+    out.append("")
+    counts = [status.connected(agent) for agent in status.nodes] + [0] * len(status.unreachable)
+    if not status.expected:
+        out.append("🔌 No cluster connected")
+        return out
+    if status.not_ready:
+        out.append(
+            f"⚠️  {status.not_ready}/{status.total} nodes are not connected to all clusters "
+            f"{statistics(counts)}"
+        )
+    else:
+        out.append(
+            f"✅ All {status.total} nodes are connected to all clusters {statistics(counts)}"
+        )
+    out += ["", "🔌 Cluster Connections:"]
+    for name in status.expected:
+        configured = sum(
+            clusters.get(name, "unknown status") != "unknown status"
+            for clusters in status.nodes.values()
+        )
+        connected = sum(not clusters.get(name, "x") for clusters in status.nodes.values())
+        out.append(
+            f"  - {name}: {configured}/{status.total} configured, "
+            f"{connected}/{status.total} connected"
+        )
+    out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
+    if status.violations:
+        out += ["", "⚠️  Rejected records (latest):"]
+        out += [f"  - {name}: {text}" for name, text in sorted(status.violations.items())]
+    errors = status.errors()
+    if errors:
+        out += ["", f"❌ {len({e.split(' ')[0] for e in errors})} Errors:"]
+        out += [f"  ❌ {error}" for error in errors]
+    return out
+
+
+def as_json(status: MeshStatus, access: Mapping[str, Any]) -> dict[str, Any]:
+    """For scripts; zero values are left out, as the well-known tool does."""
+    counts = [status.connected(agent) for agent in status.nodes] + [0] * len(status.unreachable)
+    clusters = {
+        name: {
+            "configured": sum(c.get(name) != "unknown status" for c in status.nodes.values()),
+            "connected": sum(not c.get(name, "x") for c in status.nodes.values()),
+        }
+        for name in status.expected
+    }
+    connected = (
+        {"min": min(counts), "avg": sum(counts) / len(counts), "max": max(counts)} if counts else {}
+    )
+    body = {
+        "access_information": dict(access),
+        "connectivity": {
+            "connected": connected,
+            "clusters": clusters,
+            "total": status.total,
+            "not_ready": status.not_ready,
+            "errors": {"cilium": status.errors()} if status.errors() else None,
+        },
+        "kvstoremesh": {"enabled": False},
+        "violations": status.violations,
+    }
+    pruned = _without_zeros(body)
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def _without_zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        out = {k: _without_zeros(v) for k, v in value.items()}
+        return {k: v for k, v in out.items() if v not in (None, 0, "", [], {}) or v is False}
+    return value
