@@ -4,6 +4,23 @@
 
 #include "types.h"
 
+/* Where a drop is decided: the file behind `line`. */
+enum source_file {
+	SOURCE_NONE = 0,
+	SOURCE_FROM_CONTAINER = 1,
+	SOURCE_FROM_OVERLAY = 2,
+	SOURCE_FROM_HOST = 3,
+	SOURCE_PARSE = 4,
+	SOURCE_CONNTRACK = 5,
+	SOURCE_SERVICE = 6,
+	SOURCE_NAT = 7,
+	SOURCE_ICMP = 8,
+	SOURCE_FORWARD = 9,
+	SOURCE_DELIVER = 10,
+	SOURCE_NEIGHBOUR = 11,
+	SOURCE_ACT = 12,
+};
+
 struct metrics_key {
 	__u8 reason;	/* enum drop_reason; REASON_FORWARDED for what went on */
 	__u8 direction; /* enum traffic_direction */

@@ -5,7 +5,10 @@
 #include <linux/types.h>
 
 struct address {
-	__u8 bytes[16]; /* network order; ::ffff:a.b.c.d for IPv4 */
+	union {
+		__u8 bytes[16]; /* network order; ::ffff:a.b.c.d for IPv4 */
+		__be32 words[4];
+	};
 };
 
 struct mac {

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Carries verdicts out and counts them: the only file that drops, redirects or passes a packet. */
+#pragma once
+
+#include <linux/if_packet.h>
+
+#include "icmp_error.h"
+#include "ipcache.h"
+#include "maps/metrics.h"
+
+enum hook {
+	HOOK_CONTAINER, /* what a pod sends, on the host end of its pair */
+	HOOK_OVERLAY,	/* what comes out of the tunnel */
+	HOOK_HOST,	/* what the node's stack sends by ist_host */
+};
+
+static __always_inline void count_forward(struct __sk_buff *skb, __u32 direction)
+{
+	struct metrics_value *value = bpf_map_lookup_elem(&ist_forwarded, &direction);
+
+	if (value) {
+		value->packets++;
+		value->bytes += skb->len;
+	}
+}
+
+/* Not inlined: drops are rare. */
+static __noinline int count_drop(struct __sk_buff *skb, __u32 reason_direction, __u32 file,
+				 __u32 line)
+{
+	struct metrics_key key = {
+		.reason = reason_direction >> 8,
+		.direction = reason_direction,
+		.line = line,
+		.file = file,
+	};
+	struct metrics_value *value = bpf_map_lookup_elem(&ist_metrics, &key);
+
+	if (value) {
+		value->packets++;
+		value->bytes += skb->len;
+	} else {
+		struct metrics_value first = {.packets = 1, .bytes = skb->len};
+
+		bpf_map_update_elem(&ist_metrics, &key, &first, BPF_ANY);
+	}
+	return 0;
+}
+
+static __always_inline __u32 hook_direction(enum hook hook)
+{
+	return hook == HOOK_OVERLAY ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+}
+
+static __always_inline int act_drop(struct __sk_buff *skb, const struct verdict *verdict,
+				    enum hook hook)
+{
+	count_drop(skb, verdict->reason << 8 | hook_direction(hook), verdict->file, verdict->line);
+	return TC_SHOT;
+}
+
+/* Drop; and if the sender should know, tell it. */
+static __always_inline int act_refuse(struct __sk_buff *skb, const struct packet *packet,
+				      const struct verdict *verdict, enum hook hook)
+{
+	__u32 kind = icmp_kind(verdict->reason, packet->is_ip4);
+
+	act_drop(skb, verdict, hook);
+	/* No errors about errors, and none into the tunnel. */
+	if (!kind || packet->kind == PACKET_ICMP_ERROR || hook == HOOK_OVERLAY ||
+	    icmp_error(skb, kind, packet->is_ip4))
+		return TC_SHOT;
+	return bpf_redirect(skb->ifindex, hook == HOOK_HOST ? BPF_F_INGRESS : 0);
+}
+
+static __always_inline int act_deliver(struct __sk_buff *skb, const struct verdict *verdict,
+				       enum hook hook)
+{
+	struct ethhdr *ethernet = packet_at(skb, 0, sizeof(*ethernet));
+
+	if (!ethernet) {
+		struct verdict failed = DROP(SOURCE_ACT, DROP_MALFORMED);
+
+		return act_drop(skb, &failed, hook);
+	}
+	__builtin_memcpy(ethernet->h_dest, &verdict->endpoint->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, &verdict->endpoint->node_mac, ETH_ALEN);
+	count_forward(skb, DIRECTION_INGRESS);
+	if (hook == HOOK_HOST || !config_redirect_peer)
+		return bpf_redirect(verdict->endpoint->ifindex, 0);
+	/* The tunnel's frames are addressed to nobody here; the pod's stack must not mind. */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(verdict->endpoint->ifindex, 0);
+}
+
+static __always_inline int act_tunnel(struct __sk_buff *skb, const struct verdict *verdict,
+				      enum hook hook)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = verdict->identity,
+		.remote_ipv4 = bpf_ntohl(verdict->remote),
+		.tunnel_ttl = 64,
+	};
+
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX)) {
+		struct verdict failed = DROP(SOURCE_ACT, DROP_WRITE_FAILED);
+
+		return act_drop(skb, &failed, hook);
+	}
+	count_forward(skb, DIRECTION_EGRESS);
+	return bpf_redirect(config_vxlan_ifindex, 0);
+}
+
+static __always_inline int act(struct __sk_buff *skb, const struct packet *packet,
+			       const struct verdict *verdict, enum hook hook)
+{
+	switch (verdict->kind) {
+	case VERDICT_DELIVER:
+		return act_deliver(skb, verdict, hook);
+	case VERDICT_TUNNEL:
+		return act_tunnel(skb, verdict, hook);
+	case VERDICT_STACK:
+		count_forward(skb, hook_direction(hook));
+		if (hook == HOOK_OVERLAY)
+			bpf_skb_change_type(skb, PACKET_HOST);
+		return TC_OK;
+	case VERDICT_REINJECT:
+		count_forward(skb, hook_direction(hook));
+		return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
+	case VERDICT_TURN_BACK:
+		count_forward(skb, hook_direction(hook));
+		return bpf_redirect(skb->ifindex, 0);
+	default:
+		return act_refuse(skb, packet, verdict, hook);
+	}
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the loader sets before a program is loaded; every constant needs a value. */
+#pragma once
+
+#include "abi/types.h"
+#include "compat.h"
+
+const volatile struct address config_router_ip4; /* source of ICMP errors of ours; zero: none */
+const volatile struct address config_router_ip6;
+const volatile __u32 config_vxlan_ifindex;
+const volatile __u32 config_host_ifindex; /* of ist_host */
+const volatile __u32 config_route_mtu;	  /* largest IP packet that fits into the tunnel */
+const volatile __u16 config_tunnel_port;  /* host order; pods may not send to it */
+const volatile __u8 config_redirect_peer; /* deliver straight into the pod's namespace */

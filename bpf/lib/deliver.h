@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The last step to a pod of this node, or to the node itself. */
+#pragma once
+
+#include "policy.h"
+#include "related.h"
+
+/* A reply of a service's backend gets the service's address back. */
+static __always_inline struct verdict reply_from_service(struct __sk_buff *skb,
+							 struct packet *packet, __u16 revnat_id)
+{
+	const struct revnat_value *service = revnat_id ? revnat_find(revnat_id) : NULL;
+
+	if (!service)
+		return VERDICT(VERDICT_NONE);
+	return nat_rewrite(skb, packet, NAT_SOURCE,
+			   (struct nat_end){&packet->flow.source, packet->flow.source_port},
+			   (struct nat_end){&service->address, service->port});
+}
+
+/* One router further. */
+static __always_inline struct verdict hop(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (packet->is_ip4) {
+		struct iphdr *ip = packet_at(skb, L3_OFFSET, sizeof(*ip));
+		__u32 sum;
+
+		if (!ip)
+			return DROP(SOURCE_DELIVER, DROP_MALFORMED);
+		if (ip->ttl <= 1)
+			return DROP(SOURCE_DELIVER, DROP_TTL_EXCEEDED);
+		ip->ttl--;
+		sum = ip->check + bpf_htons(0x0100);
+		ip->check = sum + (sum >> 16);
+	} else {
+		struct ipv6hdr *ip = packet_at(skb, L3_OFFSET, sizeof(*ip));
+
+		if (!ip)
+			return DROP(SOURCE_DELIVER, DROP_MALFORMED);
+		if (ip->hop_limit <= 1)
+			return DROP(SOURCE_DELIVER, DROP_TTL_EXCEEDED);
+		ip->hop_limit--;
+	}
+	return VERDICT(VERDICT_NONE);
+}
+
+static __always_inline struct verdict deliver_verdict(const struct endpoint_value *endpoint)
+{
+	return (struct verdict){.kind = VERDICT_DELIVER, .endpoint = endpoint};
+}
+
+/* To a pod, from `identity`. */
+static __always_inline struct verdict deliver(struct __sk_buff *skb, struct packet *packet,
+					      const struct endpoint_value *endpoint, __u32 identity,
+					      __u16 flags, __u32 now)
+{
+	struct conntrack_value *entry;
+	struct verdict verdict;
+
+	if (packet->kind == PACKET_ICMP_ERROR) {
+		verdict = related_to_client(skb, packet, now);
+		return verdict.kind ? verdict : deliver_verdict(endpoint);
+	}
+	if (packet->kind != PACKET_FLOW) {
+		verdict = policy_ingress(packet, identity);
+		return verdict.kind ? verdict : deliver_verdict(endpoint);
+	}
+	entry = conntrack_find_forward(packet, CONNTRACK_INGRESS, now);
+	if (!entry) {
+		entry = conntrack_find_reply(packet, CONNTRACK_EGRESS, now);
+		if (entry) {
+			conntrack_touch(entry, packet, true, false, now);
+			verdict = reply_from_service(skb, packet, entry->revnat_id);
+			return verdict.kind ? verdict : deliver_verdict(endpoint);
+		}
+	}
+	verdict = policy_ingress(packet, identity);
+	if (verdict.kind != VERDICT_NONE)
+		return verdict;
+	if (entry) {
+		if (entry->source_identity != identity) /* its labels changed */
+			entry->source_identity = identity;
+		conntrack_touch(entry, packet, false, false, now);
+	} else {
+		struct conntrack_value value = {.source_identity = identity, .flags = flags};
+
+		if (conntrack_create(packet, CONNTRACK_INGRESS, &value, now))
+			return DROP(SOURCE_DELIVER, DROP_CT_INSERT_FAILED);
+	}
+	return deliver_verdict(endpoint);
+}
+
+/* To the node's own stack. */
+static __always_inline struct verdict deliver_host(struct __sk_buff *skb, struct packet *packet,
+						   __u32 now)
+{
+	struct conntrack_value *entry;
+	struct verdict verdict = VERDICT(VERDICT_NONE);
+
+	if (packet->kind == PACKET_ICMP_ERROR) {
+		verdict = related_to_client(skb, packet, now);
+	} else {
+		entry = conntrack_find_reply(packet, CONNTRACK_EGRESS, now);
+		if (entry) {
+			conntrack_touch(entry, packet, true, false, now);
+			verdict = reply_from_service(skb, packet, entry->revnat_id);
+		}
+	}
+	return verdict.kind ? verdict : VERDICT(VERDICT_STACK);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Whose an address is, and behind which node. */
+#pragma once
+
+#include "maps/ipcache.h"
+#include "address.h"
+
+enum reserved_identity {
+	IDENTITY_UNKNOWN = 0,
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
+	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_KUBE_APISERVER = 7,
+};
+
+static __always_inline const struct ipcache_value *ipcache_find(const struct address *address)
+{
+	const struct ipcache_value *found = bpf_map_lookup_elem(&ist_ipcache, address);
+	struct ipcache_prefix_key key;
+
+	if (found)
+		return found;
+	key.prefix_length = 128;
+	key.address = *address;
+	return bpf_map_lookup_elem(&ist_ipcache_lpm, &key);
+}
+
+/* Of an address outside this node. */
+static __always_inline __u32 ipcache_identity(const struct address *address)
+{
+	const struct ipcache_value *found = ipcache_find(address);
+
+	return found && found->identity != IDENTITY_UNKNOWN ? found->identity : IDENTITY_WORLD;
+}
