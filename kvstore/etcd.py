@@ -66,7 +66,6 @@ class EtcdStore:
         self._config = config
         self._cluster_id = 0
         self._channel = _channel(endpoint, config)
-        self._closed = asyncio.Event()
 
     @property
     def cluster_id(self) -> int:
