@@ -5,6 +5,7 @@ client negotiated (``v5.channel.k8s.io`` over WebSocket, ...) is spoken between 
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from typing import Any
@@ -134,12 +135,16 @@ class _Finished(web.StreamResponse):
 class _FromClient:
     """Takes the raw bytes that the HTTP connection receives after the upgrade."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: asyncio.StreamWriter, client: asyncio.Transport) -> None:
+        self._writer, self._client = writer, client
+        self._full = asyncio.Event()
         self.closed = asyncio.Event()
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self._writer.write(data)
+        if self._writer.transport.get_write_buffer_size() > _CHUNK_BYTES:
+            self._client.pause_reading()
+            self._full.set()
         return False, b""
 
     def feed_eof(self) -> None:
@@ -147,6 +152,14 @@ class _FromClient:
 
     def set_exception(self, *_: object) -> None:
         self.closed.set()
+
+    async def drain(self) -> None:
+        """Let the client go on whenever the kubelet has taken what there was."""
+        while True:
+            await self._full.wait()
+            self._full.clear()
+            await self._writer.drain()
+            self._client.resume_reading()
 
 
 async def _pump(
@@ -157,22 +170,37 @@ async def _pump(
     protocol: Any = http.protocol
     assert transport is not None
     transport.write(answer)
-    source = _FromClient(writer)
+    source = _FromClient(writer, transport)
     protocol.set_parser(source)
     protocol.keep_alive(False)
     try:
         async with asyncio.TaskGroup() as group:
-            down = group.create_task(_copy(reader, transport))
-            left = group.create_task(source.closed.wait())
-            await asyncio.wait({down, left}, return_when=asyncio.FIRST_COMPLETED)
-            down.cancel()
-            left.cancel()
+            tasks = {
+                group.create_task(_copy(reader, transport, protocol)),
+                group.create_task(_until_closed(source)),
+                group.create_task(_drain(source)),
+            }
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
     finally:
         transport.close()
 
 
-async def _copy(reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        if transport.is_closing():
-            return
-        transport.write(data)
+async def _until_closed(source: _FromClient) -> None:
+    await source.closed.wait()
+
+
+async def _drain(source: _FromClient) -> None:
+    with contextlib.suppress(ConnectionError):
+        await source.drain()
+
+
+async def _copy(reader: asyncio.StreamReader, transport: asyncio.Transport, protocol: Any) -> None:
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while data := await reader.read(_CHUNK_BYTES):
+            if transport.is_closing():
+                return
+            transport.write(data)
+            # aiohttp owns the protocol of this connection, and with it the flow control.
+            await protocol._drain_helper()
