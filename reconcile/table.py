@@ -127,7 +127,7 @@ class Table(Generic[K, V]):
         now = self._clock()
         moments = [self._full_due_s] if self._full_due_s is not None else [now]
         moments += [failure.next_try_s for failure, _ in self._failing.values()]
-        if self._dirty or self._removals:
+        if self._dirty or self._removals or self._started < self._revision:
             moments.append(now)
         return max(min(moments), self._resting_until_s) - now
 
@@ -179,15 +179,12 @@ class Table(Generic[K, V]):
                     self._actual[key] = value
 
     async def _compare_all(self) -> list[tuple[K, V]]:
-        dirty, self._dirty = self._dirty, set()
-        try:
-            self._actual = dict(await self._target.read())
-        except OSError:
-            self._dirty |= dirty
-            raise
+        self._dirty.clear()
+        # Before the read, so that a request for another one during it is not lost.
+        self._full_due_s = self._clock() + backoff.jittered_s(self._full_read_s, self._draw())
+        self._actual = dict(await self._target.read())
         self.status.full_reads += 1
         self.status.error, self._failures_in_a_row = "", 0
-        self._full_due_s = self._clock() + backoff.jittered_s(self._full_read_s, self._draw())
         found = plan(self._desired.items(), self._actual, self._owned)
         self._removals = set(found.deletes) if self.status.pruning else set()
         wanted = {key for key, _ in found.upserts}

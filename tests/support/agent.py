@@ -1,0 +1,358 @@
+"""A node with a real agent process: namespace, kernel objects, REST socket, CNI plugin.
+
+The API server is the fake that passes the conformance suite of the port; it lives in the root
+namespace, and a forwarder listens for the agent inside the node's namespace.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from datapath import namespaces, pins
+from tests.support.fake_kube import FakeKube
+from tests.support.kube import write_kubeconfig
+from tests.support.nodes import netns_path, new_namespace, sh
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "cni" / "build" / "cilium-cni"
+NODE_IP = "172.31.9.1"
+POD_CIDR = "10.203.1.0/24"
+READY_S = 30.0
+
+
+async def until(
+    claim: Callable[[], Any], what: str, timeout_s: float = 20.0, every_s: float = 0.02
+) -> Any:
+    """Poll a claim about something that tells no changes; its first true value."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = claim()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(every_s)
+
+
+def put(fake: FakeKube, resource: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Create or replace an object of the fake API server, as a controller or a person does."""
+    meta = body["metadata"]
+    namespace = meta.get("namespace", "")
+    key = (resource, namespace, meta["name"])
+    known = fake.objects.get(key)
+    if known is None:
+        return fake._create(resource, namespace, body)
+    return fake._replace(key, known, body, "")
+
+
+def drop(fake: FakeKube, resource: str, namespace: str, name: str) -> None:
+    """Delete an object of the fake API server."""
+    key = (resource, namespace, name)
+    fake._delete(key, fake.objects[key], {})
+
+
+class Forwarder:
+    """Listens on loopback inside a namespace and connects outside of it."""
+
+    def __init__(self, namespace: str, target_port: int) -> None:
+        self._namespace, self._target = namespace, target_port
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> "Forwarder":
+        def listen() -> socket.socket:
+            made = socket.socket()
+            made.bind(("127.0.0.1", 0))
+            made.listen(64)
+            made.setblocking(False)
+            return made
+
+        sock = namespaces.run_inside(netns_path(self._namespace), listen)
+        self.port = sock.getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, sock=sock)
+        return self
+
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pump(reader, far_writer))
+            tasks.create_task(self._pump(far_reader, writer))
+        self._writers -= {writer, far_writer}
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+
+@dataclass
+class TestPod:
+    """A pod as the API server and the runtime know it."""
+
+    __test__ = False
+
+    name: str
+    namespace: str  # of the network
+    container: str
+    uid: str
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return str(self.result["ips"][0]["address"]).split("/")[0]
+
+    def sh(self, command: str) -> str:
+        return sh(f"ip netns exec {self.namespace} {command}")
+
+
+class CniFailure(Exception):
+    def __init__(self, code: int, body: dict[str, Any]) -> None:
+        super().__init__(body)
+        self.code, self.body = code, body
+
+
+class AgentNode:
+    """One node. ``start`` and ``kill`` as often as a test likes."""
+
+    def __init__(self, directory: Path, namespace: str, fake: FakeKube, kubeconfig: str) -> None:
+        self.directory, self.namespace, self.fake = directory, namespace, fake
+        self._kubeconfig = kubeconfig
+        self.state = directory / "run"
+        self.mesh = directory / "clustermesh"
+        self.conflist = directory / "net.d" / "05-cilium.conflist"
+        self.bpf_root = Path(f"/sys/fs/bpf/{namespace}")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = directory / "agent.log"
+        self.flags: dict[str, str] = {}
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "cilium.sock"
+
+    def _arguments(self) -> dict[str, str]:
+        return {
+            "cluster-name": "alpha",
+            "cluster-id": "1",
+            "k8s-kubeconfig-path": self._kubeconfig,
+            "k8s-node-name": "n1",
+            "state-dir": str(self.state),
+            "bpf-root": str(self.bpf_root),
+            "clustermesh-config": str(self.mesh),
+            "write-cni-conf-when-ready": str(self.conflist),
+            "cni-bin-dir": str(self.directory / "bin"),
+            "agent-health-port": "0",
+            **self.flags,
+        }
+
+    def start(self) -> None:
+        arguments = [f"--{key}={value}" for key, value in self._arguments().items()]
+        command = ["nsenter", f"--net={netns_path(self.namespace)}", sys.executable, "-m", "agent"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments], cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=20)
+        self.process = None
+        return code
+
+    async def ready(self) -> dict[str, Any]:
+        async def claim() -> Any:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            try:
+                status = await self.get("healthz")
+            except (aiohttp.ClientError, OSError):
+                return None
+            return status if status["cilium"]["state"] == "Ok" else None
+
+        try:
+            return await until(claim, "the agent is ready", READY_S)  # type: ignore[no-any-return]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from error
+
+    async def get(self, path: str) -> Any:
+        connector = aiohttp.UnixConnector(str(self.socket))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.get(f"http://agent/v1/{path}") as response:
+                return await response.json()
+
+    def pod(self, name: str, labels: dict[str, str] | None = None) -> TestPod:
+        """The API server's object, and an empty namespace, as a kubelet has before ADD."""
+        made = put(
+            self.fake,
+            "pods",
+            {
+                "metadata": {"name": name, "namespace": "default", "labels": labels or {}},
+                "spec": {"nodeName": "n1", "serviceAccountName": "default"},
+                "status": {},
+            },
+        )
+        container = f"container-{name}-{os.getpid()}-{time.monotonic_ns()}"
+        return TestPod(name, new_namespace(name), container, made["metadata"]["uid"])
+
+    def environment(self, command: str, pod: TestPod) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": pod.container,
+            "CNI_NETNS": netns_path(pod.namespace),
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.directory / "bin"),
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod.name};"
+            f"K8S_POD_UID={pod.uid}",
+        }
+
+    def config(self, version: str = "1.0.0") -> dict[str, Any]:
+        return {
+            "cniVersion": version,
+            "name": "cilium",
+            "type": "cilium-cni",
+            "agent-socket": str(self.socket),
+            "state-dir": str(self.state),
+        }
+
+    async def cni(self, command: str, pod: TestPod, version: str = "1.0.0") -> dict[str, Any]:
+        """Execute the plugin as a runtime does."""
+        process = await asyncio.create_subprocess_exec(
+            PLUGIN,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment(command, pod),
+        )
+        out, err = await process.communicate(json.dumps(self.config(version)).encode())
+        body = json.loads(out) if out.strip() else {}
+        if process.returncode:
+            raise CniFailure(process.returncode, body)
+        assert not err
+        return body
+
+    async def add(self, pod: TestPod, version: str = "1.0.0") -> TestPod:
+        pod.result = await self.cni("ADD", pod, version)
+        return pod
+
+
+@asynccontextmanager
+async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
+    """A node whose agent is not started yet; all is gone afterwards."""
+    async with AsyncExitStack() as stack:
+        namespace = new_namespace("agent")
+        before = set(_test_namespaces())
+        stack.callback(_remove_namespaces, before - {namespace})
+        sh(
+            f"ip netns exec {namespace} bash -ec 'ip link set lo up;"
+            f" ip link add under0 type veth peer name wire0; ip link set under0 up; ip link set wire0 up;"
+            f" ip addr add {NODE_IP}/24 dev under0'"
+        )
+        fake = await stack.enter_async_context(FakeKube().serve())
+        forwarder = await Forwarder(namespace, int(fake.url.rsplit(":", 1)[1])).start()
+        stack.push_async_callback(forwarder.stop)
+        user = {"token": "secret-token"}
+        server = f"http://127.0.0.1:{forwarder.port}"
+        kubeconfig = write_kubeconfig(directory / "kubeconfig", server, user, {})
+        node = AgentNode(directory, namespace, fake, kubeconfig)
+        node.mesh.mkdir()
+        node.bpf_root.mkdir()
+        stack.callback(_remove_pins, node.bpf_root)
+        _first_objects(fake)
+
+        def end() -> None:
+            if node.process is not None:
+                node.process.kill()
+                node.process.wait()
+
+        stack.callback(end)
+        yield node
+
+
+def _first_objects(fake: FakeKube) -> None:
+    put(fake, "namespaces", {"metadata": {"name": "default", "labels": {}}})
+    put(
+        fake,
+        "nodes",
+        {
+            "metadata": {"name": "n1", "uid": "uid-n1", "labels": {"zone": "a"}},
+            "spec": {"podCIDR": POD_CIDR, "podCIDRs": [POD_CIDR]},
+            "status": {"addresses": [{"type": "InternalIP", "address": NODE_IP}]},
+        },
+    )
+
+
+def _remove_pins(root: Path) -> None:
+    for path in root.iterdir():
+        pins.remove_tree(path)
+    root.rmdir()
+
+
+def _test_namespaces() -> list[str]:
+    mark = f"ist-t-{os.getpid()}-"
+    names = [line.split()[0] for line in sh("ip netns list").splitlines() if line]
+    return [name for name in names if name.startswith(mark)]
+
+
+def _remove_namespaces(keep: set[str]) -> None:
+    for name in _test_namespaces():
+        if name not in keep:
+            sh(f"ip netns del {name}")
+
+
+def service(name: str, address: str, annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    """A ClusterIP service with one port."""
+    return {
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations or {}},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "clusterIPs": [address],
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
+        },
+    }
+
+
+def endpoint_slice(service_name: str, *addresses: str, ready: bool = True) -> dict[str, Any]:
+    """The slice of a service."""
+    return {
+        "metadata": {
+            "name": f"{service_name}-1",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service_name},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    }
