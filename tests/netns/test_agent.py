@@ -37,7 +37,7 @@ async def test_add_makes_a_pod_that_the_node_reaches(node: AgentNode) -> None:
     pod = await node.add(node.pod("web", {"app": "web", "pod-template-hash": "x"}))
 
     assert pod.sh("ip -4 -o addr show eth0").split()[3] == f"{pod.address}/32"
-    assert "1 received" in pod.sh(f"ping -c1 -W2 {NODE_IP}")
+    assert node.reaches(pod)
     (endpoint,) = await node.get("endpoint")
     labels = endpoint["status"]["identity"]["labels"]
     assert "k8s:app=web" in labels
@@ -94,12 +94,12 @@ async def test_restart_loses_nothing(node: AgentNode) -> None:
     before = await node.get("endpoint")
     identities = {k for k in node.fake.objects if k[0] == "ciliumidentities"}
     node.kill()
-    assert "1 received" in pod.sh(f"ping -c1 -W2 {NODE_IP}"), "packets need no agent"
+    assert node.reaches(pod), "packets need no agent"
     node.start()
     await node.ready()
     assert await node.get("endpoint") == before
     assert {k for k in node.fake.objects if k[0] == "ciliumidentities"} == identities
-    assert "1 received" in pod.sh(f"ping -c1 -W2 {NODE_IP}")
+    assert node.reaches(pod)
     ipam = await node.get("ipam")
     assert ipam["allocations"][pod.address] == "default/web"
     other = await node.add(node.pod("other"))
@@ -159,7 +159,7 @@ async def test_kill_in_the_middle_of_add_leaves_nothing(node: AgentNode) -> None
         node.start()
         await node.ready()
         assert (await node.add(pod)).address
-        assert "1 received" in pod.sh(f"ping -c1 -W2 {NODE_IP}")
+        assert node.reaches(pod)
     assert len(await node.get("endpoint")) == len(pods)
     for pod in pods:
         await node.cni("DEL", pod)

@@ -23,9 +23,10 @@ import aiohttp
 from datapath import namespaces, pins
 from tests.support.fake_kube import FakeKube
 from tests.support.kube import write_kubeconfig
-from tests.support.nodes import netns_path, new_namespace, sh
+from tests.support.nodes import Process, netns_path, new_namespace, sh
 
 ROOT = Path(__file__).parents[2]
+TRAFFIC = Path(__file__).with_name("traffic.py")
 PLUGIN = ROOT / "cni" / "build" / "cilium-cni"
 NODE_IP = "172.31.9.1"
 POD_CIDR = "10.203.1.0/24"
@@ -134,6 +135,24 @@ class TestPod:
 
     def sh(self, command: str) -> str:
         return sh(f"ip netns exec {self.namespace} {command}")
+
+    def serve(self) -> Process:
+        """A TCP server that ends with its `kill`."""
+        return traffic(self.namespace, "serve-tcp", self.address, 8080, self.name).ready()
+
+
+def traffic(namespace: str, *arguments: object) -> Process:
+    """Start a traffic program in a namespace."""
+    command = ["ip", "netns", "exec", namespace, sys.executable, str(TRAFFIC)]
+    return Process(
+        subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    )
 
 
 class CniFailure(Exception):
@@ -261,6 +280,15 @@ class AgentNode:
             raise CniFailure(process.returncode, body)
         assert not err
         return body
+
+    def reaches(self, pod: TestPod) -> bool:
+        """Whether a TCP connection from the node to a pod is answered by that pod."""
+        server = pod.serve()
+        try:
+            seen = traffic(self.namespace, "tcp", pod.address, 8080).finish()
+        finally:
+            server.kill()
+        return bool(seen["names"] == {pod.name: 1})
 
     async def add(self, pod: TestPod, version: str = "1.0.0") -> TestPod:
         pod.result = await self.cni("ADD", pod, version)
