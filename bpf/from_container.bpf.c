@@ -33,6 +33,9 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 		return verdict;
 	if (is_solicitation(packet) && !address_is_zero(&packet->flow.source))
 		return answer_solicitation(skb, packet, interface);
+	/* Every IPv6 stack announces itself to its link. Nobody else is on this one. */
+	if (packet->is_link_only)
+		return VERDICT(VERDICT_STACK);
 	verdict = check_sender(packet, interface);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;

@@ -13,6 +13,8 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
+	if (packet->is_link_only)
+		return VERDICT(VERDICT_STACK);
 	endpoint = endpoint_find(&packet->flow.source);
 	if (endpoint && endpoint->flags & ENDPOINT_HOST)
 		from.identity = IDENTITY_HOST;

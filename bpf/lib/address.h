@@ -29,6 +29,12 @@ static __always_inline bool address_equal(const struct address *a, const struct 
 		 (a->words[2] ^ b->words[2]) | (a->words[3] ^ b->words[3]));
 }
 
+/* ff02::/16 */
+static __always_inline bool address_is_link_multicast(const struct address *a)
+{
+	return a->bytes[0] == 0xFF && a->bytes[1] == 0x02;
+}
+
 /* What a pod appears as when it reaches itself through a service. */
 static __always_inline void address_loopback(struct address *address, bool is_ip4)
 {

@@ -45,6 +45,7 @@ struct packet {
 	__u8 ttl;
 	__u8 tcp_flags;
 	__u8 icmp_type;
+	__u8 is_link_only; /* multicast of this link, like a multicast listener's report */
 };
 
 /* Both are written as the load itself: from C the compiler may move the 32 bits once more, and the
@@ -191,6 +192,9 @@ static __always_inline struct verdict parse_ip6(struct __sk_buff *skb, struct pa
 	/* A v4-mapped address on the wire would pass for an IPv4 one in every map. */
 	if (address_is_ip4(&packet->flow.source) || address_is_ip4(&packet->flow.destination))
 		return DROP(SOURCE_PARSE, DROP_MALFORMED);
+	packet->is_link_only = address_is_link_multicast(&packet->flow.destination);
+	if (packet->is_link_only && ip->nexthdr == IPPROTO_HOPOPTS)
+		return VERDICT(VERDICT_NONE);
 	if (ip->nexthdr == IPPROTO_FRAGMENT)
 		return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
 	if (ip->nexthdr == IPPROTO_HOPOPTS || ip->nexthdr == IPPROTO_ROUTING ||
