@@ -21,7 +21,7 @@ def answer(request: httpd.Request) -> httpd.Answer:
     """The file of a path, its index, or why not."""
     if request.method not in ("GET", "HEAD"):
         return httpd.Answer(405, "text/plain", b"only GET\n")
-    name = os.path.normpath("/" + unquote(request.path.partition("?")[0]))
+    name = os.path.normpath("/" + unquote(request.path.partition("?")[0]).lstrip("/"))
     place = ROOT + name.rstrip("/")
     if os.path.isdir(place):
         place += "/index.html"

@@ -398,7 +398,11 @@ class PodWorker:
             return ""
 
     def _adopt(self, found: list[Record]) -> None:
-        """Take over the containers that an earlier kubelet started."""
+        """Take over the network and the containers that an earlier kubelet made."""
+        known_path = launching.pod_directory(self._config, self.uid) / "sandbox.json"
+        sandbox = sandboxes.load(known_path)
+        if sandbox is not None and sandbox.pod_ip and sandboxes.exists(sandbox):
+            self._sandbox = sandbox
         before = {
             item["name"]: item
             for field in ("initContainerStatuses", "containerStatuses")
