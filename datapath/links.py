@@ -171,8 +171,9 @@ def _configure_pod(
         if link is None:
             raise OSError(errno.ENODEV, f"device {name} vanished from the pod while it was set up")
         index = int(link["index"])
-        if any(a.version == 6 for a in addresses):
-            sysctl.write(f"net.ipv6.conf.{name}.disable_ipv6", "0")
+        # Without an IPv6 address a pod would only send solicitations that nobody answers.
+        disabled = "0" if any(a.version == 6 for a in addresses) else "1"
+        sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", disabled)
         with netlink.doing("set lo up in the pod"):
             ipr.link("set", index=1, state="up")
         with netlink.doing(f"set device {name} up in the pod"):

@@ -12,7 +12,15 @@ from datapath.attach import AttachMode
 from datapath.routes import Route
 from datapath.syscall import AttachType
 from model.identity import NumericIdentity
-from model.service import Backend, Frontend, LoadBalancer, Protocol, Selection, ServiceName
+from model.service import (
+    Backend,
+    BackendState,
+    Frontend,
+    LoadBalancer,
+    Protocol,
+    Selection,
+    ServiceName,
+)
 from tests.support.nodes import Node, Pod, Stage, two_nodes
 
 pytestmark = pytest.mark.root
@@ -243,14 +251,18 @@ async def test_restart_keeps_flows_and_numbers(stage: Stage) -> None:
     assert seen["rounds"] > 0
 
 
-async def test_flow_stays_with_its_backend_when_others_come(stage: Stage) -> None:
-    """A connection made before a backend was added goes on with the backend it had."""
+async def test_terminating_backend_keeps_its_flows(stage: Stage) -> None:
+    """A backend that terminates gets no new connection, and those it has go on."""
     client, near, far = await pods(stage)
-    near.serve()
+    for pod in (near, far):
+        pod.serve()
     await publish(stage, service(near))
     stream = client.start("steady-tcp", VIP, 80, 0.001).ready()
     await publish(stage, service(far, near))
-    await publish(stage, service(far))  # near takes no new connections; the old one is its own
+    leaving = Backend(near.address, 8080, Protocol.TCP, BackendState.TERMINATING)
+    last = service(far)
+    await publish(stage, replace(last, backends=(*last.backends, leaving)))
+    assert client.run("tcp", VIP, 80, 10)["names"] == {"far": 10}
     seen = stream.finish()
     assert seen["errors"] == []
 

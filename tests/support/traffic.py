@@ -49,14 +49,22 @@ def serve_tcp(host: str, port: str, name: str) -> None:
 
 
 def serve_udp(host: str, port: str, name: str) -> None:
-    """Answer each datagram with JSON (name, peer, size)."""
+    """Answer each datagram with JSON (name, peer, size, and its first bytes as tag)."""
     with socket.socket(_family(host), socket.SOCK_DGRAM) as server:
         server.bind((host, int(port)))
+        _roomy(server)
         print("ready", flush=True)
         while True:
             data, peer = server.recvfrom(65536)
-            answer = {"name": name, "peer": peer[0], "size": len(data)}
+            tag = data[:16].decode(errors="replace")
+            answer = {"name": name, "peer": peer[0], "size": len(data), "tag": tag}
             server.sendto(json.dumps(answer).encode(), peer)
+
+
+def _roomy(udp_socket: socket.socket) -> None:
+    """Nothing may be lost in the socket, so that what is lost was lost on the way."""
+    so_rcvbufforce = 33
+    udp_socket.setsockopt(socket.SOL_SOCKET, so_rcvbufforce, 8 << 20)
 
 
 def tcp(host: str, port: str, count: str = "1", size: str = "0") -> None:
@@ -162,23 +170,23 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
     with socket.socket(_family(host), socket.SOCK_DGRAM) as client:
         client.connect((host, int(port)))
         client.setblocking(False)
+        _roomy(client)
         print("ready", flush=True)
         stop = time.monotonic() + 3600
         due = time.monotonic()
-        sizes: dict[int, int] = {}
         while time.monotonic() < stop:
             wait = max(0.0, due - time.monotonic())
             readable, _, _ = select.select([client, sys.stdin], [], [], wait)
             if client in readable:
-                answers.add(json.loads(client.recv(65536))["size"])
-                sizes[len(answers)] = 1
+                answers.add(json.loads(client.recv(65536))["tag"])
             if sys.stdin in readable and stop > time.monotonic() + 2:
                 stop = time.monotonic() + 1.0  # collect what is still on its way
                 due = stop
             if time.monotonic() >= due and due != stop:
                 sent += 1
-                client.send(b"x" * sent)
-                due += float(interval_s)
+                client.send(f"{sent:016d}".encode())
+                # A process that was not run for a while must not make up for it in one burst.
+                due = max(due + float(interval_s), time.monotonic())
     print(json.dumps({"sent": sent, "answered": len(answers)}))
 
 
