@@ -56,3 +56,6 @@ bench: setup build
 
 clean:
 	rm -rf bpf/build cni/build bench/build
+
+layouts:
+	$(BIN)/python tools/gen_layouts.py

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One variable of each shared type, so that all of them reach the BTF that tools/gen_layouts.py
+ * reads. Never loaded.
+ */
+#include "lib/abi/conntrack.h"
+#include "lib/abi/endpoint.h"
+#include "lib/abi/ipcache.h"
+#include "lib/abi/marks.h"
+#include "lib/abi/metrics.h"
+#include "lib/abi/reasons.h"
+#include "lib/abi/service.h"
+
+#define LAYOUT(kind_, name_) kind_ name_ layout_##name_
+
+LAYOUT(struct, conntrack_key);
+LAYOUT(struct, conntrack_value);
+LAYOUT(struct, endpoint_key);
+LAYOUT(struct, endpoint_value);
+LAYOUT(struct, interface_value);
+LAYOUT(struct, ipcache_key);
+LAYOUT(struct, ipcache_prefix_key);
+LAYOUT(struct, ipcache_value);
+LAYOUT(struct, metrics_key);
+LAYOUT(struct, metrics_value);
+LAYOUT(struct, service_key);
+LAYOUT(struct, service_value);
+LAYOUT(struct, backend_value);
+LAYOUT(struct, revnat_value);
+LAYOUT(struct, affinity_key);
+LAYOUT(struct, affinity_value);
+LAYOUT(struct, affinity_match_key);
+LAYOUT(enum, conntrack_scope);
+LAYOUT(enum, conntrack_flags);
+LAYOUT(enum, endpoint_flags);
+LAYOUT(enum, ipcache_flags);
+LAYOUT(enum, mark_bits);
+LAYOUT(enum, source_file);
+LAYOUT(enum, drop_reason);
+LAYOUT(enum, traffic_direction);
+LAYOUT(enum, service_flags);
+LAYOUT(enum, backend_state);
+LAYOUT(enum, service_limits);

@@ -1,0 +1,542 @@
+"""Rows of the kernel maps and the numbers shared with the programs. Pure.
+
+Generated from `bpf/lib/abi/*.h` by tools/gen_layouts.py (`make layouts`): do not edit.
+"""
+
+import struct
+import sys
+from enum import IntEnum
+from typing import NamedTuple
+
+
+def _be16(value: int) -> int:
+    return value if sys.byteorder == "big" else (value & 0xFF) << 8 | value >> 8
+
+
+class ConntrackScope(IntEnum):
+    """``enum conntrack_scope``."""
+
+    CONNTRACK_EGRESS = 0
+    CONNTRACK_INGRESS = 1
+    CONNTRACK_SERVICE = 2
+
+
+class ConntrackFlags(IntEnum):
+    """``enum conntrack_flags``."""
+
+    CONNTRACK_RX_CLOSING = 1
+    CONNTRACK_TX_CLOSING = 2
+    CONNTRACK_SEEN_NON_SYN = 4
+    CONNTRACK_LOOPBACK = 8
+    CONNTRACK_FROM_TUNNEL = 16
+    CONNTRACK_CLUSTER_REPLY = 32
+
+
+class EndpointFlags(IntEnum):
+    """``enum endpoint_flags``."""
+
+    ENDPOINT_HOST = 1
+
+
+class IpcacheFlags(IntEnum):
+    """``enum ipcache_flags``."""
+
+    IPCACHE_SKIP_TUNNEL = 1
+
+
+class MarkBits(IntEnum):
+    """``enum mark_bits``."""
+
+    MARK_MAGIC_MASK = 3840
+    MARK_MAGIC_TO_PROXY = 512
+    MARK_MAGIC_OVERLAY = 1024
+    MARK_MAGIC_HOST = 3072
+    MARK_MAGIC_DECRYPT = 3328
+    MARK_MAGIC_ENCRYPT = 3584
+    MARK_MAGIC_IDENTITY = 3840
+
+
+class SourceFile(IntEnum):
+    """``enum source_file``."""
+
+    SOURCE_NONE = 0
+    SOURCE_FROM_CONTAINER = 1
+    SOURCE_FROM_OVERLAY = 2
+    SOURCE_FROM_HOST = 3
+    SOURCE_PARSE = 4
+    SOURCE_CONNTRACK = 5
+    SOURCE_SERVICE = 6
+    SOURCE_NAT = 7
+    SOURCE_ICMP = 8
+    SOURCE_FORWARD = 9
+    SOURCE_DELIVER = 10
+    SOURCE_NEIGHBOUR = 11
+    SOURCE_ACT = 12
+
+
+class DropReason(IntEnum):
+    """``enum drop_reason``."""
+
+    REASON_FORWARDED = 0
+    DROP_INVALID_SOURCE_IP = 132
+    DROP_POLICY_DENIED = 133
+    DROP_MALFORMED = 134
+    DROP_CT_TRUNCATED = 135
+    DROP_FRAGMENTATION_NEEDED = 136
+    DROP_CT_UNKNOWN_L4 = 137
+    DROP_UNSUPPORTED_L3 = 139
+    DROP_MISSED_TAIL_CALL = 140
+    DROP_WRITE_FAILED = 141
+    DROP_UNKNOWN_L4 = 142
+    DROP_NO_TUNNEL_KEY = 147
+    DROP_UNROUTABLE_IP = 151
+    DROP_L3_CHECKSUM = 153
+    DROP_L4_CHECKSUM = 154
+    DROP_CT_INSERT_FAILED = 155
+    DROP_INVALID_EXTENSION_HEADER = 156
+    DROP_FRAGMENT_UNSUPPORTED = 157
+    DROP_NO_BACKEND = 158
+    DROP_UNSUPPORTED_SERVICE_PROTOCOL = 159
+    DROP_NO_TUNNEL_ENDPOINT = 160
+    DROP_HOST_UNREACHABLE = 164
+    DROP_UNSUPPORTED_L2 = 166
+    DROP_FIB_LOOKUP_FAILED = 169
+    DROP_TUNNEL_FROM_POD = 170
+    DROP_INVALID_IDENTITY = 171
+    DROP_UNKNOWN_SENDER = 172
+    DROP_POLICY_DENY_RULE = 181
+    DROP_TTL_EXCEEDED = 196
+    DROP_NO_POLICY_PROGRAM = 203
+
+
+class TrafficDirection(IntEnum):
+    """``enum traffic_direction``."""
+
+    DIRECTION_INGRESS = 1
+    DIRECTION_EGRESS = 2
+    DIRECTION_SERVICE = 3
+    DIRECTION_COUNT = 4
+
+
+class ServiceFlags(IntEnum):
+    """``enum service_flags``."""
+
+    SERVICE_AFFINITY = 1
+    SERVICE_MAGLEV = 2
+
+
+class BackendState(IntEnum):
+    """``enum backend_state``."""
+
+    BACKEND_ACTIVE = 0
+    BACKEND_TERMINATING = 1
+    BACKEND_QUARANTINED = 2
+    BACKEND_MAINTENANCE = 3
+
+
+class ServiceLimits(IntEnum):
+    """``enum service_limits``."""
+
+    MAGLEV_TABLE_SIZE = 16381
+
+
+CONNTRACK_KEY = struct.Struct("=16s16sHHBB2x")
+
+
+class ConntrackKey(NamedTuple):
+    """``struct conntrack_key``."""
+
+    source: bytes
+    destination: bytes
+    source_port: int
+    destination_port: int
+    protocol: int
+    scope: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return CONNTRACK_KEY.pack(
+            self.source,
+            self.destination,
+            _be16(self.source_port),
+            _be16(self.destination_port),
+            self.protocol,
+            self.scope,
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ConntrackKey":
+        """From the bytes."""
+        source, destination, source_port, destination_port, protocol, scope = CONNTRACK_KEY.unpack(data)
+        return cls(
+            source,
+            destination,
+            _be16(source_port),
+            _be16(destination_port),
+            protocol,
+            scope,
+        )
+
+
+CONNTRACK_VALUE = struct.Struct("=QQIIIHHBB6x")
+
+
+class ConntrackValue(NamedTuple):
+    """``struct conntrack_value``."""
+
+    packets: int
+    size: int
+    expires_s: int
+    source_identity: int
+    backend_id: int
+    revnat_id: int
+    flags: int
+    tx_tcp_flags: int
+    rx_tcp_flags: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return CONNTRACK_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ConntrackValue":
+        """From the bytes."""
+        return cls(*CONNTRACK_VALUE.unpack(data))
+
+
+ENDPOINT_KEY = struct.Struct("=16s")
+
+
+class EndpointKey(NamedTuple):
+    """``struct endpoint_key``."""
+
+    address: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return ENDPOINT_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "EndpointKey":
+        """From the bytes."""
+        return cls(*ENDPOINT_KEY.unpack(data))
+
+
+ENDPOINT_VALUE = struct.Struct("=IIHH6s6s")
+
+
+class EndpointValue(NamedTuple):
+    """``struct endpoint_value``."""
+
+    ifindex: int
+    identity: int
+    id: int
+    flags: int
+    mac: bytes
+    node_mac: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return ENDPOINT_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "EndpointValue":
+        """From the bytes."""
+        return cls(*ENDPOINT_VALUE.unpack(data))
+
+
+INTERFACE_VALUE = struct.Struct("=16s16sIH6s6s6x")
+
+
+class InterfaceValue(NamedTuple):
+    """``struct interface_value``."""
+
+    address4: bytes
+    address6: bytes
+    identity: int
+    endpoint_id: int
+    mac: bytes
+    node_mac: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return INTERFACE_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "InterfaceValue":
+        """From the bytes."""
+        return cls(*INTERFACE_VALUE.unpack(data))
+
+
+IPCACHE_KEY = struct.Struct("=16s")
+
+
+class IpcacheKey(NamedTuple):
+    """``struct ipcache_key``."""
+
+    address: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return IPCACHE_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "IpcacheKey":
+        """From the bytes."""
+        return cls(*IPCACHE_KEY.unpack(data))
+
+
+IPCACHE_PREFIX_KEY = struct.Struct("=I16s")
+
+
+class IpcachePrefixKey(NamedTuple):
+    """``struct ipcache_prefix_key``."""
+
+    prefix_length: int
+    address: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return IPCACHE_PREFIX_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "IpcachePrefixKey":
+        """From the bytes."""
+        return cls(*IPCACHE_PREFIX_KEY.unpack(data))
+
+
+IPCACHE_VALUE = struct.Struct("=16sIHBB")
+
+
+class IpcacheValue(NamedTuple):
+    """``struct ipcache_value``."""
+
+    tunnel_endpoint: bytes
+    identity: int
+    cluster_id: int
+    encrypt_key: int
+    flags: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return IPCACHE_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "IpcacheValue":
+        """From the bytes."""
+        return cls(*IPCACHE_VALUE.unpack(data))
+
+
+METRICS_KEY = struct.Struct("=BBHB3x")
+
+
+class MetricsKey(NamedTuple):
+    """``struct metrics_key``."""
+
+    reason: int
+    direction: int
+    line: int
+    file: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return METRICS_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "MetricsKey":
+        """From the bytes."""
+        return cls(*METRICS_KEY.unpack(data))
+
+
+METRICS_VALUE = struct.Struct("=QQ")
+
+
+class MetricsValue(NamedTuple):
+    """``struct metrics_value``."""
+
+    packets: int
+    size: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return METRICS_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "MetricsValue":
+        """From the bytes."""
+        return cls(*METRICS_VALUE.unpack(data))
+
+
+SERVICE_KEY = struct.Struct("=16sHHBB2x")
+
+
+class ServiceKey(NamedTuple):
+    """``struct service_key``."""
+
+    address: bytes
+    port: int
+    slot: int
+    protocol: int
+    scope: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return SERVICE_KEY.pack(
+            self.address,
+            _be16(self.port),
+            self.slot,
+            self.protocol,
+            self.scope,
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ServiceKey":
+        """From the bytes."""
+        address, port, slot, protocol, scope = SERVICE_KEY.unpack(data)
+        return cls(
+            address,
+            _be16(port),
+            slot,
+            protocol,
+            scope,
+        )
+
+
+SERVICE_VALUE = struct.Struct("=IIHHH2x")
+
+
+class ServiceValue(NamedTuple):
+    """``struct service_value``."""
+
+    backend_id: int
+    affinity_timeout_s: int
+    slots: int
+    revnat_id: int
+    flags: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return SERVICE_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ServiceValue":
+        """From the bytes."""
+        return cls(*SERVICE_VALUE.unpack(data))
+
+
+BACKEND_VALUE = struct.Struct("=16sHBBH2x")
+
+
+class BackendValue(NamedTuple):
+    """``struct backend_value``."""
+
+    address: bytes
+    port: int
+    protocol: int
+    state: int
+    cluster_id: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return BACKEND_VALUE.pack(
+            self.address,
+            _be16(self.port),
+            self.protocol,
+            self.state,
+            self.cluster_id,
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "BackendValue":
+        """From the bytes."""
+        address, port, protocol, state, cluster_id = BACKEND_VALUE.unpack(data)
+        return cls(
+            address,
+            _be16(port),
+            protocol,
+            state,
+            cluster_id,
+        )
+
+
+REVNAT_VALUE = struct.Struct("=16sH2x")
+
+
+class RevnatValue(NamedTuple):
+    """``struct revnat_value``."""
+
+    address: bytes
+    port: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return REVNAT_VALUE.pack(
+            self.address,
+            _be16(self.port),
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "RevnatValue":
+        """From the bytes."""
+        address, port = REVNAT_VALUE.unpack(data)
+        return cls(
+            address,
+            _be16(port),
+        )
+
+
+AFFINITY_KEY = struct.Struct("=16sI")
+
+
+class AffinityKey(NamedTuple):
+    """``struct affinity_key``."""
+
+    client: bytes
+    revnat_id: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return AFFINITY_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "AffinityKey":
+        """From the bytes."""
+        return cls(*AFFINITY_KEY.unpack(data))
+
+
+AFFINITY_VALUE = struct.Struct("=QI4x")
+
+
+class AffinityValue(NamedTuple):
+    """``struct affinity_value``."""
+
+    last_used_ns: int
+    backend_id: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return AFFINITY_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "AffinityValue":
+        """From the bytes."""
+        return cls(*AFFINITY_VALUE.unpack(data))
+
+
+AFFINITY_MATCH_KEY = struct.Struct("=II")
+
+
+class AffinityMatchKey(NamedTuple):
+    """``struct affinity_match_key``."""
+
+    backend_id: int
+    revnat_id: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return AFFINITY_MATCH_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "AffinityMatchKey":
+        """From the bytes."""
+        return cls(*AFFINITY_MATCH_KEY.unpack(data))
