@@ -15,15 +15,25 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from datapath import namespaces, pins
+from kvstore.config import StoreConfig
+from kvstore.etcd import EtcdStore
+from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
+from model.identity import NumericIdentity
+from model.ipcache import EndpointAddress
+from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
+from model.service import L4, Protocol, ServiceName, SharedService
+from tests.support.etcd import Etcd, plain_etcd, when_up
 from tests.support.fake_kube import FakeKube
 from tests.support.kube import write_kubeconfig
 from tests.support.nodes import Process, netns_path, new_namespace, sh
+from wire.etcd import cluster_config_v1, ip_v1, keys, node_v1, service_v1
 
 ROOT = Path(__file__).parents[2]
 TRAFFIC = Path(__file__).with_name("traffic.py")
@@ -384,3 +394,91 @@ def endpoint_slice(service_name: str, *addresses: str, ready: bool = True) -> di
         "endpoints": [{"addresses": [a], "conditions": {"ready": ready}} for a in addresses],
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     }
+
+
+class RemoteCluster:
+    """Another cluster's store: a real etcd, written as its publisher would write it."""
+
+    def __init__(self, node: AgentNode, etcd: Etcd, name: str = "beta", number: int = 2) -> None:
+        self.node, self.etcd, self.name, self.number = node, etcd, ClusterName(name), number
+        self.cluster_id = ClusterId(number)
+        self.store: EtcdStore | None = None
+        self._forwarder: Forwarder | None = None
+
+    async def open(self) -> "RemoteCluster":
+        self.store = await when_up(StoreConfig((self.etcd.url,)))
+        self._forwarder = await Forwarder(self.node.namespace, self.etcd.port).start()
+        capabilities = Capabilities(synced_canaries=True)
+        config = ClusterConfig(self.cluster_id, capabilities)
+        await self.put(keys.cluster_config(self.name), cluster_config_v1.encode(config))
+        await self.put(keys.HEARTBEAT, b"2026-01-01T00:00:00Z")
+        for resource in keys.REQUIRED:
+            await self.put(keys.canary(self.name, resource), b"2026-01-01T00:00:00Z")
+        return self
+
+    async def close(self) -> None:
+        if self.store:
+            await self.store.close()
+        if self._forwarder:
+            await self._forwarder.stop()
+
+    async def put(self, key: str, value: bytes) -> None:
+        assert self.store is not None
+        await self.store.put(key, value)
+
+    async def delete(self, key: str) -> None:
+        assert self.store is not None
+        await self.store.delete(key)
+
+    def connect(self) -> None:
+        """The file that a mounted secret has."""
+        assert self._forwarder is not None
+        text = f"endpoints:\n- http://127.0.0.1:{self._forwarder.port}\n"
+        (self.node.mesh / self.name).write_text(text)
+
+    def disconnect(self) -> None:
+        (self.node.mesh / self.name).unlink()
+
+    async def add_node(self, name: str, ip: str, cidr: str) -> None:
+        node = Node(
+            cluster=self.name,
+            name=NodeName(name),
+            cluster_id=self.cluster_id,
+            addresses=(NodeAddress(INTERNAL_IP, ip_address(ip)),),
+            pod_cidrs=(ip_network(cidr),),
+        )
+        await self.put(keys.node(self.name, name), node_v1.encode(node))
+
+    async def add_pod(self, address: str, node_ip: str, identity: int | None = None) -> None:
+        number = identity if identity is not None else (self.number << 16) + 300
+        entry = EndpointAddress(ip_address(node_ip), NumericIdentity(number), pod=address)
+        await self.put(keys.ip(ip_address(address)), ip_v1.encode(ip_address(address), entry))
+
+    async def remove_pod(self, address: str) -> None:
+        await self.delete(keys.ip(ip_address(address)))
+
+    async def share(self, name: str, *addresses: str, shared: bool = True) -> None:
+        service_name = ServiceName("default", name)
+        service_ = SharedService(
+            cluster=self.name,
+            cluster_id=self.cluster_id,
+            name=service_name,
+            frontends={ip_address("10.214.0.10"): {"http": L4(80, Protocol.TCP)}},
+            backends={ip_address(a): {"http": L4(8080, Protocol.TCP)} for a in addresses},
+            shared=shared,
+        )
+        await self.put(keys.service(self.name, service_name), service_v1.encode(service_))
+
+    async def unshare(self, name: str) -> None:
+        await self.delete(keys.service(self.name, ServiceName("default", name)))
+
+
+@asynccontextmanager
+async def remote_cluster(node: AgentNode, **names: Any) -> AsyncIterator[RemoteCluster]:
+    """A remote cluster that the node is not connected to yet."""
+    with plain_etcd() as etcd:
+        cluster = await RemoteCluster(node, etcd, **names).open()
+        try:
+            yield cluster
+        finally:
+            await cluster.close()

@@ -1,0 +1,266 @@
+"""An agent and a remote cluster's real etcd: what is learnt, kept, refused and forgotten."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import (
+    AgentNode,
+    RemoteCluster,
+    agent_node,
+    endpoint_slice,
+    put,
+    remote_cluster,
+    service,
+    until,
+)
+from tests.support.nodes import sh
+from wire.etcd import keys
+
+pytestmark = pytest.mark.root
+
+REMOTE_NODE = "172.31.9.66"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
+    async with agent_node(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def beta(node: AgentNode) -> AsyncIterator[RemoteCluster]:
+    async with remote_cluster(node) as found:
+        await found.add_node("m1", REMOTE_NODE, "10.213.1.0/24")
+        await found.add_pod("10.213.1.5", REMOTE_NODE)
+        yield found
+
+
+async def _ip(node: AgentNode, prefix: str) -> Any:
+    rows = await node.get("ip")
+    return next((row for row in rows if row["cidr"] == prefix), None)
+
+
+async def _backends(node: AgentNode, name: str = "web") -> list[tuple[str, bool]]:
+    rows = await node.get("service")
+    return sorted(
+        (b["ip"], b["selectable"])
+        for row in rows
+        if row["spec"]["flags"]["name"] == name
+        for b in row["spec"]["backend-addresses"]
+    )
+
+
+async def _remote(node: AgentNode) -> dict[str, Any]:
+    status = await node.get("healthz")
+    return next(iter(status["cluster-mesh"]["clusters"]), {})
+
+
+async def _ready(node: AgentNode) -> dict[str, Any]:
+    async def claim() -> Any:
+        found = await _remote(node)
+        return found if found.get("ready") else None
+
+    return await until(claim, "the remote cluster is ready")
+
+
+def _kernel(node: AgentNode) -> dict[str, str]:
+    """The ipcache's exact part as the kernel has it: address → value."""
+    import json
+
+    path = node.bpf_root / "isthmus"
+    pins = {p.name: p for p in path.rglob("ist_ipcache")}
+    text = sh(f"bpftool -j map dump pinned {pins['ist_ipcache']}")
+    return {
+        ".".join(str(int(b, 16)) for b in row["key"][12:]): "".join(v[2:] for v in row["value"])
+        for row in json.loads(text)
+    }
+
+
+def _services(node: AgentNode) -> None:
+    put(node.fake, "services", service("web", "10.204.0.10", {"service.cilium.io/global": "true"}))
+    put(node.fake, "endpointslices", endpoint_slice("web", "10.203.1.77"))
+
+
+async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> None:
+    """What a cluster says reaches the kernel; when it leaves the mesh all of it goes, and only it."""
+    _services(node)
+    await beta.share("web", "10.213.1.5")
+    node.start()
+    await node.ready()
+    beta.connect()
+    found = await _ready(node)
+    assert found["num-nodes"] == 1
+    assert found["num-endpoints"] == 1
+    assert found["num-shared-services"] == 1
+    row = await _ip(node, "10.213.1.5/32")
+    assert row["hostIP"] == REMOTE_NODE
+    assert row["identity"] == (2 << 16) + 300
+    assert row["metadata"]["source"] == "clustermesh"
+    assert "10.213.1.5" in _kernel(node)
+    assert await _backends(node) == [("10.203.1.77", True), ("10.213.1.5", True)]
+    routes = sh(f"ip netns exec {node.namespace} ip route")
+    assert "10.213.1.0/24 dev ist_host" in routes
+
+    beta.disconnect()
+
+    async def gone() -> bool:
+        return await _backends(node) == [("10.203.1.77", True)] and "10.213.1.5" not in _kernel(
+            node
+        )
+
+    await until(gone, "everything of the cluster goes")
+    await until(
+        lambda: "10.213.1.0/24" not in sh(f"ip netns exec {node.namespace} ip route"), "its route"
+    )
+    assert await _ip(node, "10.213.1.5/32") is None
+
+
+async def test_changes_arrive(node: AgentNode, beta: RemoteCluster) -> None:
+    """A new pod, a changed one and a deleted one of the other cluster show in our kernel."""
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+    await beta.add_pod("10.213.1.6", REMOTE_NODE)
+    first = await until(lambda: _kernel(node).get("10.213.1.6"), "the new pod")
+    await beta.add_pod("10.213.1.6", REMOTE_NODE, (2 << 16) + 301)
+    await until(lambda: _kernel(node)["10.213.1.6"] != first, "its new identity")
+    await beta.remove_pod("10.213.1.6")
+    await until(lambda: "10.213.1.6" not in _kernel(node), "the deletion")
+
+
+async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteCluster) -> None:
+    """Store killed, then the agent killed and started: the last words of the cluster stay in the
+    kernel; when the store is back, what changed meanwhile arrives."""
+    _services(node)
+    await beta.share("web", "10.213.1.5")
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+    assert len(await _backends(node)) == 2
+    beta.etcd.kill()
+
+    async def lost() -> bool:
+        return not (await _remote(node))["connected"]
+
+    await until(lost, "the loss is noticed")
+    assert "10.213.1.5" in _kernel(node)
+    node.kill()
+    node.start()
+    await node.ready()
+    assert "10.213.1.5" in _kernel(node)
+    assert await _backends(node) == [("10.203.1.77", True), ("10.213.1.5", True)]
+    assert "10.213.1.0/24 dev ist_host" in sh(f"ip netns exec {node.namespace} ip route")
+    row = await _ip(node, "10.213.1.5/32")
+    assert row["metadata"]["source"] == "restored"
+
+    beta.etcd.start()
+    await beta.close()
+    await beta.open()
+    beta.connect()
+    await beta.remove_pod("10.213.1.5")
+    await beta.add_pod("10.213.1.9", REMOTE_NODE)
+    await beta.share("web", "10.213.1.9")
+    await until(lambda: "10.213.1.9" in _kernel(node), "what changed meanwhile", 40)
+    await until(lambda: "10.213.1.5" not in _kernel(node), "what went meanwhile")
+
+    async def changed() -> bool:
+        return await _backends(node) == [("10.203.1.77", True), ("10.213.1.9", True)]
+
+    await until(changed, "the changed backends")
+
+
+async def test_a_cluster_that_left_while_we_were_away(node: AgentNode, beta: RemoteCluster) -> None:
+    """Rows of a cluster whose configuration went while no agent ran go with the next start."""
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+    assert "10.213.1.5" in _kernel(node)
+    node.kill()
+    beta.disconnect()
+    node.start()
+    await node.ready()
+    await until(lambda: "10.213.1.5" not in _kernel(node), "its rows go")
+
+
+async def test_compaction_is_survived(node: AgentNode, beta: RemoteCluster) -> None:
+    """History thrown away while the connection was cut: what went meanwhile goes here too."""
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+    assert beta._forwarder is not None
+    for writer in list(beta._forwarder._writers):
+        writer.transport.abort()
+    await beta.remove_pod("10.213.1.5")
+    await beta.add_pod("10.213.1.7", REMOTE_NODE)
+    assert beta.store is not None
+    await beta.store.compact((await beta.store.status()).revision)
+    await until(lambda: "10.213.1.7" in _kernel(node), "the new pod", 40)
+    await until(lambda: "10.213.1.5" not in _kernel(node), "the deleted pod")
+
+
+async def test_bad_records_harm_no_others(node: AgentNode, beta: RemoteCluster) -> None:
+    """A value that does not decode, an identity of another cluster, an address in our prefix: each
+    is refused, counted and shown; the others work."""
+    await beta.put(keys.IP.join(("cilium/state/", "/v1/default/10.213.1.30")), b"{not json")
+    await beta.add_pod("10.213.1.31", REMOTE_NODE, (7 << 16) + 300)
+    await beta.add_pod("10.203.1.200", REMOTE_NODE)
+    await beta.add_node("m2", "172.31.9.67", "10.203.1.0/25")
+    node.start()
+    await node.ready()
+    beta.connect()
+    found = await _ready(node)
+    assert found["num-rejected"] == 2
+    kernel = _kernel(node)
+    assert "10.213.1.5" in kernel
+    assert not {"10.213.1.30", "10.213.1.31", "10.203.1.200"} & kernel.keys()
+    mesh = (await node.get("healthz"))["cluster-mesh"]
+    assert mesh["num-rejected"] == 2
+    assert any("10.203.1.200" in p and "do not overlap" in p for p in mesh["problems"])
+    assert any("10.203.1.0/25" in p for p in mesh["problems"])
+    assert "10.203.1.0/25" not in sh(f"ip netns exec {node.namespace} ip route")
+
+
+async def test_affinity_and_failover(node: AgentNode, beta: RemoteCluster) -> None:
+    """`local` uses local backends while one is ready, then the others; `remote` the reverse."""
+    await beta.share("web", "10.213.1.5")
+    _services(node)
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+
+    async def becomes(wanted: list[tuple[str, bool]]) -> None:
+        async def claim() -> bool:
+            return await _backends(node) == wanted
+
+        try:
+            await until(claim, f"backends are {wanted}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {await _backends(node)}") from error
+
+    def annotate(**more: str) -> None:
+        annotations = {f"service.cilium.io/{k}": v for k, v in more.items()}
+        put(node.fake, "services", service("web", "10.204.0.10", annotations))
+
+    mine, theirs = "10.203.1.77", "10.213.1.5"
+    await becomes([(mine, True), (theirs, True)])
+    annotate(**{"global": "true", "affinity": "local"})
+    await becomes([(mine, True), (theirs, False)])
+    put(node.fake, "endpointslices", endpoint_slice("web", mine, ready=False))
+    await becomes([(mine, False), (theirs, True)])
+    put(node.fake, "endpointslices", endpoint_slice("web", mine))
+    await becomes([(mine, True), (theirs, False)])
+    annotate(**{"global": "true", "affinity": "remote"})
+    await becomes([(mine, False), (theirs, True)])
+    await beta.unshare("web")
+    await becomes([(mine, True)])
+    await beta.share("web", theirs)
+    annotate()
+    await becomes([(mine, True)])
