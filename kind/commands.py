@@ -205,3 +205,13 @@ def logs(
             found = find.pod(topology, target, cluster, namespace, container)
             path = Path(found.record.launch.log)
         logfile.show(path, tail, follow)
+
+
+@lab.command()
+@click.option("--keep", is_flag=True, help="Leave the lab standing.")
+@click.argument("name", default="demo")
+def demo(keep: bool, name: str) -> None:
+    """Build two clusters, join them, tell the story with figures; exit 0 if every step held."""
+    from kind import demo as telling
+
+    sys.exit(telling.run(keep, name))
