@@ -1,7 +1,8 @@
 """A copy of a prefix, kept by list and watch: what changed, and what vanished unseen. Pure.
 
-The protocol: ``snapshot`` with a full listing, then ``event`` for everything after its revision; a
-new listing whenever the watch was lost. Rows that a new listing lacks come out as deletions.
+The protocol: ``snapshot`` (or its parts) with a full listing, then ``event`` for everything after
+its revision; a new listing whenever the watch was lost. Rows that a new listing lacks come out as
+deletions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ class Mirror:
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._floor = 0
+        self._listed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -36,16 +38,34 @@ class Mirror:
 
     def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[tuple[str, bytes | None]]:
         """Take a full listing at ``revision``; returns what is new, changed, or (None) gone."""
-        fresh: dict[str, int] = {}
+        self.begin_listing()
+        return [*self.listed(rows), *self.end_listing(revision)]
+
+    def begin_listing(self) -> None:
+        """A listing comes in parts: ``listed`` for each, then ``end_listing``.
+
+        One that is broken off has done no harm: what it told is known, and nothing is gone.
+        """
+        self._listed = set()
+
+    def listed(self, rows: Iterable[KeyValue]) -> list[tuple[str, bytes | None]]:
+        """Take a part; returns what is new or changed."""
         changes: list[tuple[str, bytes | None]] = []
         for row in rows:
-            fresh[row.key] = row.mod_revision
+            self._listed.add(row.key)
             if self._rows.get(row.key, 0) != row.mod_revision:
+                self._rows[row.key] = row.mod_revision
                 changes.append((row.key, row.value))
-        changes += [(key, None) for key in self._rows if key not in fresh]
-        self._rows = fresh
-        self._floor = revision
         return changes
+
+    def end_listing(self, revision: int) -> list[tuple[str, bytes | None]]:
+        """All of it has been taken; returns what is gone."""
+        gone = self._rows.keys() - self._listed
+        for key in gone:
+            del self._rows[key]
+        self._floor = revision
+        self._listed = set()
+        return [(key, None) for key in sorted(gone)]
 
     def event(self, event: Event) -> tuple[str, bytes | None] | None:
         """Take one watch event; ``None`` when it says nothing new."""

@@ -121,8 +121,14 @@ class Publisher:
     def complete(self, resource: str) -> None:
         """Everything of this type has been put: its canary follows the rows put so far."""
         self._complete.add(resource)
-        self._awaited[resource] = {*self._dirty, *self._failing, *self._in_flight}
+        self._awaited[resource] = self._open(resource)
         self._wake.set()
+
+    def _open(self, resource: str) -> set[str]:
+        """Keys of a type that are not written yet; those of other types do not delay its canary."""
+        prefix = keys.resource_prefix(resource, self._cluster)
+        waiting = (*self._dirty, *self._failing, *self._in_flight)
+        return {key for key in waiting if key.startswith(prefix)}
 
     @property
     def problems(self) -> dict[str, str]:
@@ -175,7 +181,7 @@ class Publisher:
                 self._dirty[key] = None
         for resource in self._complete:
             if keys.canary(self._cluster, resource) not in self._written:
-                self._awaited.setdefault(resource, set()).update(self._dirty)
+                self._awaited.setdefault(resource, set()).update(self._open(resource))
         await self._put_leased(store, [self._announcement])
         await self._beat(store)
         self.connected = True
@@ -378,7 +384,7 @@ class Publisher:
         for key in lost:
             resource = keys.canary_resource(key, self._cluster)
             if resource is not None:
-                self._awaited.setdefault(resource, set()).update(self._dirty)
+                self._awaited.setdefault(resource, set()).update(self._open(resource))
         return lost
 
 

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
 CONFIG_TIMEOUT_S = 180.0
 CONFIG_POLL_S = 0.5
+PART_ROWS = 256  # of a listing, between which others have their turn: about 10 ms
 RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # an attempt itself goes on for 5 s
 
 Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName
@@ -276,10 +277,17 @@ class Remote:
         mirror = self._mirrors[resource]
         while True:
             snapshot = await store.range(prefix)
-            self._hand_over(resource, prefix, mirror.snapshot(snapshot.rows, snapshot.revision))
+            mirror.begin_listing()
+            for start in range(0, len(snapshot.rows), PART_ROWS):
+                part = mirror.listed(snapshot.rows[start : start + PART_ROWS])
+                self._hand_over(resource, prefix, part)
+                await asyncio.sleep(0)
+            self._hand_over(resource, prefix, mirror.end_listing(snapshot.revision))
+            revision = snapshot.revision
+            del snapshot  # its rows would live as long as the watch
             self._synced(resource)
             try:
-                async for batch in store.watch(prefix, snapshot.revision + 1):
+                async for batch in store.watch(prefix, revision + 1):
                     told = [c for e in batch.events if (c := mirror.event(e)) is not None]
                     if told:
                         self._hand_over(resource, prefix, told)

@@ -38,6 +38,10 @@ def test_random_streams_end_as_the_store(seed: int) -> None:
         if act < 0.2:  # the watch is lost: list again
             apply(mirror.snapshot(store.values(), revision))
             seen = len(history)
+        elif act < 0.3:  # a listing that is broken off, after which the store is listed anew
+            mirror.begin_listing()
+            apply(mirror.listed(list(store.values())[: rng.randint(0, len(store))]))
+            seen = 0
         elif act < 0.7 and seen:  # the watch goes on, at times repeating what was told
             start = max(0, seen - (rng.randint(0, 3) if rng.random() < 0.3 else 0))
             told = [mirror.event(e) for e in history[start:]]
