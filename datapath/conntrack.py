@@ -8,8 +8,7 @@ from datapath import encoding as e
 from datapath.kernel_table import KernelTable
 from datapath.kernel_thread import KernelThread
 from model.address import Address, pack
-
-_EXPIRES_AT = 16  # offset of `expires_s` in the value
+from wire.bpf import layouts
 
 
 class Conntrack:
@@ -32,17 +31,20 @@ class Conntrack:
         return await self._thread.call(self._flush, pack(address))
 
     def _collect(self, now_s: int) -> int:
-        limit = _EXPIRES_AT + 4
         expired = [
             key
             for key, value in self._table.rows()
-            if int.from_bytes(value[_EXPIRES_AT:limit], "little") < now_s
+            if layouts.ConntrackValue.parse(value).expires_s < now_s
         ]
         return self._remove(expired)
 
     def _flush(self, address: bytes) -> int:
         return self._remove(
-            [key for key, _ in self._table.rows() if address in (key[:16], key[16:32])]
+            [
+                key
+                for key, _ in self._table.rows()
+                if address in layouts.CONNTRACK_KEY.unpack(key)[:2]
+            ]
         )
 
     def _remove(self, keys: list[bytes]) -> int:

@@ -1,9 +1,9 @@
 """Values of the model as rows of kernel maps. Pure.
 
-Layouts are those of `bpf/lib/abi/*.h`.
+Where each byte lies is said by ``wire.bpf.layouts``, generated from `bpf/lib/abi/*.h`; this module
+says which value of the model goes into which field.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,140 +12,82 @@ from model.cluster import ClusterId
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
 from model.service import BackendState, Frontend, Protocol
+from wire.bpf import layouts
 
 _NONE = bytes(16)
 
+ENDPOINT_HOST = int(layouts.EndpointFlags.ENDPOINT_HOST)
+SERVICE_AFFINITY = int(layouts.ServiceFlags.SERVICE_AFFINITY)
+SERVICE_MAGLEV = int(layouts.ServiceFlags.SERVICE_MAGLEV)
+MAGLEV_TABLE_SIZE = int(layouts.ServiceLimits.MAGLEV_TABLE_SIZE)
 
-def _optional(data: bytes) -> Address | None:
-    return None if data == _NONE else unpack(data)
+EndpointRow = layouts.EndpointValue
+InterfaceRow = layouts.InterfaceValue
+MetricsKey = layouts.MetricsKey
 
 
 def _packed(address: Address | None) -> bytes:
     return _NONE if address is None else pack(address)
 
 
-# ipcache.h
-
-_IPCACHE = struct.Struct("=16sIHBB")
-
-
 def ipcache_prefix_key(prefix: Prefix) -> bytes:
     """Key of the trie."""
-    length, base = pack_prefix(prefix)
-    return struct.pack("=I16s", length, base)
+    return layouts.IpcachePrefixKey(*pack_prefix(prefix)).pack()
 
 
 def parse_ipcache_prefix_key(key: bytes) -> Prefix:
     """Inverse of ``ipcache_prefix_key``."""
-    length, base = struct.unpack("=I16s", key)
-    return unpack_prefix(length, base)
+    return unpack_prefix(*layouts.IpcachePrefixKey.parse(key))
 
 
 def ipcache_value(entry: IpcacheEntry) -> bytes:
-    """Value of both tables."""
-    return _IPCACHE.pack(
+    """Value of both ipcache maps."""
+    return layouts.IPCACHE_VALUE.pack(
         _packed(entry.tunnel_endpoint), entry.identity, entry.cluster_id, entry.encrypt_key, 0
     )
 
 
 def parse_ipcache_value(value: bytes) -> IpcacheEntry:
     """Inverse of ``ipcache_value``."""
-    endpoint, identity, cluster, key, _ = _IPCACHE.unpack(value)
-    return IpcacheEntry(NumericIdentity(identity), _optional(endpoint), key, cluster)
-
-
-# endpoint.h
-
-ENDPOINT_HOST = 1
-_ENDPOINT = struct.Struct("=IIHH6s6s")
-_INTERFACE = struct.Struct("=16s16sIH6s6s6x")
-
-
-class EndpointRow(NamedTuple):
-    """``struct endpoint_value``."""
-
-    ifindex: int
-    identity: int
-    id: int
-    flags: int
-    mac: bytes
-    node_mac: bytes
-
-    def pack(self) -> bytes:
-        """The bytes."""
-        return _ENDPOINT.pack(*self)
-
-    @classmethod
-    def parse(cls, value: bytes) -> "EndpointRow":
-        """From the bytes."""
-        return cls(*_ENDPOINT.unpack(value))
-
-
-class InterfaceRow(NamedTuple):
-    """``struct interface_value``."""
-
-    address4: bytes
-    address6: bytes
-    identity: int
-    endpoint_id: int
-    mac: bytes
-    node_mac: bytes
-
-    def pack(self) -> bytes:
-        """The bytes."""
-        return _INTERFACE.pack(*self)
-
-    @classmethod
-    def parse(cls, value: bytes) -> "InterfaceRow":
-        """From the bytes."""
-        return cls(*_INTERFACE.unpack(value))
-
-
-# service.h
-
-SERVICE_AFFINITY = 1
-SERVICE_MAGLEV = 2
-MAGLEV_TABLE_SIZE = 16381
+    endpoint, identity, cluster, key, _ = layouts.IPCACHE_VALUE.unpack(value)
+    tunnel = None if endpoint == _NONE else unpack(endpoint)
+    return IpcacheEntry(NumericIdentity(identity), tunnel, key, cluster)
 
 
 def service_key(frontend: Frontend, slot: int) -> bytes:
     """Slot 0 is the master."""
-    return (
-        pack(frontend.address)
-        + struct.pack("!H", frontend.port)
-        + struct.pack("=HBB2x", slot, frontend.protocol, 0)
-    )
+    row = layouts.ServiceKey(pack(frontend.address), frontend.port, slot, frontend.protocol, 0)
+    return row.pack()
 
 
 def parse_service_key(key: bytes) -> tuple[Frontend, int]:
     """Frontend and slot."""
-    (port,) = struct.unpack_from("!H", key, 16)
-    slot, protocol = struct.unpack_from("=HB", key, 18)
-    return Frontend(unpack(key[:16]), port, Protocol(protocol)), slot
+    row = layouts.ServiceKey.parse(key)
+    return Frontend(unpack(row.address), row.port, Protocol(row.protocol)), row.slot
 
 
 class ServiceRow(NamedTuple):
-    """``struct service_value``."""
+    """A master row (``selectable``, ``affinity_timeout_s``) or a slot (``backend_id``)."""
 
     backend_id: int = 0
     affinity_timeout_s: int = 0
-    selectable: int = 0  # `count` in C
+    selectable: int = 0  # how many of the slots new flows may take
     revnat_id: int = 0
     flags: int = 0
 
     def pack(self) -> bytes:
         """The bytes."""
-        return struct.pack("=IIHHHxx", *self)
+        return layouts.SERVICE_VALUE.pack(*self)
 
     @classmethod
     def parse(cls, value: bytes) -> "ServiceRow":
         """From the bytes."""
-        return cls(*struct.unpack("=IIHHHxx", value))
+        return cls(*layouts.SERVICE_VALUE.unpack(value))
 
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """``struct backend_value``."""
+    """What the datapath knows of a backend."""
 
     address: Address
     port: int
@@ -155,45 +97,41 @@ class BackendRow:
 
     def pack(self) -> bytes:
         """The bytes."""
-        return (
-            pack(self.address)
-            + struct.pack("!H", self.port)
-            + struct.pack("=BBHxx", self.protocol, self.state, self.cluster_id)
-        )
+        return layouts.BackendValue(
+            pack(self.address), self.port, self.protocol, self.state, self.cluster_id
+        ).pack()
 
     @classmethod
     def parse(cls, value: bytes) -> "BackendRow":
         """From the bytes."""
-        (port,) = struct.unpack_from("!H", value, 16)
-        protocol, state, cluster = struct.unpack_from("=BBH", value, 18)
+        row = layouts.BackendValue.parse(value)
         return cls(
-            unpack(value[:16]), port, Protocol(protocol), BackendState(state), ClusterId(cluster)
+            unpack(row.address),
+            row.port,
+            Protocol(row.protocol),
+            BackendState(row.state),
+            ClusterId(row.cluster_id),
         )
 
 
 def number_key(number: int) -> bytes:
     """Key of the maps that are keyed by a backend, a reverse NAT or an interface number."""
-    return struct.pack("=I", number)
+    return number.to_bytes(4, "little")
 
 
 def parse_number_key(key: bytes) -> int:
     """Inverse of ``number_key``."""
-    return int(struct.unpack("=I", key)[0])
+    return int.from_bytes(key, "little")
 
 
 def revnat_value(frontend: Frontend) -> bytes:
     """What replies are given back as their source."""
-    return pack(frontend.address) + struct.pack("!Hxx", frontend.port)
+    return layouts.RevnatValue(pack(frontend.address), frontend.port).pack()
 
 
 def affinity_match_key(backend_id: int, revnat_id: int) -> bytes:
     """This backend still belongs to this service."""
-    return struct.pack("=II", backend_id, revnat_id)
-
-
-# conntrack.h
-
-_CONNTRACK_PORTS = struct.Struct("!HH")
+    return layouts.AFFINITY_MATCH_KEY.pack(backend_id, revnat_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,30 +157,21 @@ class ConntrackEntry:
 
 def parse_conntrack(key: bytes, value: bytes) -> ConntrackEntry:
     """One element of the conntrack map."""
-    source_port, destination_port = _CONNTRACK_PORTS.unpack_from(key, 32)
+    flow, row = layouts.ConntrackKey.parse(key), layouts.ConntrackValue.parse(value)
     return ConntrackEntry(
-        unpack(key[:16]),
-        unpack(key[16:32]),
-        source_port,
-        destination_port,
-        key[36],
-        key[37],
-        *struct.unpack_from("=QQIIIHHBB", value),
+        source=unpack(flow.source),
+        destination=unpack(flow.destination),
+        source_port=flow.source_port,
+        destination_port=flow.destination_port,
+        protocol=flow.protocol,
+        scope=flow.scope,
+        packets=row.packets,
+        bytes=row.size,
+        expires_s=row.expires_s,
+        source_identity=NumericIdentity(row.source_identity),
+        backend_id=row.backend_id,
+        revnat_id=row.revnat_id,
+        flags=row.flags,
+        tx_tcp_flags=row.tx_tcp_flags,
+        rx_tcp_flags=row.rx_tcp_flags,
     )
-
-
-# metrics.h
-
-
-class MetricsKey(NamedTuple):
-    """``struct metrics_key``."""
-
-    reason: int
-    direction: int
-    line: int
-    file: int
-
-
-def parse_metrics_key(key: bytes) -> MetricsKey:
-    """From the bytes."""
-    return MetricsKey(*struct.unpack_from("=BBHB", key))

@@ -25,7 +25,7 @@ def read_metrics(drops: KernelTable, forwarded: KernelTable) -> list[Counter]:
     """Every counter, ordered by reason, direction, file and line; those at zero are left out."""
     found = []
     for key, value in drops.rows():
-        k = e.parse_metrics_key(key)
+        k = e.MetricsKey.parse(key)
         found.append(Counter(k.reason, k.direction, k.file, k.line, *_sums(value)))
     for key, value in forwarded.rows():
         packets, size = _sums(value)

@@ -207,7 +207,7 @@ def fragments(stage: Stage) -> int:
 
 @pytest.mark.parametrize("mode", list(AttachMode))
 async def test_replacing_programs_loses_nothing(mode: AttachMode) -> None:
-    """While all programs of both nodes are replaced 20 times, no datagram of a flow is lost."""
+    """While all programs of both nodes are replaced ten times, no datagram of a flow is lost."""
     async with two_nodes(attach_mode=mode) as stage:
         client, near, far = await pods(stage)
         for pod in (near, far):
@@ -215,7 +215,7 @@ async def test_replacing_programs_loses_nothing(mode: AttachMode) -> None:
             pod.serve("tcp", 8081)
         flows = [client.start("steady-udp", p.address, 8080, 0.001).ready() for p in (near, far)]
         streams = [client.start("steady-tcp", p.address, 8081, 0.001).ready() for p in (near, far)]
-        for _ in range(20):
+        for _ in range(10):
             for node in stage.nodes:
                 await node.reopen()
                 for pod in node.pods:
