@@ -167,6 +167,9 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
         for wanted in attacher.attached():
             if wanted not in programs.NODE_ATTACHMENTS and wanted.program in loaded.fds:
                 attacher.attach(wanted, loaded.fds[wanted.program])
+        for retired in attacher.attached():
+            if retired.program not in loaded.fds:  # of an earlier version; its work is done by now
+                attacher.detach(retired)
         loaded.commit()
         undo.pop_all()
     for message in loaded.messages:

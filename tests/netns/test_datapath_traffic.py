@@ -1,9 +1,13 @@
 """Two nodes and their pods with the real programs: packets arrive, through every change we make."""
 
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +25,7 @@ from model.service import (
     Selection,
     ServiceName,
 )
-from tests.support.nodes import Node, Pod, Stage, two_nodes
+from tests.support.nodes import Node, Pod, Stage, netns_path, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -364,3 +368,48 @@ async def test_opening_twice_changes_nothing(stage: Stage) -> None:
 def map_ids(node: Node) -> dict[str, int]:
     tables = node.datapath._programs.tables
     return {name: syscall.map_info(table.fd).id for name, table in tables.items()}
+
+
+async def test_killed_start_harms_nothing(stage: Stage) -> None:
+    """A start that is killed, at eight moments spread over its course, leaves traffic running.
+
+    The next start finds its way, and no datagram is lost through all of it.
+    """
+    client, near, far = await pods(stage)
+    for pod in (near, far):
+        pod.serve("udp")
+    flows = [client.start("steady-udp", p.address, 8080, 0.002).ready() for p in (near, far)]
+    begun = time.monotonic()
+    assert start_and_kill(client.node, None) == 0
+    whole_s = time.monotonic() - begun
+    for moment in range(1, 9):
+        start_and_kill(client.node, whole_s * moment / 9)
+    await client.node.reopen()
+    for flow in flows:
+        seen = flow.finish()
+        assert seen["answered"] == seen["sent"] > 100
+
+
+OPEN = """
+import asyncio, sys
+from ipaddress import ip_address
+from pathlib import Path
+from datapath.runtime import DatapathConfig, open_datapath
+node, router, pins = sys.argv[1:]
+asyncio.run(open_datapath(DatapathConfig(ip_address(node), ip_address(router), pin_dir=Path(pins))))
+"""
+
+
+def start_and_kill(node: Node, after_s: float | None) -> int:
+    """Open the datapath in a process of its own, in the node's network; kill it after a while."""
+    config = node.config
+    inside = ["nsenter", f"--net={netns_path(node.namespace)}"]
+    terms = [str(config.node_ip), str(config.router_ip), str(config.pin_dir)]
+    child = subprocess.Popen(
+        [*inside, sys.executable, "-c", OPEN, *terms], cwd=Path(__file__).parents[2]
+    )
+    try:
+        return child.wait(after_s if after_s is not None else 60)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
