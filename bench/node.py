@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 from bench import topology
@@ -34,7 +35,8 @@ class Child:
 
         interface = f"lxcbench{number}"
         ip = ip_address(address)
-        link = links.create_endpoint_link(
+        link = await asyncio.to_thread(
+            links.create_endpoint_link,
             f"/run/netns/{netns}",
             "eth0",
             interface,
@@ -43,8 +45,6 @@ class Child:
             self._datapath.device_mtu,
             self._datapath.route_mtu,
         )
-        if asyncio.iscoroutine(link):
-            link = await link
         endpoint = LocalEndpoint(
             EndpointId(number),
             NumericIdentity(IDENTITY + number),
@@ -96,7 +96,7 @@ async def serve(settings: dict[str, Any]) -> None:
 
     datapath = await open_datapath(
         DatapathConfig(
-            pin_dir=settings["pin_dir"],
+            pin_dir=Path(settings["pin_dir"]),
             node_ip=ip_address(settings["node_ip"]),
             router_ip=ip_address(settings["router_ip"]),
             pod_cidrs=(ip_network(settings["pod_cidr"]),),
