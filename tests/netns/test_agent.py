@@ -71,7 +71,7 @@ async def test_every_version_gets_the_result_it_knows(node: AgentNode) -> None:
 
 
 async def test_add_can_be_repeated(node: AgentNode) -> None:
-    """The same ADD twice is one endpoint; DEL of nothing is no error; CHECK tells the difference."""
+    """The same ADD twice is one endpoint; DEL of nothing is no error; CHECK tells them apart."""
     node.start()
     await node.ready()
     pod = node.pod("web")
@@ -133,7 +133,7 @@ async def test_the_queue_has_an_end(node: AgentNode) -> None:
     queue = node.state / "deleteQueue"
     queue.mkdir(parents=True)
     for number in range(256):
-        (queue / f"{number:016x}.delete").write_text('{"container-id":"c%d"}' % number)
+        (queue / f"{number:016x}.delete").write_text(json.dumps({"container-id": f"c{number}"}))
     with pytest.raises(CniFailure) as full:
         await node.cni("DEL", node.pod("web"))
     assert "start the agent" in full.value.body["msg"]

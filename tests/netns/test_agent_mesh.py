@@ -85,7 +85,7 @@ def _services(node: AgentNode) -> None:
 
 
 async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> None:
-    """What a cluster says reaches the kernel; when it leaves the mesh all of it goes, and only it."""
+    """What a cluster says reaches the kernel; when it leaves the mesh all of that goes."""
     _services(node)
     await beta.share("web", "10.213.1.5")
     node.start()

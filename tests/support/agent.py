@@ -236,9 +236,11 @@ class AgentNode:
 
     async def get(self, path: str) -> Any:
         connector = aiohttp.UnixConnector(str(self.socket))
-        async with aiohttp.ClientSession(connector=connector) as session:
-            async with session.get(f"http://agent/v1/{path}") as response:
-                return await response.json()
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(f"http://agent/v1/{path}") as response,
+        ):
+            return await response.json()
 
     def pod(self, name: str, labels: dict[str, str] | None = None) -> TestPod:
         """The API server's object, and an empty namespace, as a kubelet has before ADD."""
@@ -314,7 +316,8 @@ async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
         stack.callback(_remove_namespaces, before - {namespace})
         sh(
             f"ip netns exec {namespace} bash -ec 'ip link set lo up;"
-            f" ip link add under0 type veth peer name wire0; ip link set under0 up; ip link set wire0 up;"
+            f" ip link add under0 type veth peer name wire0;"
+            f" ip link set under0 up; ip link set wire0 up;"
             f" ip addr add {NODE_IP}/24 dev under0'"
         )
         fake = await stack.enter_async_context(FakeKube().serve())

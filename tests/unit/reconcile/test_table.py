@@ -1,0 +1,253 @@
+"""The promises of ``reconcile.table`` and ``reconcile.loop``, against the table that passes the
+conformance suite. Time is a number here, and no test waits for it."""
+
+import asyncio
+
+import pytest
+
+from reconcile import backoff
+from reconcile.loop import Loop
+from reconcile.plan import plan
+from reconcile.table import Table
+from tests.support.datapath import FakeTable, Fault
+
+
+class World:
+    """A wanted and an actual table with a clock in between."""
+
+    def __init__(self, actual: dict[str, int], wanted: dict[str, int]) -> None:
+        self.now = 0.0
+        self.target: FakeTable[str, int] = FakeTable(actual)
+        self.wanted = wanted
+        self.table: Table[str, int] = Table(
+            "t", self.target, self.wanted, clock=lambda: self.now, draw=lambda: 0.5
+        )
+        self.loop = Loop([self.table])
+
+    async def settle(self, rounds: int = 30) -> None:
+        """Rounds, each at the moment the table asks for."""
+        for _ in range(rounds):
+            await self.loop.round()
+            self.now += max(self.table.due_in_s(), 0.0)
+            if self.table.status.healthy and self.table.due_in_s() > 60:
+                return
+
+    def want(self, key: str, value: int | None) -> None:
+        if value is None:
+            self.wanted.pop(key, None)
+        else:
+            self.wanted[key] = value
+        self.table.mark(key)
+
+
+def test_plan_is_sorted_and_spares_strangers() -> None:
+    """The same tables give the same plan; rows that are not ours are not deleted."""
+    found = plan(
+        {"b": 2, "a": 1, "same": 5}.items(),
+        {"z": 9, "y": 8, "same": 5, "foreign": 7},
+        lambda key, _: key != "foreign",
+    )
+    assert found.upserts == (("a", 1), ("b", 2))
+    assert found.deletes == ("y", "z")
+    assert not found.empty
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_one_fault_then_converges(fault: Fault) -> None:
+    """Whatever fails once, the table ends as wanted."""
+    world = World({"a": 1, "z": 9}, {"a": 2, "b": 3})
+    world.table.allow_prune()
+    world.target.fault = fault
+    for _ in range(3):
+        await world.loop.round()
+    world.target.fault = Fault.NONE
+    world.now += backoff.LAST_S * 2
+    await world.settle()
+    assert world.target.rows == {"a": 2, "b": 3}
+    assert world.table.status.healthy
+
+
+async def test_a_row_fails_alone() -> None:
+    """Others are written; the failing one is shown with its error and attempts, and rests longer
+    each time; another wanted value is tried at once."""
+    world = World({}, {"a": 1, "bad": 2})
+    world.target.fault, world.target.faulty = Fault.UPSERT, {"bad"}
+    await world.loop.round()
+    assert world.target.rows == {"a": 1}
+    assert world.table.status.failing["bad"].attempts == 1
+    assert "bad" in world.table.error("bad")
+    delays = []
+    for _ in range(4):
+        delays.append(world.table.due_in_s())
+        world.now += world.table.due_in_s()
+        await world.loop.round()
+    assert delays == sorted(delays)
+    assert delays[-1] > delays[0]
+    world.target.fault = Fault.NONE
+    world.want("bad", 3)
+    await world.loop.round()
+    assert world.target.rows == {"a": 1, "bad": 3}
+    assert world.table.status.healthy
+
+
+async def test_a_failing_row_is_not_hammered() -> None:
+    """Marks of an unchanged failing row do not shorten its rest."""
+    world = World({}, {"bad": 2})
+    world.target.fault, world.target.faulty = Fault.UPSERT, {"bad"}
+    await world.loop.round()
+    for _ in range(5):
+        world.table.mark("bad")
+        await world.loop.round()
+    assert world.table.status.failing["bad"].attempts == 1
+
+
+async def test_a_failing_removal_rests_and_returns() -> None:
+    """A row that cannot be removed is tried again later and blocks nothing."""
+    world = World({"old": 1}, {"a": 1})
+    world.table.allow_prune()
+    world.target.fault = Fault.DELETE
+    await world.loop.round()
+    assert world.target.rows == {"a": 1, "old": 1}
+    assert world.table.due_in_s() > 0
+    world.target.fault = Fault.NONE
+    await world.settle()
+    assert world.target.rows == {"a": 1}
+
+
+async def test_nothing_goes_before_every_input_has_spoken() -> None:
+    """Without permission rows are written and none is removed, whether marked or found."""
+    world = World({"old": 1}, {})
+    await world.loop.round()
+    world.want("a", 1)
+    await world.loop.round()
+    world.want("a", None)
+    await world.loop.round()
+    assert world.target.rows == {"old": 1, "a": 1}
+    world.table.allow_prune()
+    await world.loop.round()
+    assert world.target.rows == {}
+
+
+async def test_a_held_table_does_nothing() -> None:
+    """Rows made of several inputs wait for all of them."""
+    world = World({"a": 1}, {"a": 2})
+    world.table.hold()
+    world.table.allow_prune()
+    await world.loop.round()
+    assert world.target.rows == {"a": 1}
+    world.table.release()
+    await world.loop.round()
+    assert world.target.rows == {"a": 2}
+
+
+async def test_what_others_change_is_found() -> None:
+    """From time to time the target is read as a whole; a mark is not needed."""
+    world = World({}, {"a": 1})
+    world.table.allow_prune()
+    await world.loop.round()
+    world.target.rows.update({"a": 7, "stray": 1})
+    await world.loop.round()
+    assert world.target.rows["a"] == 7, "not read yet"
+    world.now += world.table.due_in_s()
+    await world.loop.round()
+    assert world.target.rows == {"a": 1}
+
+
+async def test_a_lost_target_is_read_again() -> None:
+    """An unreachable table rests, says so, and is compared as a whole when it is back."""
+    world = World({"a": 1}, {"a": 2})
+    world.target.fault = Fault.READ
+    await world.loop.round()
+    assert "read" in world.table.status.error
+    assert "degraded" in world.table.status.line(world.now)
+    assert world.table.due_in_s() > 0
+    world.target.fault = Fault.NONE
+    await world.settle()
+    assert world.target.rows == {"a": 2}
+    assert world.table.status.line(world.now) == "ok, 1 rows"
+
+
+async def test_an_attempt_can_be_awaited() -> None:
+    """``attempted`` returns when a round has seen the mark, also when its row failed."""
+    world = World({}, {})
+    await world.loop.round()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(world.loop.run())
+        world.want("a", 1)
+        async with asyncio.timeout(5):
+            await world.table.attempted(world.table.revision)
+        assert world.target.rows == {"a": 1}
+        world.target.fault = Fault.UPSERT
+        world.want("b", 1)
+        async with asyncio.timeout(5):
+            await world.table.attempted(world.table.revision)
+        assert world.table.error("b")
+        running.cancel()
+
+
+class SlowRead(FakeTable[str, int]):
+    """Lets a test act in the middle of a read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.go = asyncio.Event(), asyncio.Event()
+
+    async def read(self) -> dict[str, int]:
+        self.reading.set()
+        await self.go.wait()
+        return dict(self.rows)
+
+
+async def test_a_change_during_a_read_is_not_lost() -> None:
+    """Marks, and requests to compare all, that come while the target is read are carried out."""
+    target, wanted = SlowRead(), {"a": 1}
+    table: Table[str, int] = Table("t", target, wanted, clock=lambda: 0.0, draw=lambda: 0.5)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(Loop([table]).run())
+        await target.reading.wait()
+        wanted["b"] = 2
+        table.mark("b")
+        table.allow_prune()
+        revision = table.revision
+        target.go.set()
+        async with asyncio.timeout(5):
+            await table.attempted(revision)
+        running.cancel()
+    assert target.rows == {"a": 1, "b": 2}
+
+
+async def test_tables_are_written_in_order_and_emptied_in_reverse() -> None:
+    """What is referred to is there first and goes last."""
+    order: list[str] = []
+
+    class Noting(FakeTable[str, int]):
+        def __init__(self, name: str) -> None:
+            super().__init__({"old": 1})
+            self.name = name
+
+        async def upsert(self, rows):  # type: ignore[no-untyped-def]
+            order.append(f"write {self.name}")
+            return await super().upsert(rows)
+
+        async def delete(self, keys):  # type: ignore[no-untyped-def]
+            order.append(f"remove {self.name}")
+            return await super().delete(keys)
+
+    tables = [
+        Table(name, Noting(name), {"new": 1}, clock=lambda: 0.0, draw=lambda: 0.5)
+        for name in ("backends", "frontends")
+    ]
+    for table in tables:
+        table.allow_prune()
+    await Loop(tables).round()
+    assert order == ["write backends", "write frontends", "remove frontends", "remove backends"]
+
+
+def test_backoff_grows_to_a_cap_and_is_spread() -> None:
+    """Never below half, never above the cap."""
+    delays = [backoff.delay_s(n, 0.999) for n in range(1, 40)]
+    assert delays == sorted(delays)
+    assert delays[-1] <= backoff.LAST_S
+    assert backoff.delay_s(1, 0.0) == backoff.FIRST_S / 2
+    assert backoff.jittered_s(100, 0.0) == 80
+    assert backoff.jittered_s(100, 1.0) == pytest.approx(120)
