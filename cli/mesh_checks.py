@@ -79,10 +79,7 @@ def _pair(a: ClusterFacts, b: ClusterFacts) -> list[str]:
             "set both to the same"
         )
     overlaps = [
-        (p, q)
-        for p in a.pod_cidrs
-        for q in b.pod_cidrs
-        if p.version == q.version and p.overlaps(q)
+        (p, q) for p in a.pod_cidrs for q in b.pod_cidrs if p.version == q.version and p.overlaps(q)
     ]
     if overlaps:
         p, q = overlaps[0]
