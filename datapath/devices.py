@@ -52,7 +52,7 @@ def ensure_devices(
                 f"MTU {device_mtu} of {below.get_attr('IFLA_IFNAME')} leaves {route_mtu} inside "
                 f"the tunnel: raise it to at least {_IPV6_MINIMUM_MTU + TUNNEL_OVERHEAD_BYTES}",
             )
-        _node_settings()
+        _node_settings(router)
         host, net = _ensure_pair(ipr, device_mtu)
         vxlan = _ensure_vxlan(ipr, route_mtu)
         _ensure_router_address(ipr, host["index"], router)
@@ -94,7 +94,8 @@ def _underlay(ipr: netlink.Handle, node_ip: Address, name: str | None) -> netlin
         return link
     with netlink.doing("list addresses"):
         for address in ipr.addr("dump"):
-            if address.get_attr("IFA_ADDRESS") == str(node_ip):
+            local = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
+            if local == str(node_ip):
                 return next(iter(ipr.link("get", index=address["index"])))
     raise OSError(
         errno.EADDRNOTAVAIL,
@@ -102,11 +103,12 @@ def _underlay(ipr: netlink.Handle, node_ip: Address, name: str | None) -> netlin
     )
 
 
-def _node_settings() -> None:
+def _node_settings(router: Address) -> None:
     """Forward packets, and let our programs judge sources instead of the reverse-path filter."""
     sysctl.write("net.ipv4.ip_forward", "1")
     sysctl.write("net.ipv4.conf.all.rp_filter", "0")
-    sysctl.write_if_present("net.ipv6.conf.all.forwarding", "1")
+    if router.version == 6:  # not otherwise: a node that forwards takes no router advertisements
+        sysctl.write("net.ipv6.conf.all.forwarding", "1")
 
 
 def _may_take(link: netlink.Message) -> bool:

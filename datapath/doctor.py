@@ -35,7 +35,8 @@ def _guarded(name: str, blocking: bool, probe: Callable[[], tuple[bool, str, str
         ok, detail, remedy = probe()
     except OSError as error:
         ok, detail = False, str(error)
-        remedy = "run as root" if error.errno in (errno.EPERM, errno.EACCES) else detail
+        denied = error.errno in (errno.EPERM, errno.EACCES)
+        remedy = "run as root, with all capabilities" if denied else "see what the kernel says"
     return Fact(name, ok, detail, "" if ok else remedy, blocking)
 
 
@@ -102,6 +103,8 @@ def _device(kind: str, **arguments: object) -> Callable[[], tuple[bool, str, str
     def told() -> tuple[bool, str, str]:
         try:
             return probe()
+        except PermissionError:
+            raise
         except OSError as error:
             return False, str(error), f"modprobe {kind}, or boot a kernel that has it"
 
