@@ -56,7 +56,7 @@ class Sink(Protocol):
         ...
 
     def on_synced(self, cluster: ClusterName, resource: str) -> None:
-        """The first full listing of this type has been handed over."""
+        """A full listing of this type has been handed over; again after each new connection."""
         ...
 
     def on_removed(self, cluster: ClusterName) -> None:
@@ -151,9 +151,10 @@ class Remote:
         self._accept = accept
         self._random = randomness or random.Random()  # jitter only
         self._mirrors = {r: Mirror() for r in keys.REQUIRED}
-        self._ever_synced: set[str] = set()
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
+        self._silent = False  # the last session ended because no heartbeat came
+        self._heard = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, follow, and connect again."""
@@ -184,7 +185,6 @@ class Remote:
         """Take back everything learnt from this cluster."""
         for mirror in self._mirrors.values():
             mirror.snapshot((), 0)
-        self._ever_synced.clear()
         self._sink.on_removed(self._name)
 
     def disconnected(self) -> None:
@@ -205,8 +205,17 @@ class Remote:
         self.status.last_heartbeat_s = _now()
         self._move(Happening.HEARTBEAT_LISTED)
         self.status.message = "connected"
+        self._heard.clear()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeat(store, beats.revision))
+            # The keys of a writer that is gone run out after a while, and that must not look like
+            # its word: after a silence nothing is read before it speaks again.
+            if self._silent:
+                self.status.message = (
+                    f"{store.endpoint}: waiting for a heartbeat: the remote cluster's "
+                    "clustermesh-apiserver does not write"
+                )
+                await self._heard.wait()
             config = await self._configuration(store)
             self._believe(config)
             self._move(Happening.CONFIG_ACCEPTED)
@@ -240,12 +249,15 @@ class Remote:
                 async with asyncio.timeout_at(self.status.last_heartbeat_s + HEARTBEAT_TIMEOUT_S):
                     batch = await anext(watch)
             except TimeoutError as error:
+                self._silent = True
                 raise UnavailableError(
                     f"{store.endpoint}: no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s: "
                     "the remote cluster's clustermesh-apiserver does not write"
                 ) from error
             if any(hasattr(event, "row") for event in batch.events):
                 self.status.last_heartbeat_s = _now()
+                self._silent = False
+                self._heard.set()
 
     async def _configuration(self, store: RemoteStore) -> ClusterConfig:
         key = keys.cluster_config(self._name)
@@ -296,9 +308,7 @@ class Remote:
 
     def _synced(self, resource: str) -> None:
         self.status.synced.add(resource)
-        if resource not in self._ever_synced:
-            self._ever_synced.add(resource)
-            self._sink.on_synced(self._name, resource)
+        self._sink.on_synced(self._name, resource)
         if self.status.state is State.CONFIGURED and self.status.synced >= set(keys.REQUIRED):
             self._move(Happening.ALL_LISTED)
             self.status.message = "ready"

@@ -80,6 +80,11 @@ class Remotes:
         return Remote(name, connect, self._sink, self._accept)
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
+        if not self._own_id:
+            raise ValueError(
+                f"remote cluster {name}: this cluster has ID 0 and is in no mesh: "
+                "set cluster-id and cluster-name"
+            )
         theirs = config.capabilities.max_connected_clusters
         if theirs != self._max_connected:
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvstore.publisher import Publisher
-from kvstore.remote import Change, Remote, State
+from kvstore.remote import TRANSITIONS, Change, Happening, Remote, State
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
@@ -18,7 +18,7 @@ from model.labels import CLUSTER_LABEL, Labels
 from model.node import Node, NodeName
 from model.service import ServiceName, SharedService
 from tests.support.etcd import Etcd, mesh_etcd, prepare
-from wire.etcd import identity_v1, ip_v1, keys, node_v1, service_v1
+from wire.etcd import cluster_config_v1, identity_v1, ip_v1, keys, node_v1, service_v1
 
 pytestmark = pytest.mark.root
 
@@ -278,3 +278,95 @@ async def test_history_lost_under_a_watch(etcd: Etcd) -> None:
         async with running(session):
             await sink.until(lambda: session.status.ready)
             assert {r for r, _ in sink.rows} == {keys.IDENTITIES, keys.SERVICES}
+
+
+async def until_message(session: Remote, text: str) -> None:
+    async with asyncio.timeout(20):
+        while text not in session.status.message:  # noqa: ASYNC110 (the session's own pace)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_silent_writer_takes_nothing_with_it(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leases run out after the session noticed the silence: everything learnt stays."""
+    monkeypatch.setattr("kvstore.remote.HEARTBEAT_TIMEOUT_S", 1.0)
+    sink = Learnt()
+    session = reader(etcd, sink)
+    store = await etcd.store("admin-c2")
+    async with running(session):
+        async with running(writer := publisher(etcd)):
+            complete(writer, rows())
+            await sink.until(lambda: session.status.ready)
+            before = session.status.last_heartbeat_s
+            await store.put(keys.HEARTBEAT, b"now")
+            await sink.until(lambda: session.status.last_heartbeat_s > before)
+        await until_message(session, "waiting for a heartbeat")
+        await store.delete("cilium/state/", prefix=True)
+        await until_message(session, "no heartbeat for 1 s")
+        await until_message(session, "waiting for a heartbeat")
+        assert set(sink.rows) == EXPECTED
+        for lease in {row.lease for row in (await store.range("cilium/")).rows}:
+            await store.revoke(lease)
+        assert not (await store.range("cilium/")).rows
+        await until_message(session, "no heartbeat for 1 s")
+        await until_message(session, "waiting for a heartbeat")
+        assert set(sink.rows) == EXPECTED
+        monkeypatch.setattr("kvstore.remote.HEARTBEAT_TIMEOUT_S", 120.0)
+        async with running(writer := publisher(etcd)):
+            left = dict(list(rows().items())[:3])
+            complete(writer, left)
+            await sink.until(lambda: session.status.ready)
+            assert set(sink.rows) == EXPECTED - {(keys.SERVICES, ServiceName("ns", "svc"))}
+        await store.close()
+
+
+@pytest.mark.parametrize("canaries", [True, False])
+async def test_a_mirrored_cluster_is_read_from_the_cache(etcd: Etcd, canaries: bool) -> None:
+    """A store that holds copies of other clusters: other prefixes, the user of the own cluster."""
+    store = await etcd.store("admin-c2")
+    name, number = ClusterName("c9"), ClusterId(9)
+    identity = NumericIdentity(9 << 16 | 300)
+    config = ClusterConfig(number, Capabilities(canaries, True, 255, False))
+    where = {r: keys.resource_prefix(r, name, cached=True) for r in keys.RESOURCES}
+    address = ip_address("10.9.0.1")
+    for key, value in {
+        keys.cluster_config(name): cluster_config_v1.encode(config),
+        f"{where[keys.IP]}{address}": ip_v1.encode(address, EndpointAddress(None, identity)),
+        f"{where[keys.IDENTITIES]}{identity}": identity_v1.encode(
+            Labels.k8s({CLUSTER_LABEL: name})
+        ),
+        # A name that begins with ours is another cluster's.
+        "cilium/cache/ip/v1/c99/10.99.0.1": b"nonsense",
+        **{keys.canary(name, r, cached=True): b"now" for r in keys.RESOURCES if canaries},
+    }.items():
+        await store.put(key, value)
+    sink = Learnt()
+
+    async def local() -> Any:
+        return await etcd.store("local-c2")
+
+    session = Remote(name, local, sink, lambda name, config: None)
+    async with running(session):
+        await sink.until(lambda: session.status.ready)
+        assert set(sink.rows) == {(keys.IP, ip_network("10.9.0.1/32")), (keys.IDENTITIES, identity)}
+        assert session.status.rejected == {}
+    await store.close()
+
+
+def test_every_state_can_be_lost_and_readiness_has_one_path() -> None:
+    """The table of a session: no way around the listings, and none out of READY but a loss."""
+    assert all((state, Happening.LOST) in TRANSITIONS for state in State)
+    onward = {s: (h, t) for (s, h), t in TRANSITIONS.items() if h is not Happening.LOST}
+    assert len(onward) == len(TRANSITIONS) - len(State)  # one way on from each
+    path, state = [], State.DISCONNECTED
+    while state in onward:
+        happening, state = onward[state]
+        path.append(happening)
+    assert state is State.READY
+    assert path == [
+        Happening.START,
+        Happening.HEARTBEAT_LISTED,
+        Happening.CONFIG_ACCEPTED,
+        Happening.ALL_LISTED,
+    ]
