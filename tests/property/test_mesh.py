@@ -113,9 +113,7 @@ PORTS = st.sampled_from(
     ]
 )
 NAMES = st.sampled_from([ServiceName("a", "x"), ServiceName("b", "x")])
-SETTINGS = st.builds(
-    MeshSettings, st.booleans(), st.booleans(), st.sampled_from(list(Affinity))
-)
+SETTINGS = st.builds(MeshSettings, st.booleans(), st.booleans(), st.sampled_from(list(Affinity)))
 VIPS = st.sampled_from([ip_address("10.96.0.1"), ip_address("10.96.0.2")])
 BACKENDS = st.dictionaries(
     ADDRESSES,
@@ -129,9 +127,7 @@ SERVICE_STEPS = st.lists(
         st.tuples(
             st.just("shared"),
             NAMES,
-            st.tuples(
-                CLUSTERS, st.none() | st.dictionaries(ADDRESSES, PORTS), st.booleans()
-            ),
+            st.tuples(CLUSTERS, st.none() | st.dictionaries(ADDRESSES, PORTS), st.booleans()),
         ),
         st.tuples(st.just("leave"), CLUSTERS, st.none()),
     ),
@@ -215,9 +211,7 @@ def _apply(services: Services, model: Model, word: str, name: Any, value: Any) -
 
 
 @given(st.lists(st.tuples(st.booleans(), OWN_PREFIXES | PREFIXES), max_size=20), PREFIXES)
-def test_overlap_equals_the_naive_answer(
-    steps: list[tuple[bool, Prefix]], asked: Prefix
-) -> None:
+def test_overlap_equals_the_naive_answer(steps: list[tuple[bool, Prefix]], asked: Prefix) -> None:
     """The list of our own prefixes answers as a walk over all of them would."""
     local, own = LocalPrefixes(), []
     for add, prefix in steps:

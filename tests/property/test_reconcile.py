@@ -33,9 +33,7 @@ def test_every_history_converges(steps: list[tuple[str, str, int]], first: dict[
         now = [0.0]
         wanted: dict[str, int] = {}
         target: FakeTable[str, int] = FakeTable(first)
-        table: Table[str, int] = Table(
-            "t", target, wanted, clock=lambda: now[0], draw=lambda: 0.5
-        )
+        table: Table[str, int] = Table("t", target, wanted, clock=lambda: now[0], draw=lambda: 0.5)
         loop = Loop([table])
         for word, key, value in steps:
             match word:

@@ -52,9 +52,7 @@ def test_between_peers_the_name_decides() -> None:
     for order in (("beta", "gamma"), ("gamma", "beta")):
         found, _, _ = table()
         for name in order:
-            found.put(
-                ADDRESS, Claimant(Source.CLUSTERMESH, ClusterName(name)), claim(len(name))
-            )
+            found.put(ADDRESS, Claimant(Source.CLUSTERMESH, ClusterName(name)), claim(len(name)))
         assert identity(found) == len("beta")
 
 

@@ -94,9 +94,7 @@ def kept(claims: ServiceClaims) -> list[str]:
         (True, True, True, ["10.1.0.1", "10.2.0.1"]),
     ],
 )
-def test_truth_table(
-    ours_global: bool, published: bool, shared: bool, expected: list[str]
-) -> None:
+def test_truth_table(ours_global: bool, published: bool, shared: bool, expected: list[str]) -> None:
     """We use a cluster's backends only if our service is global and its service is shared."""
     peers = (theirs("10.2.0.1", shared=shared),) if published else ()
     service = local(MeshSettings(is_global=ours_global))

@@ -1,0 +1,81 @@
+"""Settings: where they come from, which wins, and what is said about a bad one."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.config import ConfigError, load
+from model.service import Selection
+
+
+def test_flags_win_over_environment_over_files(tmp_path: Path) -> None:
+    """One key from three places; what only one place says counts as well."""
+    (tmp_path / "cluster-name").write_text("from-file\n")
+    (tmp_path / "cluster-id").write_text("7")
+    (tmp_path / "mtu").write_text("1400")
+    (tmp_path / "enable-hubble").write_text("true")
+    (tmp_path / "..data").mkdir()
+    environment = {"CILIUM_CLUSTER_NAME": "from-environment", "CILIUM_MTU": "1450"}
+    arguments = [f"--config-dir={tmp_path}", "--cluster-name", "from-flag"]
+    config = load(arguments, environment)
+    assert (config.cluster_name, config.cluster_id, config.mtu) == ("from-flag", 7, 1450)
+    assert load([f"--config-dir={tmp_path}"], environment).cluster_name == "from-environment"
+
+
+def test_values_are_read_as_what_they_mean() -> None:
+    """Switches, durations, addresses, words."""
+    config = load(
+        [
+            "--debug",
+            "--clustermesh-sync-timeout=1m30s",
+            "--prometheus-serve-addr=:9962",
+            "--bpf-lb-algorithm=maglev",
+            "--state-dir=/run/x",
+            "--kubeconfig=/k",
+        ],
+        {"K8S_NODE_NAME": "n1"},
+    )
+    assert config.debug
+    assert config.clustermesh_sync_timeout == 90
+    assert config.prometheus_serve_addr == ("0.0.0.0", 9962)
+    assert config.bpf_lb_algorithm is Selection.MAGLEV
+    assert str(config.api_socket) == "/run/x/cilium.sock"
+    assert (config.k8s_node_name, config.k8s_kubeconfig_path) == ("n1", "/k")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cluster-name=UPPER"], ["cluster-name", "UPPER", "lower-case"]),
+        (["--cluster-name=" + "x" * 33], ["cluster-name", "at most 32"]),
+        (["--cluster-name=a", "--cluster-id=300"], ["cluster-id", "300", "1 to 255"]),
+        (["--cluster-id=3"], ["cluster-name", "default", "name of its own"]),
+        (["--cluster-id=x"], ["cluster-id", '"x"', "0 to 511"]),
+        (["--max-connected-clusters=300"], ["max-connected-clusters", "255, 511"]),
+        (["--routing-mode=native"], ["routing-mode", "native", "tunnel"]),
+        (["--tunnel-protocol=geneve"], ["tunnel-protocol", "vxlan"]),
+        (["--ipam=eni"], ["ipam", "kubernetes"]),
+        (["--enable-ipv4=false"], ["enable-ipv4", "IPv4"]),
+        (["--enable-ipv6=maybe"], ["enable-ipv6", "maybe"]),
+        (["--bpf-lb-algorithm=rr"], ["bpf-lb-algorithm", "random or maglev"]),
+        (["--clustermesh-sync-timeout=soon"], ["clustermesh-sync-timeout", "soon"]),
+        (["--prometheus-serve-addr=9962"], ["prometheus-serve-addr", ":PORT"]),
+        (["--state-dir=here"], ["state-dir", "absolute"]),
+        (["--no-such-thing=1"], ["--no-such-thing"]),
+        (["stray"], ["stray", "--KEY=VALUE"]),
+        (["--config-dir=/nowhere/at/all"], ["config-dir", "/nowhere/at/all"]),
+    ],
+)
+def test_a_bad_value_is_named(arguments: list[str], words: list[str]) -> None:
+    """One sentence with the key, the value, and what to do."""
+    with pytest.raises(ConfigError) as error:
+        load(arguments, {})
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_511_clusters_allow_a_higher_id() -> None:
+    """The limit of an ID follows the size of the mesh."""
+    config = load(["--cluster-name=a", "--cluster-id=300", "--max-connected-clusters=511"], {})
+    assert config.cluster_id == 300

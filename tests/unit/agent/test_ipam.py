@@ -1,0 +1,54 @@
+"""Addresses of a node: every one once, never the first or the last."""
+
+import random
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.ipam import Pool, PoolExhaustedError
+
+
+def test_all_addresses_and_then_none() -> None:
+    """A /29 holds six; the seventh is refused with the remedy; a released one is given again."""
+    pool = Pool(ip_network("10.1.0.0/29"))
+    draw = random.Random(1).random
+    given_out = {pool.allocate(f"p{n}", draw) for n in range(6)}
+    assert given_out == {ip_address(f"10.1.0.{n}") for n in range(1, 7)}
+    with pytest.raises(PoolExhaustedError, match="larger pod CIDR"):
+        pool.allocate("late", draw)
+    pool.release(ip_address("10.1.0.3"))
+    assert pool.allocate("late", draw) == ip_address("10.1.0.3")
+    assert pool.capacity == 6
+    assert Pool(ip_network("10.1.0.0/24")).capacity == 254
+
+
+def test_taking_a_certain_address() -> None:
+    """Its owner may take it again; nobody else; nothing outside, first or last."""
+    pool = Pool(ip_network("10.1.0.0/24"))
+    address = ip_address("10.1.0.9")
+    assert pool.take(address, "a")
+    assert pool.take(address, "a")
+    assert not pool.take(address, "b")
+    assert pool.owner(address) == "a"
+    for text in ("10.1.0.0", "10.1.0.255", "10.2.0.1", "fd00::1"):
+        assert not pool.take(ip_address(text), "a")
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60), st.integers())
+def test_no_address_twice(steps: list[tuple[bool, int]], seed: int) -> None:
+    """Whatever is allocated and released, an address has one owner and lies inside."""
+    pool = Pool(ip_network("10.1.0.0/28"))
+    draw = random.Random(seed).random
+    held: dict[int, object] = {}
+    for allocate, number in steps:
+        if allocate and number not in held and len(held) < pool.capacity:
+            address = pool.allocate(str(number), draw)
+            assert address not in held.values()
+            assert pool.contains(address)
+            held[number] = address
+        elif not allocate and number in held:
+            pool.release(held.pop(number))  # type: ignore[arg-type]
+    assert len(pool) == len(held)
+    assert {a for a, _ in pool} == set(held.values())
