@@ -366,6 +366,8 @@ def fail_over(mesh: Mesh, step: Step) -> None:
     step.figures["time to come back"] = f"{max(0.0, again - back) * 1000:.0f} ms"
     step.figures["requests during it"] = str(len(stream.requests))
     step.figures["failed requests"] = str(failed)
+    for request in stream.failed[:5]:
+        step.figures[f"failed at {request.at - start:.2f} s"] = request.error
 
 
 def without_control(mesh: Mesh, step: Step) -> None:
