@@ -19,7 +19,7 @@ def _said() -> Iterator[None]:
 
     try:
         yield
-    except BaseExceptionGroup as group:
+    except ExceptionGroup as group:
         errors = _leaves(group)
         known = [error for error in errors if isinstance(error, LabError)]
         if not known or len(known) != len(errors):
@@ -29,10 +29,10 @@ def _said() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
+def _leaves(group: ExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += _leaves(error) if isinstance(error, ExceptionGroup) else [error]
     return found
 
 

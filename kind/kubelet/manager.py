@@ -5,8 +5,8 @@ import logging
 import shutil
 from typing import Any
 
-from kind.kubelet import pod as pods
 from kind.kubelet.api import key_of
+from kind.kubelet.events import timestamp
 from kind.kubelet.link import Link
 from kind.kubelet.pod import PodWorker, Tools
 from kind.kubelet.podspec import Sources
@@ -160,5 +160,5 @@ def _ghost(uid: str, records: list[Record]) -> Json:
     return {
         "metadata": {"uid": uid, "name": uid, "namespace": "unknown"},
         "spec": {"containers": [{"name": name} for name in names], "volumes": []},
-        "status": {"startTime": pods.timestamp()},
+        "status": {"startTime": timestamp()},
     }

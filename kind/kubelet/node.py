@@ -13,7 +13,7 @@ from typing import Any
 from kind.kubelet import sandbox
 from kind.kubelet.api import Api, ApiError
 from kind.kubelet.config import Config
-from kind.kubelet.pod import timestamp
+from kind.kubelet.events import timestamp
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,17 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from kind.kubelet import launch as launching
-from kind.kubelet import podspec, probes, status, volumes
+from kind.kubelet import podspec, status, volumes
 from kind.kubelet import sandbox as sandboxes
 from kind.kubelet.api import Api, ApiError
 from kind.kubelet.config import Config
+from kind.kubelet.events import Recorder, timestamp
 from kind.kubelet.link import Link
 from kind.kubelet.podspec import Facts, Sources, SpecError
+from kind.kubelet.prober import Hooks, Prober
 from kind.kubelet.sandbox import Network, Sandbox, SandboxError
 from kind.kubelet.status import ContainerState
 from kind.runtime.records import Launch, Record
@@ -51,12 +52,6 @@ class Tools:
     sources: Callable[[str], Sources]  # by namespace
 
 
-def timestamp(seconds: float | None = None) -> str:
-    """A time as the API writes it."""
-    moment = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _backoff_s(failures: int) -> float:
     return min(SETUP_RETRY_CAP_S, SETUP_RETRY_FIRST_S * float(2 ** min(failures, 8)))
 
@@ -83,11 +78,10 @@ class PodWorker:
         self._posted: Json = {}
         self._conditions: list[Json] = list((pod.get("status") or {}).get("conditions") or [])
         self._envs: dict[str, dict[str, str]] = {}
-        self._probes: dict[str, list[asyncio.Task[None]]] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._prober: Prober | None = None
         self._due: dict[str, float] = {}
         self._failures: dict[str, int] = {}
-        self._event_said: set[tuple[str, str]] = set()
+        self._events = Recorder(tools.api, tools.config.node, pod)
         spec = pod["spec"]
         self._states = {
             container["name"]: ContainerState(container["name"], container.get("image", ""))
@@ -162,22 +156,33 @@ class PodWorker:
     async def run(self) -> None:
         """Bring the pod to life, keep it there, and end it; returns when it is gone."""
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            hooks = Hooks(self._execute, self._events.record, self._end_container, self._wake.set)
+            self._prober = Prober(tasks, hooks)
             for container in self._all_containers():
                 if self._states[container["name"]].state == status.RUNNING:
                     self._start_probes(container)
             while not (self._gone or self.pod["metadata"].get("deletionTimestamp")):
                 self._wake.clear()
-                delay_s = await self._sync()
+                try:
+                    delay_s = await self._sync()
+                except OSError as error:  # the runtime was away
+                    log.warning("pod not advanced pod=%s error=%s", self._name(), error)
+                    delay_s = STATUS_RETRY_S
                 posted = await self._post()
                 if not posted:
                     delay_s = STATUS_RETRY_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._wake.wait()
-            for name in list(self._probes):
-                self._stop_probes(name)
-            await self._terminate()
+            self._prober.stop_all()
+            while True:
+                try:
+                    await self._terminate()
+                except OSError as error:
+                    log.warning("end of pod failed pod=%s error=%s", self._name(), error)
+                    await asyncio.sleep(STATUS_RETRY_S)
+                else:
+                    return
 
     async def _sync(self) -> float | None:
         """Do what is missing; returns after how long to look again, ``None``: when woken."""
@@ -190,7 +195,7 @@ class PodWorker:
             self._message = str(error)
             reason = "FailedCreatePodSandBox" if isinstance(error, SandboxError) else "FailedMount"
             if not self._message.startswith("network is not ready"):
-                await self._event("Warning", reason, self._message)
+                await self._events.record("Warning", reason, self._message)
             for state in self._states.values():
                 if state.state == status.WAITING:
                     state.message = self._message
@@ -239,19 +244,15 @@ class PodWorker:
             self._sandbox = await self._make_sandbox()
             self._sources_changed = True
         if self._sources_changed:
+            launching.write_volumes(
+                self._config,
+                self.pod,
+                self._facts(),
+                self._tools.sources(self.namespace),
+                self._token,
+                time.time_ns(),
+            )
             self._sources_changed = False
-            try:
-                launching.write_volumes(
-                    self._config,
-                    self.pod,
-                    self._facts(),
-                    self._tools.sources(self.namespace),
-                    self._token,
-                    time.time_ns(),
-                )
-            except BaseException:
-                self._sources_changed = True
-                raise
 
     def _facts(self) -> Facts:
         return launching.facts_of(self._config, self.pod, self._sandbox)
@@ -370,14 +371,14 @@ class PodWorker:
             self.record_changed(record)
             if record.message:
                 state.reason, state.message = "StartError", record.message
-                await self._event("Warning", "Failed", record.message)
+                await self._events.record("Warning", "Failed", record.message)
             return 0.0
         self._start_probes(container)
         return None
 
     async def _cannot_start(self, state: ContainerState, reason: str, message: str) -> float:
         state.state, state.reason, state.message = status.WAITING, reason, message
-        await self._event("Warning", "Failed", message)
+        await self._events.record("Warning", "Failed", message)
         failures = self._failures.get(state.name, 0) + 1
         self._failures[state.name] = failures
         delay_s = _backoff_s(failures)
@@ -444,80 +445,21 @@ class PodWorker:
     # Probes
 
     def _start_probes(self, container: Json) -> None:
-        state = self._states[container["name"]]
         if container in (self.pod["spec"].get("initContainers") or []):
             return
-        assert self._tasks is not None
-        task = self._tasks.create_task(self._probe_container(container, state))
-        self._probes.setdefault(state.name, []).append(task)
+        assert self._prober is not None
+        assert self._sandbox is not None
+        self._prober.start(container, self._states[container["name"]], self._sandbox.pod_ip)
 
     def _stop_probes(self, name: str) -> None:
-        for task in self._probes.pop(name, []):
-            task.cancel()
+        if self._prober is not None:
+            self._prober.stop(name)
 
-    async def _probe_container(self, container: Json, state: ContainerState) -> None:
-        async with asyncio.TaskGroup() as group:
-            startup = container.get("startupProbe")
-            if startup and not state.started:
-                passed = asyncio.Event()
-
-                async def started(good: bool, why: str) -> None:
-                    if good:
-                        passed.set()
-                    else:
-                        await self._unhealthy(container, "Startup", why)
-
-                watcher = group.create_task(self._watch(startup, container, started, eager=True))
-                await passed.wait()
-                watcher.cancel()
-            state.started = True
-            if "readinessProbe" in container:
-
-                async def ready(good: bool, why: str) -> None:
-                    state.ready = good
-                    self._wake.set()
-                    if not good:
-                        await self._event("Warning", "Unhealthy", f"Readiness probe failed: {why}")
-
-                group.create_task(
-                    self._watch(container["readinessProbe"], container, ready, eager=True)
-                )
-            else:
-                state.ready = True
-            self._wake.set()
-            if "livenessProbe" in container:
-
-                async def alive(good: bool, why: str) -> None:
-                    if not good:
-                        await self._unhealthy(container, "Liveness", why)
-
-                group.create_task(
-                    self._watch(container["livenessProbe"], container, alive, eager=False)
-                )
-
-    async def _watch(self, spec: Json, container: Json, verdict: Any, eager: bool) -> None:
-        probe = probes.parse(spec)
-        assert self._sandbox is not None
-        address = self._sandbox.pod_ip
-
-        async def execute(argv: list[str], timeout_s: float) -> int:
-            return await self._execute(container, argv)
-
-        async def once() -> str:
-            return await probes.attempt(probe, container, address, execute)
-
-        await probes.watch(probe, once, verdict, eager, time.monotonic)
-
-    async def _unhealthy(self, container: Json, kind: str, why: str) -> None:
-        state = self._states[container["name"]]
-        await self._event("Warning", "Unhealthy", f"{kind} probe failed: {why}")
-        await self._event(
-            "Normal", "Killing", f"container {state.name} failed its {kind.lower()} probe"
-        )
+    async def _end_container(self, state: ContainerState) -> None:
+        """End a container that a probe condemned; cancelled when it ends in its grace."""
         await self._tools.runtime.signal(state.container_id, signal.SIGTERM)
-        grace_s = self.pod["spec"].get("terminationGracePeriodSeconds", podspec.TERMINATION_GRACE_S)
-        # When it ends in time, this task is cancelled here.
-        await asyncio.sleep(grace_s)
+        spec = self.pod["spec"]
+        await asyncio.sleep(spec.get("terminationGracePeriodSeconds", podspec.TERMINATION_GRACE_S))
         await self._tools.runtime.kill(state.container_id)
 
     async def _execute(self, container: Json, argv: list[str]) -> int:
@@ -592,35 +534,6 @@ class PodWorker:
 
     def _name(self) -> str:
         return f"{self.namespace}/{self.pod['metadata']['name']}"
-
-    async def _event(self, kind: str, reason: str, message: str) -> None:
-        """Record an event once per distinct text, for ``kubectl describe``."""
-        if (reason, message) in self._event_said:
-            return
-        self._event_said.add((reason, message))
-        metadata = self.pod["metadata"]
-        now = timestamp()
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": self.namespace},
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "name": metadata["name"],
-                "namespace": self.namespace,
-                "uid": self.uid,
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "source": {"component": "kubelet", "host": self._config.node},
-        }
-        with contextlib.suppress(ApiError):
-            await self._tools.api.call("POST", f"/api/v1/namespaces/{self.namespace}/events", body)
 
     # The end
 

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 
 CONFIG_DIRECTORY = "/etc/cni/net.d"
 PLUGIN_DIRECTORY = "/opt/cni/bin"
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
+SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 class SandboxError(OSError):
@@ -91,29 +92,25 @@ def network_configuration(node_root: str) -> Json | None:
 
 def make_netns(path: str) -> None:
     """Make a network namespace with a name and its loopback up; an existing one is kept."""
-    if os.path.exists(path):
+    if os.path.ismount(path):  # a plain file is what a crash left of one
         return
-    failure: list[BaseException] = []
 
     def body() -> None:
         # A thread of its own: the new namespace is this thread's and ends with it, the name stays.
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            request = struct.pack("16sh22x", b"lo", IFF_UP)
+            fcntl.ioctl(sock, SIOCSIFFLAGS, request)
+        Path(path).touch()
         try:
-            Path(path).touch()
-            namespaces.unshare(namespaces.CLONE_NEWNET)
-            own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                request = struct.pack("16sh22x", b"lo", IFF_UP)
-                fcntl.ioctl(sock, SIOCSIFFLAGS, request)
             namespaces.mount(own, path, flags=namespaces.MS_BIND)
-        except BaseException as error:
+        except OSError:
             Path(path).unlink(missing_ok=True)
-            failure.append(error)
+            raise
 
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(body).result()
 
 
 def remove_netns(path: str) -> None:

@@ -7,9 +7,9 @@ memory of creation.
 import contextlib
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kind.lab import topology
@@ -44,21 +44,14 @@ def ip(*arguments: str, batch: Iterable[str] = ()) -> None:
 
 
 def inside(netns: str, action: Callable[[], None]) -> None:
-    """Do something in a network namespace: in a thread, because setns(2) is per thread."""
-    failure: list[BaseException] = []
+    """Do something in a network namespace: in its own thread, as setns(2) is per thread."""
 
     def body() -> None:
-        try:
-            namespaces.enter(str(topology.NETNS_DIRECTORY / netns), namespaces.CLONE_NEWNET)
-            action()
-        except BaseException as error:
-            failure.append(error)
+        namespaces.enter(str(topology.NETNS_DIRECTORY / netns), namespaces.CLONE_NEWNET)
+        action()
 
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(body).result()
 
 
 def make_underlay(lab: Topology) -> None:

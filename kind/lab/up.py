@@ -82,17 +82,16 @@ def run(request: Request, tell: Tell) -> state.LabRecord:
 
     with state.locked(lab.name):
         state.refuse_if_present(lab.name)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(down.remove, lab.name)
             record = _start(lab, request, say)
-        except BaseException:
-            down.remove(lab.name)
-            raise
-        try:
-            asyncio.run(_settle(lab, request, record, say))
-        except KeyboardInterrupt:
-            down.remove(lab.name)
-            raise
-        return record
+            try:
+                asyncio.run(_settle(lab, request, record, say))
+            except* LabError:
+                undo.pop_all()  # it stays, to be looked at
+                raise
+            undo.pop_all()
+            return record
 
 
 def _keep() -> list[str]:

@@ -77,17 +77,15 @@ class Client:
         self, launch: Launch, inside: str, fds: Sequence[int], terminal: bool = False
     ) -> "Execution":
         """Run a command inside a container (``inside``: its id) or in the view of ``launch``."""
-        sock = self._connect()
-        try:
-            request = {"op": "exec", "launch": asdict(launch), "inside": inside, "tty": terminal}
-            data = json.dumps(request).encode() + b"\n"
+        request = {"op": "exec", "launch": asdict(launch), "inside": inside, "tty": terminal}
+        data = json.dumps(request).encode() + b"\n"
+        buffer = bytearray()
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(self._connect())
             sent = socket.send_fds(sock, [data], list(fds))
             sock.sendall(data[sent:])
-            buffer = bytearray()
             _line(sock, buffer)
-        except BaseException:
-            sock.close()
-            raise
+            stack.pop_all()  # it worked: the connection is the execution's from here on
         return Execution(sock, buffer)
 
 

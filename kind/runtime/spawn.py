@@ -42,7 +42,7 @@ def _forked(child: Callable[[], None]) -> int:
         try:
             _reset_signals()
             child()
-        except BaseException as error:
+        except Exception as error:
             os.write(write_end, f"{type(error).__name__}: {error}".encode()[:4000])
         os._exit(127)
     os.close(write_end)
