@@ -299,7 +299,9 @@ async def test_a_silent_writer_takes_nothing_with_it(
             complete(writer, rows())
             await sink.until(lambda: session.status.ready)
             before = session.status.last_heartbeat_s
-            await store.put(keys.HEARTBEAT, b"now")
+            beat = await store.get(keys.HEARTBEAT)
+            assert beat is not None
+            await store.put(keys.HEARTBEAT, b"now", beat.lease)
             await sink.until(lambda: session.status.last_heartbeat_s > before)
         await until_message(session, "waiting for a heartbeat")
         await store.delete("cilium/state/", prefix=True)
