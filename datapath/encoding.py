@@ -129,6 +129,12 @@ def revnat_value(frontend: Frontend) -> bytes:
     return layouts.RevnatValue(pack(frontend.address), frontend.port).pack()
 
 
+def parse_revnat_value(value: bytes) -> tuple[Address, int]:
+    """Address and port."""
+    row = layouts.RevnatValue.parse(value)
+    return unpack(row.address), row.port
+
+
 def affinity_match_key(backend_id: int, revnat_id: int) -> bytes:
     """This backend still belongs to this service."""
     return layouts.AFFINITY_MATCH_KEY.pack(backend_id, revnat_id)

@@ -108,8 +108,7 @@ class ServiceLine:
 
 def services(pin_dir: Path) -> list[ServiceLine]:
     """Frontends by address and port."""
-    with _table(pin_dir, map_names.BACKENDS) as table:
-        backends = {e.parse_number_key(k): e.BackendRow.parse(v) for k, v in table.rows()}
+    known = backends(pin_dir)
     masters: dict[Frontend, e.ServiceRow] = {}
     slots: dict[Frontend, dict[int, int]] = {}
     with _table(pin_dir, map_names.SERVICES) as table:
@@ -129,7 +128,7 @@ def services(pin_dir: Path) -> list[ServiceLine]:
             masters[frontend].affinity_timeout_s,
             bool(masters[frontend].flags & e.SERVICE_MAGLEV),
             tuple(
-                _backend_line(slot, number, slot <= masters[frontend].selectable, backends)
+                _backend_line(slot, number, slot <= masters[frontend].selectable, known)
                 for slot, number in sorted(slots.get(frontend, {}).items())
             ),
         )
@@ -146,6 +145,20 @@ def _backend_line(
     return BackendLine(
         slot, number, selectable, row.address, row.port, row.protocol, row.state, row.cluster_id
     )
+
+
+def backends(pin_dir: Path) -> dict[int, e.BackendRow]:
+    """Every backend by its number, those that no frontend uses too."""
+    with _table(pin_dir, map_names.BACKENDS) as table:
+        found = {e.parse_number_key(k): e.BackendRow.parse(v) for k, v in table.rows()}
+    return dict(sorted(found.items()))
+
+
+def reverse_translations(pin_dir: Path) -> dict[int, tuple[Address, int]]:
+    """Address and port that replies are given back as their source, by number."""
+    with _table(pin_dir, map_names.REVNAT) as table:
+        found = {e.parse_number_key(k): e.parse_revnat_value(v) for k, v in table.rows()}
+    return dict(sorted(found.items()))
 
 
 def flows(pin_dir: Path) -> list[e.ConntrackEntry]:
