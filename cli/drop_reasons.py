@@ -1,69 +1,59 @@
-"""Names for the numbers in the datapath's counters. Pure.
+"""Words for the numbers in the datapath's counters. Pure."""
 
-The numbers are those of `bpf/lib/abi/reasons.h` and `metrics.h`; a test compares them.
-"""
+from wire.bpf.layouts import DropReason, SourceFile, TrafficDirection
 
-REASONS = {
-    0: "Forwarded",
-    132: "Invalid source ip",
-    133: "Policy denied",
-    134: "Malformed packet",
-    135: "CT: truncated or invalid header",
-    136: "Fragmentation needed",
-    137: "CT: unknown L4 protocol",
-    139: "Unsupported L3 protocol",
-    140: "Missed tail call",
-    141: "Error writing to packet",
-    142: "Unknown L4 protocol",
-    147: "No tunnel key",
-    151: "Stale or unroutable IP",
-    153: "Error while correcting L3 checksum",
-    154: "Error while correcting L4 checksum",
-    155: "CT: map insertion failed",
-    156: "Invalid IPv6 extension header",
-    157: "IP fragmentation not supported",
-    158: "Service backend not found",
-    159: "Unsupported protocol for a service",
-    160: "No tunnel endpoint",
-    164: "Host unreachable",
-    166: "Unsupported L2 protocol",
-    169: "FIB lookup failed",
-    170: "Tunnel traffic from a pod",
-    171: "Invalid identity",
-    172: "Unknown sender",
-    181: "Policy denied by a deny rule",
-    196: "TTL exceeded",
-    203: "No policy program",
-}
-
-DIRECTIONS = {1: "INGRESS", 2: "EGRESS", 3: "SERVICE"}
-
-FILES = {
-    1: "from_container.bpf.c",
-    2: "from_overlay.bpf.c",
-    3: "from_host.bpf.c",
-    4: "parse.h",
-    5: "conntrack.h",
-    6: "service.h",
-    7: "nat.h",
-    8: "icmp_error.h",
-    9: "forward.h",
-    10: "deliver.h",
-    11: "neighbour.h",
-    12: "act.h",
+R = DropReason
+_REASONS: dict[int, str] = {
+    R.REASON_FORWARDED: "Forwarded",
+    R.DROP_INVALID_SOURCE_IP: "Invalid source ip",
+    R.DROP_POLICY_DENIED: "Policy denied",
+    R.DROP_MALFORMED: "Malformed packet",
+    R.DROP_CT_TRUNCATED: "CT: truncated header",
+    R.DROP_FRAGMENTATION_NEEDED: "Fragmentation needed",
+    R.DROP_CT_UNKNOWN_L4: "CT: unknown L4 protocol",
+    R.DROP_UNSUPPORTED_L3: "Unsupported L3 protocol",
+    R.DROP_MISSED_TAIL_CALL: "Missed tail call",
+    R.DROP_WRITE_FAILED: "Error writing to packet",
+    R.DROP_UNKNOWN_L4: "Unknown L4 protocol",
+    R.DROP_NO_TUNNEL_KEY: "No tunnel key",
+    R.DROP_UNROUTABLE_IP: "Stale or unroutable IP",
+    R.DROP_L3_CHECKSUM: "Error correcting L3 checksum",
+    R.DROP_L4_CHECKSUM: "Error correcting L4 checksum",
+    R.DROP_CT_INSERT_FAILED: "CT: insertion failed",
+    R.DROP_INVALID_EXTENSION_HEADER: "Invalid IPv6 extension header",
+    R.DROP_FRAGMENT_UNSUPPORTED: "IP fragments not supported",
+    R.DROP_NO_BACKEND: "Service without backend",
+    R.DROP_UNSUPPORTED_SERVICE_PROTOCOL: "Unsupported service protocol",
+    R.DROP_NO_TUNNEL_ENDPOINT: "No tunnel endpoint",
+    R.DROP_HOST_UNREACHABLE: "Host unreachable",
+    R.DROP_UNSUPPORTED_L2: "Unsupported L2 protocol",
+    R.DROP_FIB_LOOKUP_FAILED: "FIB lookup failed",
+    R.DROP_TUNNEL_FROM_POD: "Tunnel traffic from a pod",
+    R.DROP_INVALID_IDENTITY: "Invalid identity",
+    R.DROP_UNKNOWN_SENDER: "Unknown sender",
+    R.DROP_POLICY_DENY_RULE: "Policy denied by deny rule",
+    R.DROP_TTL_EXCEEDED: "TTL exceeded",
+    R.DROP_NO_POLICY_PROGRAM: "No policy program",
 }
 
 
 def reason(number: int) -> str:
     """Why a packet was dropped, or that it was not."""
-    return REASONS.get(number, f"Unknown ({number})")
+    return _REASONS.get(number) or f"Unknown ({number})"
 
 
 def direction(number: int) -> str:
-    """Which way it went."""
-    return DIRECTIONS.get(number, "UNKNOWN")
+    """``INGRESS``, ``EGRESS`` or ``SERVICE``."""
+    try:
+        return TrafficDirection(number).name.removeprefix("DIRECTION_")
+    except ValueError:
+        return "UNKNOWN"
 
 
 def file(number: int) -> str:
-    """Where in the code it was counted; empty for none."""
-    return FILES.get(number, str(number) if number else "")
+    """The part of the programs that counted; empty for none."""
+    try:
+        name = SourceFile(number).name.removeprefix("SOURCE_")
+    except ValueError:
+        return str(number)
+    return "" if name == "NONE" else name.lower()
