@@ -1,0 +1,1 @@
+"""Packets through the programs: packet in, verdict and packet out."""

@@ -1,0 +1,294 @@
+"""The compiled programs, run on single packets by the kernel (BPF_PROG_TEST_RUN).
+
+All three share one set of maps, as on a node. No device is involved: packets come in on interface 1
+of the test's namespace, which is the pod ``A``'s as far as the maps know.
+"""
+
+import os
+import platform
+import struct
+import subprocess
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from scapy.layers.l2 import Ether
+
+from datapath import syscall
+from datapath.kernel_table import KernelTable
+from datapath.libbpf import BpfObject
+from datapath.syscall import MapType
+from model.address import pack
+from model.kernel_numbers import VXLAN_PORT
+from wire.bpf import layouts as w
+
+ROOT = Path(__file__).parents[2]
+OK, SHOT, REDIRECT = 0, 2, 7  # what a tc program returns
+PROGRAMS = ("from_container", "from_overlay", "from_host")
+MTU = 1450
+ROUTER4, ROUTER6 = "10.1.0.1", "fd00:1::1"
+TCP, UDP, ICMP = 6, 17, 1
+NODE_IDENTITY = 1
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as the maps know it."""
+
+    address: str
+    address6: str
+    ifindex: int
+    identity: int
+    mac: str
+    node_mac: str
+
+
+A = Pod("10.1.0.10", "fd00:1::10", 1, 65546, "02:00:00:00:00:0a", "02:00:00:00:f0:0a")
+B = Pod("10.1.0.20", "fd00:1::20", 77, 65556, "02:00:00:00:00:0b", "02:00:00:00:f0:0b")
+REMOTE, REMOTE6, REMOTE_NODE, REMOTE_IDENTITY = "10.2.0.30", "fd00:2::30", "192.0.2.2", 131102
+NODE = "192.0.2.1"
+
+
+def address(text: str) -> bytes:
+    return pack(ip_address(text))
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def now_s() -> int:
+    return int(time.monotonic())
+
+
+@dataclass
+class Outcome:
+    """What became of one packet."""
+
+    verdict: int
+    packet: Ether
+    drops: list[tuple[w.DropReason, w.SourceFile]]
+    forwarded: dict[w.TrafficDirection, int]
+
+    @property
+    def reason(self) -> w.DropReason | None:
+        assert len(self.drops) <= 1
+        return self.drops[0][0] if self.drops else None
+
+    @property
+    def delivered(self) -> bool:
+        """Redirected into a pod."""
+        return self.verdict == REDIRECT and w.TrafficDirection.DIRECTION_INGRESS in self.forwarded
+
+    @property
+    def left(self) -> bool:
+        """Redirected, but not into a pod: into the tunnel, or back where it came from."""
+        return self.verdict == REDIRECT and w.TrafficDirection.DIRECTION_EGRESS in self.forwarded
+
+
+@dataclass
+class Machine:
+    """The loaded programs and their maps."""
+
+    changes: dict[str, int | bytes] = field(default_factory=dict)
+    replaced: dict[str, int] = field(default_factory=dict)  # maps to use instead, by name
+    tables: dict[str, KernelTable] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
+    _objects: list[BpfObject] = field(default_factory=list)
+
+    def load(self) -> "Machine":
+        constants: dict[str, int | bytes] = {
+            "config_router_ip4": address(ROUTER4),
+            "config_router_ip6": address(ROUTER6),
+            "config_vxlan_ifindex": 1,
+            "config_host_ifindex": 1,
+            "config_route_mtu": MTU,
+            "config_tunnel_port": VXLAN_PORT,
+            "config_redirect_peer": 1,
+        }
+        for name in PROGRAMS:
+            self._load(ROOT / f"bpf/build/{name}.bpf.o", constants | self.changes)
+        self._load_tunnel_driver()
+        return self
+
+    def _load(self, path: Path, constants: dict[str, int | bytes]) -> None:
+        opened = BpfObject(path)
+        self._objects.append(opened)
+        opened.set_constants(constants)
+        for entry in opened.maps.values():
+            if entry.internal:
+                continue
+            entry.forget_pin_path()
+            if entry.name in self.replaced:
+                entry.reuse(self.replaced[entry.name])
+            elif entry.name in self.tables:
+                entry.reuse(self.tables[entry.name].fd)
+            elif entry.name == "ist_ct":
+                entry.set_max_entries(4096)
+        opened.load()
+        for entry in opened.maps.values():
+            if not entry.internal and entry.name not in self.tables:
+                self.tables[entry.name] = KernelTable(os.dup(entry.fd), entry.name)
+        self.programs |= opened.programs()
+
+    def _load_tunnel_driver(self) -> None:
+        source = Path(__file__).with_name("with_tunnel_key.bpf.c")
+        target = ROOT / "bpf/build" / f"with_tunnel_key.{os.getpid()}.o"
+        include = f"/usr/include/{platform.machine()}-linux-gnu"
+        options = ["-O2", "-g", "-target", "bpf", "-isystem", include]
+        subprocess.run(["clang", *options, "-c", source, "-o", target], check=True)
+        try:
+            self._load(target, {})
+        finally:
+            target.unlink()
+        following = struct.pack("=I", self.programs["from_overlay"])
+        syscall.map_update(self.tables["ist_t_next"].fd, bytes(4), following)
+
+    def close(self) -> None:
+        for table in self.tables.values():
+            table.close()
+        for opened in self._objects:
+            opened.close()
+
+    def clear(self) -> None:
+        """Forget every row; the programs stay."""
+        for name, table in self.tables.items():
+            if name not in ("ist_forwarded", "ist_scratch", "ist_t_next"):
+                table.remove([key for key, _ in _walk(table)])
+
+    def run(
+        self, program: str, packet: Any, *, vni: int | None = None, gso_size: int = 0
+    ) -> Outcome:
+        """One packet through one program. ``vni``: it comes out of the tunnel as this identity."""
+        context = bytearray(192)
+        if gso_size:
+            struct.pack_into("=I", context, 164, 2)
+            struct.pack_into("=I", context, 176, gso_size)
+        if vni is not None:
+            assert program == "from_overlay"
+            struct.pack_into("=I", context, 8, vni)
+            program = "with_tunnel_key"
+        before = self._forwarded()
+        done = syscall.prog_test_run(self.programs[program], bytes(packet), bytes(context))
+        after = self._forwarded()
+        return Outcome(
+            done.verdict,
+            Ether(done.data),
+            self._take_drops(),
+            {d: after[d] - before[d] for d in after if after[d] != before[d]},
+        )
+
+    def _forwarded(self) -> dict[w.TrafficDirection, int]:
+        return {
+            w.TrafficDirection(d): _packets(value)
+            for d in (1, 2, 3)
+            if (value := self.tables["ist_forwarded"].get(struct.pack("=I", d))) is not None
+        }
+
+    def _take_drops(self) -> list[tuple[w.DropReason, w.SourceFile]]:
+        table, found = self.tables["ist_metrics"], []
+        for key, value in list(table.rows()):
+            row = w.MetricsKey.parse(key)
+            assert row.line > 0
+            place = (w.DropReason(row.reason), w.SourceFile(row.file))
+            found += [place] * _packets(value)
+            table.remove([key])
+        return found
+
+    # What the agent writes
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        assert self.tables[table].write([(key, value)]) == {}
+
+    def pod(self, pod: Pod) -> None:
+        row = w.EndpointValue(pod.ifindex, pod.identity, 1, 0, mac(pod.mac), mac(pod.node_mac))
+        self.put("ist_endpoints", address(pod.address), row.pack())
+        self.put("ist_endpoints", address(pod.address6), row.pack())
+        interface = w.InterfaceValue(
+            address(pod.address), address(pod.address6), pod.identity, 1, row.mac, row.node_mac
+        )
+        self.put("ist_interfaces", struct.pack("=I", pod.ifindex), interface.pack())
+
+    def host(self, text: str) -> None:
+        row = w.EndpointValue(0, NODE_IDENTITY, 0, 1, bytes(6), bytes(6))
+        self.put("ist_endpoints", address(text), row.pack())
+
+    def remote(self, text: str, identity: int, node: str | None = REMOTE_NODE) -> None:
+        tunnel = bytes(16) if node is None else address(node)
+        row = w.IpcacheValue(tunnel, identity, 0, 0, 0)
+        self.put("ist_ipcache", address(text), row.pack())
+
+    def backend(self, number: int, text: str, port: int, protocol: int = TCP, state: int = 0):
+        row = w.BackendValue(address(text), port, protocol, state, 0)
+        self.put("ist_backends", struct.pack("=I", number), row.pack())
+
+    def service(
+        self,
+        text: str,
+        port: int,
+        backends: list[int],
+        *,
+        protocol: int = TCP,
+        revnat: int = 9,
+        flags: int = 0,
+        affinity_s: int = 0,
+    ) -> None:
+        for slot, number in enumerate(backends, start=1):
+            key = w.ServiceKey(address(text), port, slot, protocol, 0)
+            self.put("ist_services", key.pack(), w.ServiceValue(number, 0, 0, revnat, 0).pack())
+            if flags & w.ServiceFlags.SERVICE_AFFINITY:
+                match = w.AffinityMatchKey(number, revnat).pack()
+                self.put("ist_aff_match", match, b"\1")
+        row = w.RevnatValue(address(text), port)
+        self.put("ist_revnat", struct.pack("=I", revnat), row.pack())
+        key = w.ServiceKey(address(text), port, 0, protocol, 0)
+        master = w.ServiceValue(0, affinity_s, len(backends), revnat, flags)
+        self.put("ist_services", key.pack(), master.pack())
+
+    def maglev(self, revnat: int, table: bytes) -> None:
+        inner = syscall.map_create(MapType.ARRAY, 4, len(table), 1, name="ist_t_maglev")
+        try:
+            syscall.map_update(inner, bytes(4), table)
+            self.put("ist_maglev", struct.pack("=I", revnat), struct.pack("=I", inner))
+        finally:
+            os.close(inner)
+
+    # What the programs write
+
+    def flows(self) -> dict[tuple[str, int, str, int, int, w.ConntrackScope], w.ConntrackValue]:
+        found = {}
+        for key, value in self.tables["ist_ct"].rows():
+            k = w.ConntrackKey.parse(key)
+            source, destination = _text(k.source), _text(k.destination)
+            name = (source, k.source_port, destination, k.destination_port, k.protocol)
+            found[(*name, w.ConntrackScope(k.scope))] = w.ConntrackValue.parse(value)
+        return found
+
+    def flow(self, scope: w.ConntrackScope) -> w.ConntrackValue:
+        """The only flow of a scope."""
+        (found,) = [v for k, v in self.flows().items() if k[5] is scope]
+        return found
+
+    def change_flow(self, scope: w.ConntrackScope, **changes: int) -> None:
+        """As if time, or another packet, had passed."""
+        for key, value in list(self.tables["ist_ct"].rows()):
+            if w.ConntrackKey.parse(key).scope == scope:
+                changed = w.ConntrackValue.parse(value)._replace(**changes)
+                self.put("ist_ct", key, changed.pack())
+
+
+def _text(data: bytes) -> str:
+    from model.address import unpack
+
+    return str(unpack(data))
+
+
+def _walk(table: KernelTable) -> list[tuple[bytes, bytes]]:
+    return list(table.rows())
+
+
+def _packets(value: bytes) -> int:
+    """Over all CPUs."""
+    return sum(packets for packets, _ in struct.iter_unpack("=QQ", value))
