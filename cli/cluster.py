@@ -1,11 +1,11 @@
-"""A cluster as the command line reaches it: options, client, applying objects. Adapter."""
+"""A cluster as the command line reaches it: client, applying objects. Adapter."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from string import Template
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import yaml
@@ -13,8 +13,6 @@ import yaml
 from kube import resources
 from kube.config import connect
 from kube.port import ApiError, Client, PatchKind, Resource
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "deploy" / "manifests"
 FIELD_MANAGER = "isthmus"
@@ -29,17 +27,6 @@ _KINDS: dict[tuple[str, str], Resource[Any]] = {
         ("ClusterRoleBinding", "clusterrolebindings"),
     )
 }
-
-
-def options(function: F) -> F:
-    """``--context``, ``--kubeconfig`` and ``-n`` as everywhere."""
-    for option in (
-        click.option("-n", "--namespace", default="kube-system", show_default=True),
-        click.option("--kubeconfig", default="", help="Default: $KUBECONFIG or ~/.kube/config."),
-        click.option("--context", default="", help="Kubeconfig context."),
-    ):
-        function = option(function)
-    return function
 
 
 def run(work: Coroutine[Any, Any, int | None]) -> None:

@@ -15,7 +15,7 @@ import click
 from certs import check
 from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
-from cli import cluster, mesh_checks, mesh_facts, mesh_status
+from cli import cluster, mesh_checks, mesh_facts, mesh_status, options
 from cli.install import default_image
 from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, MESH_PORT, ClusterFacts, gather
 from kube import resources
@@ -28,12 +28,13 @@ AGENT = "k8s-app=cilium"
 
 
 @click.group()
+@options.group
 def clustermesh() -> None:
     """Join clusters, and see how they are joined."""
 
 
 @clustermesh.command()
-@cluster.options
+@options.command
 @click.option(
     "--service-type",
     type=click.Choice(["NodePort", "LoadBalancer"]),
@@ -58,18 +59,16 @@ def enable(
         async with AsyncExitStack() as stack:
             api = await stack.enter_async_context(cluster.client(kubeconfig, context))
             facts = await gather(api, context, namespace)
-            problems = [
-                p for p in mesh_checks.alone(facts, datetime.now(UTC)) if "clustermesh" not in p
-            ]
+            problems = mesh_checks.member(facts)
             if problems:
-                raise click.ClickException("\n".join(problems))
+                raise click.ClickException("\n       ".join(problems))
             shared = None
             if ca_from:
                 other = await stack.enter_async_context(cluster.client(kubeconfig, ca_from))
                 shared = await _authority(other, namespace)
             authority = await _authority(api, namespace, shared)
-            await _certificates(api, facts, authority)
-            await cluster.apply(api, _store(facts, service_type, authority.certificate))
+            trust = await _certificates(api, facts, authority)
+            await cluster.apply(api, _store(facts, service_type, trust))
             click.echo(
                 f"✅ Mesh store of cluster {facts.name} (ID {facts.id}) is enabled "
                 f"({service_type}, port {MESH_PORT})"
@@ -79,7 +78,7 @@ def enable(
 
 
 @clustermesh.command()
-@cluster.options
+@options.command
 def disable(context: str, kubeconfig: str, namespace: str) -> None:
     """Stop the mesh store and forget the connected clusters."""
 
@@ -95,7 +94,7 @@ def disable(context: str, kubeconfig: str, namespace: str) -> None:
 
 
 @clustermesh.command()
-@cluster.options
+@options.command
 @click.option("--destination-context", "destinations", multiple=True, required=True)
 @click.option(
     "--connection-mode",
@@ -123,22 +122,28 @@ def connect(
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            contexts = [context, *_flat(destinations)]
+            contexts = [context, *_named(destinations)]
+            if destination_endpoint and len(contexts) > 2:
+                raise click.ClickException(
+                    "--destination-endpoint names one place and there are several destinations: "
+                    "connect them one by one"
+                )
             apis = [
                 await stack.enter_async_context(cluster.client(kubeconfig, c)) for c in contexts
             ]
             found = [await gather(api, c, namespace) for api, c in zip(apis, contexts, strict=True)]
+            found[0] = mesh_facts.at(found[0], source_endpoint, "--source-endpoint")
+            if destination_endpoint:
+                found[1] = mesh_facts.at(found[1], destination_endpoint, "--destination-endpoint")
             problems = mesh_checks.together(found, datetime.now(UTC))
             if problems:
                 raise click.ClickException("\n       ".join(problems))
-            endpoints = {found[0].name: source_endpoint}
-            endpoints |= {facts.name: destination_endpoint for facts in found[1:]}
             for a, b in _pairs(len(found), connection_mode):
                 await _trust(apis[a], found[a], found[b])
                 await _trust(apis[b], found[b], found[a])
-                await _add(apis[a], found[a], found[b], endpoints[found[b].name])
+                await _add(apis[a], found[a], found[b])
                 if connection_mode != "unicast":
-                    await _add(apis[b], found[b], found[a], endpoints[found[a].name])
+                    await _add(apis[b], found[b], found[a])
             for line in done("Connected", [f.name for f in found], connection_mode, "<=>", "=>"):
                 click.echo(line)
 
@@ -146,7 +151,7 @@ def connect(
 
 
 @clustermesh.command()
-@cluster.options
+@options.command
 @click.option("--destination-context", "destinations", multiple=True, required=True)
 @click.option(
     "--connection-mode",
@@ -165,7 +170,7 @@ def disconnect(
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            contexts = [context, *_flat(destinations)]
+            contexts = [context, *_named(destinations)]
             apis = [
                 await stack.enter_async_context(cluster.client(kubeconfig, c)) for c in contexts
             ]
@@ -182,7 +187,7 @@ def disconnect(
 
 
 @clustermesh.command()
-@cluster.options
+@options.command
 @click.option("--wait", is_flag=True, help="Until every agent is connected to every cluster.")
 @click.option("--wait-duration", default="15m", show_default=True)
 @click.option("-o", "--output", type=click.Choice(["summary", "json"]), default="summary")
@@ -227,8 +232,11 @@ async def ask_agents(
         argv = ["cilium-dbg", "status", "-o", "json"]
         try:
             result = await api.exec(namespace, name, "cilium-agent", argv, EXEC_TIMEOUT_S)
+            said = result.stderr.decode(errors="replace").strip()
+            if not result.stdout.strip():
+                raise OSError(said or f"exit status {result.exit_code}")
             mesh_status.add_agent(found, name, json.loads(result.stdout))
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, ValueError) as error:
             found.unreachable[name] = f"does not answer: {error}"
 
     async with asyncio.TaskGroup() as tasks:
@@ -246,8 +254,12 @@ def done(verb: str, names: Sequence[str], mode: str, both: str, one: str) -> lis
     return [f"✅ {verb} cluster {first} {arrow} {other}!" for other in others]
 
 
-def _flat(destinations: Sequence[str]) -> list[str]:
-    return [name for text in destinations for name in text.split(",") if name]
+def _named(destinations: Sequence[str]) -> list[str]:
+    """The contexts of repeated and comma-separated options."""
+    found = [name for text in destinations for name in text.split(",") if name]
+    if not found:
+        raise click.ClickException("--destination-context is empty: name a kubeconfig context")
+    return found
 
 
 def _pairs(count: int, mode: str) -> list[tuple[int, int]]:
@@ -268,20 +280,29 @@ async def _authority(api: Client, namespace: str, shared: KeyPair | None = None)
     return made
 
 
-async def _certificates(api: Client, facts: ClusterFacts, authority: KeyPair) -> None:
-    """Issue what is absent, expired or of another CA; keep what is good, its trust included."""
+async def _certificates(api: Client, facts: ClusterFacts, authority: KeyPair) -> bytes:
+    """Issue what is absent, expired or of another CA; keep what is good, its trust included.
+
+    Returns the authorities that the store trusts.
+    """
     now = datetime.now(UTC)
+    server_trust = authority.certificate
     for name, profile in mesh_profiles(facts.name, facts.namespace).items():
         data = cluster.secret_data(await cluster.read(api, "Secret", name, facts.namespace))
-        if data and not check.problem(name, data["tls.crt"], authority.certificate, now):
-            continue
-        pair = issue(authority, profile, now)
         trust = check.bundle(
             authority.certificate, data.get("ca.crt", b"") or authority.certificate
         )
+        if name == SERVER_SECRET:
+            server_trust = trust
+        current = data.get("ca.crt") == trust
+        good = not check.problem(name, data.get("tls.crt", b""), authority.certificate, now)
+        if current and good and data.get("tls.key"):
+            continue
+        pair = issue(authority, profile, now)
         content = pair.secret_data(trust)
         item = cluster.secret(name, facts.namespace, content, "kubernetes.io/tls")
         await cluster.apply(api, [item])
+    return server_trust
 
 
 def _store(facts: ClusterFacts, service_type: str, trust: bytes) -> list[dict[str, Any]]:
@@ -325,13 +346,13 @@ async def _trust(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
             )
 
 
-async def _add(api: Client, own: ClusterFacts, other: ClusterFacts, endpoint: str) -> None:
+async def _add(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
     """Write how ``own`` reaches the other."""
     existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
     ids = {**mesh_facts.connections(existing), other.name: other.id}
     patch: dict[str, Any] = {
         "metadata": {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}},
-        "data": mesh_facts.encode({other.name: mesh_facts.endpoint_config(other, endpoint)}),
+        "data": mesh_facts.encode({other.name: mesh_facts.endpoint_config(other)}),
     }
     if existing is None:
         item = cluster.secret(CLUSTERS_SECRET, own.namespace, {})

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cli import cluster
+from cli import cluster, options
 from kube import resources
 from kube.port import Client
 from model.cluster import MAX_CONNECTED_CLUSTERS, parse_cluster_id, parse_cluster_name
@@ -102,7 +102,7 @@ def default_image() -> str:
 
 
 @click.command()
-@cluster.options
+@options.command
 @click.option("--cluster-name", required=True, help="At most 32 characters, unique in the mesh.")
 @click.option("--cluster-id", type=int, required=True, help="1 to 255, unique in the mesh.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="A key of cilium-config.")
@@ -135,7 +135,7 @@ def install(
 
 
 @click.command()
-@cluster.options
+@options.command
 def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
     """Remove the components. Pinned maps and devices stay on the nodes until they reboot."""
 

@@ -10,6 +10,8 @@ from importlib.metadata import entry_points
 
 import click
 
+from cli import options
+
 COMMANDS = {
     "bpf": ("cli.bpf", "bpf", "Tables in the kernel."),
     "clustermesh": (
@@ -64,6 +66,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="isthmus", prog_name="isthmus")
+@options.group
 def isthmus() -> None:
     """Many Kubernetes clusters, one network."""
 

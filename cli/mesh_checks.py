@@ -8,14 +8,18 @@ from datetime import datetime
 from itertools import combinations
 
 from certs import check
-from certs.profiles import REMOTE_SECRET, SERVER_SECRET
+from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET
 from cli.mesh_facts import ClusterFacts
 from model.cluster import parse_cluster_id, parse_cluster_name
 
 
-def alone(facts: ClusterFacts, now: datetime) -> list[str]:
-    """What is wrong with one cluster by itself."""
-    where = f"cluster {facts.name} (context {facts.context or 'current'})"
+def _where(facts: ClusterFacts) -> str:
+    return f"cluster {facts.name} (context {facts.context or 'current'})"
+
+
+def member(facts: ClusterFacts) -> list[str]:
+    """Why a cluster cannot be in any mesh: its name or its number."""
+    where = _where(facts)
     problems = []
     try:
         parse_cluster_name(facts.name)
@@ -24,6 +28,13 @@ def alone(facts: ClusterFacts, now: datetime) -> list[str]:
         problems.append(f"{where}: {error}; install it again with another value")
     if facts.name == "default":
         problems.append(f'{where}: "default" is no name for a mesh: install it with --cluster-name')
+    return problems
+
+
+def alone(facts: ClusterFacts, now: datetime) -> list[str]:
+    """What is wrong with one cluster by itself."""
+    where = _where(facts)
+    problems = member(facts)
     if not facts.enabled:
         problems.append(
             f"{where}: no Service {facts.namespace}/clustermesh-apiserver: "
@@ -33,6 +44,11 @@ def alone(facts: ClusterFacts, now: datetime) -> list[str]:
         problems.append(
             f"{where}: clustermesh-apiserver has no address yet: wait until it runs, "
             "or name one with --source-endpoint or --destination-endpoint"
+        )
+    if facts.enabled and not facts.ca:
+        problems.append(
+            f"{where}: Secret {facts.namespace}/{CA_SECRET} with ca.crt is missing: "
+            "run `isthmus clustermesh enable` there"
         )
     for name, data in ((SERVER_SECRET, facts.server), (REMOTE_SECRET, facts.client)):
         if facts.enabled:
@@ -91,16 +107,21 @@ def _pair(a: ClusterFacts, b: ClusterFacts) -> list[str]:
 
 
 def _third(facts: ClusterFacts, others: Sequence[ClusterFacts]) -> list[str]:
-    """Clusters that are already connected and not part of this command."""
-    names = {c.name for c in others}
+    """What clusters that are already connected leave no room for."""
     problems = []
     for name, number in facts.connected.items():
-        if name in names or not number:
+        if not number:
             continue
-        problems += [
-            f"cluster {other.name} has ID {number}, as has {name}, which {facts.name} is already "
-            "connected to: install it with another --cluster-id"
-            for other in others
-            if other.id == number
-        ]
+        for other in others:
+            if other.name == name and other.id != number:
+                problems.append(
+                    f"cluster {facts.name} is already connected to a cluster {name} with ID "
+                    f"{number}, and this one has ID {other.id}: disconnect that one first, or "
+                    "install this one with another --cluster-name"
+                )
+            elif other.name != name and other.id == number:
+                problems.append(
+                    f"cluster {other.name} has ID {number}, as has {name}, which {facts.name} is "
+                    "already connected to: install it with another --cluster-id"
+                )
     return problems

@@ -3,8 +3,8 @@
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_network
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from certs import check
@@ -126,23 +126,33 @@ async def _pod_cidrs(api: Client) -> tuple[Prefix, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-def endpoint_config(remote: ClusterFacts, endpoint: str = "") -> bytes:
-    """The value of one cluster's key in the Secret; ``endpoint`` is ``IP:PORT`` if given."""
+def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
+    """The same cluster, its mesh store at ``IP:PORT``. Raises ``ValueError``; empty: as it is."""
+    if not endpoint:
+        return facts
+    address, _, number = endpoint.rpartition(":")
+    try:
+        place, port = str(ip_address(address.strip("[]"))), int(number)
+    except ValueError:
+        place, port = "", 0
+    if not 0 < port < 65536:
+        raise ValueError(f'{option} "{endpoint}" is not IP:PORT, as in 192.0.2.1:{MESH_PORT}')
+    return replace(facts, addresses=(place,), port=port)
+
+
+def endpoint_config(remote: ClusterFacts) -> bytes:
+    """The value of one cluster's key in the Secret."""
     host = f"{remote.name}.{MESH_DOMAIN}"
-    addresses, port = remote.addresses, remote.port
-    if endpoint:
-        address, _, number = endpoint.rpartition(":")
-        addresses, port = (address.strip("[]"),), int(number)
     base = "/var/lib/cilium/clustermesh/common-etcd-client"
     lines = [
         "endpoints:",
-        f"- https://{host}:{port}",
+        f"- https://{host}:{remote.port}",
         f"trusted-ca-file: {base}-ca.crt",
         f"key-file: {base}.key",
         f"cert-file: {base}.crt",
         "cilium-host-aliases:",
         f"- hostname: {host}",
-        f"  ips: [{', '.join(json.dumps(a) for a in addresses)}]",
+        f"  ips: [{', '.join(json.dumps(a) for a in remote.addresses)}]",
     ]
     return ("\n".join(lines) + "\n").encode()
 
