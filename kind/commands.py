@@ -15,7 +15,7 @@ NAME = click.argument("name", default="lab")
 def _said() -> Iterator[None]:
     """Turn the lab's own errors into one line and exit code 1."""
     from kind.lab.topology import LabError
-    from kind.runtime.client import RuntimeGone
+    from kind.runtime.client import RuntimeGone, RuntimeRefused
 
     try:
         yield
@@ -25,7 +25,7 @@ def _said() -> Iterator[None]:
         if not known or len(known) != len(errors):
             raise
         raise click.ClickException("\n".join(str(error) for error in known)) from None
-    except (LabError, RuntimeGone) as error:
+    except (LabError, RuntimeGone, RuntimeRefused) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -93,7 +93,9 @@ def make_underlay(lab: Topology) -> None:
 
 
 def _node_sysctls() -> None:
-    settings = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0"}
+    settings = {"net/ipv4/ip_forward": "1"}
+    # The strictest of "all" and the device's own counts, and the machine's defaults are inherited.
+    settings |= {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", "default", "eth0")}
     # A node's addresses are its own at once: nobody else is on the underlay.
     settings["net/ipv6/conf/default/accept_dad"] = "0"
     # /proc/sys/net shows the namespace of the calling thread.

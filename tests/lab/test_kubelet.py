@@ -473,5 +473,6 @@ def test_lab_exec(bare_lab: Lab, name: str) -> None:
     assert name in output
     code, output = bare_lab.exec(name, "/no/such/thing")
     assert code == 1
+    assert output.startswith("Error: ")
     assert "/no/such/thing" in output
     assert bare_lab.exec(WORKER, "cat", "/etc/hostname")[1].strip() == WORKER

@@ -55,11 +55,15 @@ def small_lab() -> "Lab":
 
 def test_up_and_down_leave_nothing() -> None:
     """After ``down`` no process, namespace, mount, cgroup or file is left, and the root network
-    namespace is the same before, during and after."""
+    namespace is the same before, during and after; the underlay has the MTU that was asked for."""
     before = root_network()
-    lab = labs.start("u", "--no-install", clusters=2, nodes=1)
+    lab = labs.start("u", "--no-install", clusters=2, nodes=1, mtu=1400)
     try:
         assert root_network() == before
+        code, output = lab.exec("cluster1-control-plane", "ip", "link", "show", "eth0")
+        assert (code, "mtu 1400" in output) == (0, True), output
+        api = ("curl", "-sk", "-m5", "https://172.20.2.1:6443/livez")
+        assert lab.exec("cluster1-control-plane", *api)[0] == 0, "clusters reach each other"
         assert "kube-system" in lab.kubectl("get", "namespaces", cluster="cluster2")
     finally:
         labs.stop(lab)
