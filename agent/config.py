@@ -86,7 +86,7 @@ class AgentConfig:
     cluster_id: int = _key(_number(0, 511), 0)
     max_connected_clusters: int = _key(lambda text: int(_one_of("255", "511")(text)), 255)
     enable_ipv4: bool = _key(_boolean, True)
-    enable_ipv6: bool = _key(_boolean, False)
+    enable_ipv6: bool = _key(lambda text: _one_of("false")(text) != "false", False)
     routing_mode: str = _key(_one_of("tunnel"), "tunnel")
     tunnel_protocol: str = _key(_one_of("vxlan"), "vxlan")
     ipam: str = _key(_one_of("kubernetes"), "kubernetes")

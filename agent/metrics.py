@@ -1,13 +1,28 @@
 """Prometheus text of the agent. Reads values; the names are a public interface."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.health import VERSION
 from agent.view import View
 from datapath.metrics import Counter
+from wire.bpf.layouts import DropReason, TrafficDirection
 
-_DIRECTIONS = {0: "INGRESS", 1: "EGRESS"}
+
+def _direction(number: int) -> str:
+    try:
+        return TrafficDirection(number).name.removeprefix("DIRECTION_")
+    except ValueError:
+        return "UNKNOWN"
+
+
+def _reason(number: int) -> str:
+    """As words, from the name in the programs' own list."""
+    try:
+        return DropReason(number).name.removeprefix("DROP_").replace("_", " ").capitalize()
+    except ValueError:
+        return str(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +146,17 @@ def _peer_rejected(view: View) -> int:
     return sum(sum(s.rejected.values()) for s in view.remotes.statuses.values())
 
 
+def _wall_s(view: View, moment_s: float) -> float:
+    """A moment of the loop's clock as one of the wall's; 0 stays 0."""
+    return time.time() - view.clock() + moment_s if moment_s else 0.0
+
+
 def _mesh(view: View) -> list[Family]:
     here = {
         "source_cluster": str(view.config.cluster_name),
         "source_node_name": str(view.me.node.name),
     }
     statuses = view.remotes.statuses
-    wall_s = view.clock()
 
     def per_cluster(name: str, kind: str, text: str, values: Mapping[str, float]) -> Family:
         return Family(
@@ -167,10 +186,10 @@ def _mesh(view: View) -> list[Family]:
             {c: s.failures for c, s in statuses.items()},
         ),
         per_cluster(
-            "remote_cluster_last_failure_ago_seconds",
+            "remote_cluster_last_failure_ts",
             "gauge",
-            "Seconds since a connection was lost",
-            {c: wall_s - s.last_failure_s for c, s in statuses.items() if s.last_failure_s},
+            "When a connection was lost last, seconds since 1970; 0: never",
+            {c: _wall_s(view, s.last_failure_s) for c, s in statuses.items()},
         ),
         per_cluster(
             "remote_cluster_readiness_status",
@@ -191,7 +210,7 @@ def _packets(packets: Iterable[Counter]) -> list[Family]:
     sums: dict[tuple[str, str, str], tuple[int, int]] = {}
     for counter in packets:
         kind = "drop" if counter.reason else "forward"
-        key = (kind, str(counter.reason), _DIRECTIONS.get(counter.direction, "UNKNOWN"))
+        key = (kind, _reason(counter.reason), _direction(counter.direction))
         known = sums.get(key, (0, 0))
         sums[key] = (known[0] + counter.packets, known[1] + counter.bytes)
     families = []
