@@ -6,6 +6,7 @@ the story held. ``isthmus lab demo`` prints it, ``tests/lab/test_story.py`` asse
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -289,9 +290,9 @@ def pod_to_pod(mesh: Mesh, step: Step) -> None:
     )
     flows = mesh.agent(target["spec"]["nodeName"], "bpf", "ct", "list")
     known = {
-        f["source_identity"]
+        f["source-security-id"]
         for f in flows
-        if f["source"] == from_ip and f["destination"] == to_ip and f["scope"] == "ingress"
+        if f["source"] == from_ip and f["destination"] == to_ip and f["direction"] == "IN"
     }
     step.check(f"identity {mine} is known at the destination", known == {mine})
     step.figures["source"] = f"{from_ip} identity {mine}"
@@ -420,7 +421,7 @@ def parted(mesh: Mesh, step: Step) -> None:
         took = mesh.wait_for("remote backends disappear", lambda: len(_backends(mesh)) == 2, 40)
         mesh.wait_for(
             "remote ipcache entries disappear",
-            lambda: not [e for e in mesh.agent(node, "bpf", "ipcache", "list") if _remote(e)],
+            lambda: not _remote_identities(mesh.agent(node, "bpf", "ipcache", "list")),
         )
         mesh.wait_for(
             "remote identities disappear",
@@ -489,8 +490,10 @@ def _ready(mesh: Mesh, context: str) -> list[str]:
     ]
 
 
-def _remote(entry: Mapping[str, Any]) -> bool:
-    return int(entry["identity"]) >> 16 == 2 or int(entry.get("cluster_id") or 0) == 2
+def _remote_identities(table: Mapping[str, Sequence[str]]) -> list[int]:
+    """Identities of cluster2 in an ipcache as ``bpf ipcache list -o json`` prints it."""
+    numbers = [int(i) for lines in table.values() for i in re.findall(r"identity=(\d+)", lines[0])]
+    return [number for number in numbers if number >> 16 == 2]
 
 
 def _some_more(*streams: Stream) -> None:
