@@ -143,7 +143,13 @@ class EtcdStore:
         return TxnResult(reply.succeeded, reply.header.revision, reads)
 
     async def watch(
-        self, prefix: str, revision: int, *, previous: bool = False, progress: bool = False
+        self,
+        prefix: str,
+        revision: int,
+        *,
+        previous: bool = False,
+        progress: bool = False,
+        exact: bool = False,
     ) -> AsyncIterator[Batch]:
         call = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
@@ -156,7 +162,7 @@ class EtcdStore:
                 pb.WatchRequest(
                     create_request=pb.WatchCreateRequest(
                         key=prefix.encode() or b"\0",
-                        range_end=prefix_end(prefix),
+                        range_end=b"" if exact else prefix_end(prefix),
                         start_revision=revision,
                         progress_notify=progress,
                         prev_kv=previous,

@@ -198,9 +198,17 @@ class Store(Protocol):
         ...
 
     def watch(
-        self, prefix: str, revision: int, *, previous: bool = False, progress: bool = False
+        self,
+        prefix: str,
+        revision: int,
+        *,
+        previous: bool = False,
+        progress: bool = False,
+        exact: bool = False,
     ) -> AsyncIterator[Batch]:
-        """Everything that happens below ``prefix`` from ``revision`` on.
+        """Everything that happens below ``prefix`` from ``revision`` on (0: from now on).
+
+        With ``exact`` one key is watched, which needs permission for this key only.
 
         Ends only by an error: ``CompactedError``, ``ClusterIdChangedError``, ``UnavailableError``,
         ``PermissionDeniedError``. The first batch is empty and says that the watch stands.

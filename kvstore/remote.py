@@ -216,8 +216,10 @@ class Remote:
                     "clustermesh-apiserver does not write"
                 )
                 await self._heard.wait()
-            config = await self._configuration(store)
+            data = await self._configuration(store)
+            config = cluster_config_v1.decode(data, keys.cluster_config(self._name))
             self._believe(config)
+            tasks.create_task(self._keep_to(store, data))
             self._move(Happening.CONFIG_ACCEPTED)
             cached = config.capabilities.cached
             if not config.capabilities.synced_canaries:
@@ -259,13 +261,24 @@ class Remote:
                 self._silent = False
                 self._heard.set()
 
-    async def _configuration(self, store: RemoteStore) -> ClusterConfig:
+    async def _keep_to(self, store: RemoteStore, data: bytes) -> None:
+        """End the session when the cluster announces itself otherwise than it was believed."""
+        key = keys.cluster_config(self._name)
+        # The first batch says that the watch stands: what changed before it is seen by reading.
+        async for _ in store.watch(key, 0, exact=True):
+            row = await store.get(key)
+            if row is not None and row.value != data:
+                raise UnavailableError(
+                    f"{store.endpoint}: the remote cluster's configuration has changed ({key})"
+                )
+
+    async def _configuration(self, store: RemoteStore) -> bytes:
         key = keys.cluster_config(self._name)
         deadline = _now() + CONFIG_TIMEOUT_S
         while True:
             row = await store.get(key)
             if row is not None:
-                return cluster_config_v1.decode(row.value, key)
+                return row.value
             if _now() > deadline:
                 raise UnavailableError(
                     f"{store.endpoint}: remote cluster configuration required but not found "
