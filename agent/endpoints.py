@@ -9,6 +9,7 @@ after any kill.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -163,11 +164,12 @@ class Endpoints:
                     return known
                 await self._remove(known)
             started = time.monotonic()
+            endpoint = None
             try:
                 endpoint = await self._create(request, pod_of(request))
-            except BaseException:
-                self.counters.failed += 1
-                raise
+            finally:
+                if endpoint is None:
+                    self.counters.failed += 1
             self.counters.created += 1
             self.counters.last_create_s = time.monotonic() - started
             log.info(
@@ -187,23 +189,27 @@ class Endpoints:
             address = self._pool.allocate(owner, self._draw)
         except PoolExhaustedError as error:
             raise CniError(CODE_TRY_AGAIN, str(error)) from error
-        endpoint: Endpoint | None = None
-        try:
-            identity = await self._identity_of(pod) if pod.name else None
-            link = await self._links.create(request.netns, request.ifname, host, (address,))
-            endpoint = self._build(request, pod, host, address, link, identity or INIT)
-            self._store.write(endpoint)
-            self._enter(endpoint)
-            await self._wanted.written(endpoint)
-        except BaseException as error:
-            # Also when the request is cancelled: the runtime will ask again.
-            if endpoint is not None:
-                self._leave(endpoint)
-            self._pool.release(address)
-            if isinstance(error, OSError):
+        # What was done is undone on every way out but the last, cancellation too.
+        async with AsyncExitStack() as undo:
+            undo.callback(self._pool.release, address)
+            try:
+                identity = await self._identity_of(pod) if pod.name else None
+                link = await self._links.create(request.netns, request.ifname, host, (address,))
+                undo.push_async_callback(self._delete_link, host)
+                endpoint = self._build(request, pod, host, address, link, identity or INIT)
+                undo.callback(self._leave, endpoint)
+                self._store.write(endpoint)
+                self._enter(endpoint)
+                await self._wanted.written(endpoint)
+            except OSError as error:
                 raise CniError(CODE_FAILED, f"pod {owner}: {error}") from error
-            raise
-        return endpoint
+            undo.pop_all()
+            return endpoint
+
+    async def _delete_link(self, host: str) -> None:
+        """The DEL that follows a failed ADD tries again what fails here."""
+        with suppress(OSError):
+            await self._links.delete(host)
 
     def _build(
         self,

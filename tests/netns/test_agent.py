@@ -12,6 +12,7 @@ from tests.support.agent import (
     NODE_IP,
     AgentNode,
     CniFailure,
+    TestPod,
     agent_node,
     drop,
     endpoint_slice,
@@ -205,6 +206,29 @@ async def _wait_for_some(node: AgentNode, pod: Any, number: int) -> None:
             "the file",
             every_s=0.001,
         )
+
+
+async def test_a_failed_add_takes_nothing(node: AgentNode) -> None:
+    """No namespace, or no API server for a new identity: one sentence that names the pod, and the
+    address, the device and the file are given back."""
+    node.start()
+    await node.ready()
+    pod = node.pod("web", {"app": "web"})
+    with pytest.raises(CniFailure) as wrong:
+        await node.cni("ADD", TestPod("web", "ist-t-nowhere", pod.container, pod.uid))
+    assert "default/web" in wrong.value.body["msg"]
+    assert "ist-t-nowhere" in wrong.value.body["msg"]
+    pod = node.pod("db", {"app": "db"})
+    await node.cut_off()
+    with pytest.raises(CniFailure) as cut:
+        await node.add(pod)
+    assert "default/db" in cut.value.body["msg"]
+    assert "cannot" in cut.value.body["msg"]
+    assert (await node.get("ipam"))["status"].startswith("IPv4: 1/254")
+    assert not [name for name in _links(node) if name.startswith("lxc")]
+    assert not [d for d in (node.state / "state").iterdir() if d.name.isdigit()]
+    await node.reconnect()
+    assert node.reaches(await node.add(pod))
 
 
 async def test_labels_decide_the_identity(node: AgentNode) -> None:

@@ -81,6 +81,7 @@ class Forwarder:
     def __init__(self, namespace: str, target_port: int) -> None:
         self._namespace, self._target = namespace, target_port
         self.port = 0
+        self.open = True
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -97,13 +98,19 @@ class Forwarder:
         self._server = await asyncio.start_server(self._serve, sock=sock)
         return self
 
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
+    def cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+        self.cut()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            writer.transport.abort()
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -184,10 +191,27 @@ class AgentNode:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "agent.log"
         self.flags: dict[str, str] = {}
+        self.forwarder: Forwarder | None = None
 
     @property
     def socket(self) -> Path:
         return self.state / "cilium.sock"
+
+    async def cut_off(self) -> None:
+        """Take the API server away."""
+        assert self.forwarder is not None
+        self.forwarder.open = False
+        self.forwarder.cut()
+
+    async def reconnect(self) -> None:
+        """Give it back, and wait until every watch stands again."""
+        assert self.forwarder is not None
+        self.forwarder.open = True
+
+        async def claim() -> bool:
+            return bool((await self.get("healthz"))["kubernetes"]["state"] == "Ok")
+
+        await until(claim, "the watches stand")
 
     def _arguments(self) -> dict[str, str]:
         return {
@@ -327,6 +351,7 @@ async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
         server = f"http://127.0.0.1:{forwarder.port}"
         kubeconfig = write_kubeconfig(directory / "kubeconfig", server, user, {})
         node = AgentNode(directory, namespace, fake, kubeconfig)
+        node.forwarder = forwarder
         node.mesh.mkdir()
         node.bpf_root.mkdir()
         stack.callback(_remove_pins, node.bpf_root)
