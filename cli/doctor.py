@@ -49,7 +49,7 @@ def report(checks: "Callable[[], Sequence[Fact]]", how: str) -> None:
             click.echo(output.table([doctor_text.HEADER, *rows]))
         click.echo(doctor_text.summary(facts))
     if doctor_text.blocked(facts):
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 def _print_rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,6 +5,7 @@ that in every agent's container.
 """
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ def status(
         detail = status_text.Detail(all_addresses, all_clusters, all_controllers, verbose)
         click.echo(status_text.text(answer, detail, datetime.now(UTC)))
     if problem:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 def _ask(
