@@ -4,7 +4,6 @@ import asyncio
 import importlib.metadata
 import time
 from collections.abc import Sequence
-from ipaddress import ip_network
 from typing import Any
 
 import click
@@ -62,10 +61,15 @@ def configuration(name: str, number: int, values: Sequence[str]) -> dict[str, st
                 f'cluster name "default" with cluster ID {number}: give the cluster its own name'
             )
     found["cluster-id"] = str(number)
-    for key in ("ipv4-native-routing-cidr",):
-        if key in found:
-            ip_network(found[key])
+    _as_agents_read_it(found)
     return found
+
+
+def _as_agents_read_it(config: dict[str, str]) -> None:
+    """Refuse here what every agent would refuse when it starts. Raises ``ValueError``."""
+    from agent.config import load
+
+    load((), {"CILIUM_" + key.upper().replace("-", "_"): text for key, text in config.items()})
 
 
 def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str, Any]]:

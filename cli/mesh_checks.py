@@ -58,6 +58,8 @@ def alone(facts: ClusterFacts, now: datetime) -> list[str]:
                 data.get("ca.crt", b""),
                 now,
             )
+            if why.endswith("issue it anew"):
+                why += ": run `isthmus clustermesh enable` there"
             problems += [why] if why else []
     return problems
 

@@ -1,0 +1,157 @@
+"""What `isthmus install` would apply, and which settings it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import load
+from cli import cluster, install
+
+
+def objects(*values: str) -> list[dict[str, Any]]:
+    config = install.configuration("paris", 3, values)
+    return install.objects(config, "kube-system", "isthmus:9")
+
+
+def one(items: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(i for i in items if i["kind"] == kind and i["metadata"]["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "values", "words"),
+    [
+        ("a" * 33, 1, (), ("a" * 33, "33 characters", "at most 32")),
+        ("Paris", 1, (), ('"Paris"', "lower-case")),
+        ("-paris", 1, (), ('"-paris"', "letter or digit")),
+        ("", 1, (), ("cluster name is empty",)),
+        ("paris", 0, (), ("ID 0", "from 1")),
+        ("paris", 256, (), ("ID 256", "1 to 255")),
+        ("paris", -1, (), ("ID -1", "1 to 255")),
+        ("paris", 512, ("max-connected-clusters=511",), ("ID 512", "1 to 511")),
+        ("paris", 1, ("max-connected-clusters=300",), ('"300"', "255 or 511")),
+        ("default", 4, (), ('"default"', "ID 4", "its own name")),
+        ("paris", 1, ("mtu",), ('--set "mtu"', "key=value")),
+        ("paris", 1, ("=1",), ('--set "=1"', "key=value")),
+        ("paris", 1, ("routing-mode=native",), ('routing-mode is "native"', "tunnel")),
+        ("paris", 1, ("MTU=big",), ('mtu is "big"', "number")),
+        ("paris", 1, ("enable-ipv6=true",), ('enable-ipv6 is "true"', "false")),
+    ],
+)
+def test_bad_settings(
+    name: str, number: int, values: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    """Each is refused in one sentence with the value and what would be right."""
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        install.configuration(name, number, values)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("number", "values"), [(1, ()), (255, ()), (511, ("max-connected-clusters=511",))]
+)
+def test_edges_of_the_numbers(number: int, values: tuple[str, ...]) -> None:
+    """The smallest and the largest ID are good."""
+    assert install.configuration("paris", number, values)["cluster-id"] == str(number)
+
+
+def test_longest_name() -> None:
+    """32 characters are good."""
+    assert install.configuration("a" * 32, 1, ())["cluster-name"] == "a" * 32
+
+
+def test_cluster_in_no_mesh() -> None:
+    """The name `default` with ID 0 is a cluster by itself."""
+    assert install.configuration("default", 0, ())["cluster-id"] == "0"
+
+
+def test_chart_values_are_understood() -> None:
+    """Values as charts name them become the keys of the configuration."""
+    found = install.configuration("paris", 3, ("loadBalancer.algorithm=maglev", "mtu=1400"))
+    assert (found["bpf-lb-algorithm"], found["mtu"]) == ("maglev", "1400")
+
+
+def test_the_agent_takes_these_settings(tmp_path: Path) -> None:
+    """What is installed by default is accepted by the agent's own reader, as files."""
+    config = install.configuration("paris", 3, ())
+    directory = tmp_path / "config-map"
+    directory.mkdir()
+    for key, value in config.items():
+        (directory / key).write_text(value)
+    parsed = load([f"--config-dir={directory}"], {})
+    assert (parsed.cluster_name, parsed.cluster_id) == ("paris", 3)
+    assert parsed.prometheus_serve_addr == ("0.0.0.0", 9962)
+
+
+def test_names_that_other_tools_look_for() -> None:
+    """Workloads, labels and containers are where the ecosystem expects them."""
+    items = objects()
+    agent = one(items, "DaemonSet", "cilium")
+    template = agent["spec"]["template"]
+    assert template["metadata"]["labels"]["k8s-app"] == "cilium"
+    assert [c["name"] for c in template["spec"]["containers"]] == ["cilium-agent"]
+    assert template["spec"]["hostNetwork"] is True
+    operator = one(items, "Deployment", "cilium-operator")
+    assert operator["spec"]["template"]["metadata"]["labels"]["io.cilium/app"] == "operator"
+    assert one(items, "ConfigMap", "cilium-config")["data"]["cluster-name"] == "paris"
+
+
+def test_rights_come_before_who_needs_them() -> None:
+    """Accounts and configuration are applied before the workloads that use them."""
+    kinds = [item["kind"] for item in objects()]
+    first = min(kinds.index("Deployment"), kinds.index("DaemonSet"))
+    assert max(i for i, k in enumerate(kinds) if k in ("ServiceAccount", "ConfigMap")) < first
+
+
+def test_selectors_match_their_pods() -> None:
+    """A workload whose selector does not match its template would be refused by the API server."""
+    store = cluster.manifest(
+        "clustermesh",
+        namespace="kube-system",
+        image="i",
+        cluster_name="paris",
+        cluster_id=3,
+        max_connected=255,
+        service_type="NodePort",
+        port=32379,
+        peer_port=32380,
+        trust="x",
+    )
+    for item in (*objects(), *store):
+        if "template" in item.get("spec", {}):
+            wanted = item["spec"]["selector"]["matchLabels"].items()
+            assert wanted <= item["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_every_volume_is_defined_and_used() -> None:
+    """Mounts name volumes of the same pod, and no volume is left over."""
+    for item in objects():
+        pod = item.get("spec", {}).get("template", {}).get("spec")
+        if pod is None:
+            continue
+        mounted = {m["name"] for c in pod["containers"] for m in c.get("volumeMounts", [])}
+        assert mounted == {v["name"] for v in pod["volumes"]}
+
+
+def test_mesh_certificates_are_optional() -> None:
+    """The agent starts before there is a mesh, and keys are readable by root alone."""
+    pod = one(objects(), "DaemonSet", "cilium")["spec"]["template"]["spec"]
+    volume = next(v for v in pod["volumes"] if v["name"] == "clustermesh-secrets")["projected"]
+    assert [s["secret"].get("optional") for s in volume["sources"]] == [True, True]
+    assert volume["defaultMode"] == 0o400
+
+
+def test_address_of_the_api_server() -> None:
+    """The agent gives pods their way to the API server's service: it is told another way itself."""
+    items = objects("k8sServiceHost=192.0.2.1", "k8sServicePort=7443")
+    for kind, name in (("DaemonSet", "cilium"), ("Deployment", "cilium-operator")):
+        env = one(items, kind, name)["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"} in env
+        assert {"name": "KUBERNETES_SERVICE_PORT", "value": "7443"} in env
+
+
+def test_every_kind_can_be_applied() -> None:
+    """Each object of the manifests has a path in the API server."""
+    for item in objects():
+        assert cluster.resource_of(item).kind == item["kind"]

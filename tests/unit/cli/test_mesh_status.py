@@ -1,0 +1,144 @@
+"""The report of `clustermesh status`, from what agents answer."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from cli import mesh_status
+
+REMOTE: dict[str, Any] = {
+    "name": "paris",
+    "connected": True,
+    "ready": True,
+    "status": "etcd: 1/1 connected",
+    "config": {"required": True, "retrieved": True},
+    "synced": {"nodes": True, "endpoints": True, "identities": True, "services": True},
+}
+ACCESS = {"service_type": "NodePort", "service_ips": ["192.0.2.1"], "service_port": 32379}
+
+
+def answer(*remotes: dict[str, Any], services: int = 2) -> dict[str, Any]:
+    return {"cluster-mesh": {"clusters": list(remotes), "num-global-services": services}}
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return copy.deepcopy(REMOTE) | values
+
+
+def report(status: mesh_status.MeshStatus) -> list[str]:
+    return mesh_status.lines(status, "NodePort", ["192.0.2.1"], 32379, [])
+
+
+@pytest.mark.parametrize(
+    ("remote", "why"),
+    [
+        (changed(), ""),
+        (
+            changed(ready=False, connected=False, status="192.0.2.9:32379 does not answer"),
+            "192.0.2.9:32379 does not answer",
+        ),
+        (changed(ready=False, connected=False, status=""), "unknown status"),
+        (
+            changed(ready=False, config=None),
+            "remote cluster configuration retrieval status unknown",
+        ),
+        (
+            changed(ready=False, config={"required": True, "retrieved": False}, status=""),
+            "remote cluster configuration required but not found",
+        ),
+        (changed(ready=False, synced=None), "synchronization status unknown"),
+        (
+            changed(ready=False, synced=REMOTE["synced"] | {"nodes": False, "services": False}),
+            "synchronization in progress for nodes, services",
+        ),
+        (changed(ready=False), "not ready"),
+    ],
+)
+def test_why_an_agent_is_not_ready(remote: dict[str, Any], why: str) -> None:
+    """The reason comes from the agent's own words, most basic first."""
+    assert mesh_status.why_not_ready(remote) == why
+
+
+def test_all_is_well() -> None:
+    """Every agent connected to every expected cluster: ready, and the report says so."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    mesh_status.add_agent(status, "cilium-a", answer(changed(), services=2))
+    mesh_status.add_agent(status, "cilium-b", answer(changed(), services=4))
+    assert status.ready
+    text = report(status)
+    assert "✅ All 2 nodes are connected to all clusters [min:1 / avg:1.0 / max:1]" in text
+    assert "  - paris: 2/2 configured, 2/2 connected" in text
+    assert "🔀 Global services: [min:2 / avg:3.0 / max:4]" in text
+    assert not [line for line in text if "❌" in line]
+
+
+def test_one_agent_behind() -> None:
+    """An agent that is not in sync, one that knows nothing and one that is silent: not ready."""
+    status = mesh_status.MeshStatus(expected=("oslo", "paris"))
+    oslo = changed(name="oslo")
+    mesh_status.add_agent(status, "cilium-a", answer(oslo, changed()))
+    behind = changed(ready=False, synced=REMOTE["synced"] | {"services": False})
+    mesh_status.add_agent(status, "cilium-b", answer(oslo, behind))
+    mesh_status.add_agent(status, "cilium-c", answer(oslo))
+    status.unreachable["cilium-d"] = "does not answer: no route"
+    assert not status.ready
+    text = report(status)
+    assert "⚠️  3/4 nodes are not connected to all clusters [min:0 / avg:1.0 / max:2]" in text
+    assert "  - paris: 2/4 configured, 1/4 connected" in text
+    assert "❌ 3 Errors:" in text
+    assert (
+        "  ❌ cilium-b is not connected to cluster paris: "
+        "synchronization in progress for services" in text
+    )
+    assert "  ❌ cilium-c is not connected to cluster paris: unknown status" in text
+    assert "  ❌ cilium-d: does not answer: no route" in text
+
+
+def test_no_agents_is_not_ready() -> None:
+    """Where nobody was asked nothing is well."""
+    assert not mesh_status.MeshStatus(expected=("paris",)).ready
+
+
+def test_nothing_connected() -> None:
+    """A mesh store without connections is said to be that, and is no failure."""
+    status = mesh_status.MeshStatus()
+    mesh_status.add_agent(status, "cilium-a", answer())
+    assert status.ready
+    assert "🔌 No cluster connected" in report(status)
+
+
+def test_rejected_records_are_shown() -> None:
+    """What a peer says wrongly is visible without the agent's log."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    text = "cilium/state/nodes/v1/paris/n1: not JSON"
+    mesh_status.add_agent(status, "cilium-a", answer(changed(**{"last-rejected": text})))
+    assert f"  - paris: {text}" in report(status)
+    assert mesh_status.as_json(status, ACCESS)["violations"] == {"paris": text}
+
+
+def test_json_of_a_good_mesh() -> None:
+    """Keys of the well-known tool; zero values are left out."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    mesh_status.add_agent(status, "cilium-a", answer(changed()))
+    assert mesh_status.as_json(status, ACCESS) == {
+        "access_information": ACCESS,
+        "connectivity": {
+            "connected": {"min": 1, "avg": 1.0, "max": 1},
+            "clusters": {"paris": {"configured": 1, "connected": 1}},
+            "total": 1,
+        },
+        "kvstoremesh": {"enabled": False},
+    }
+
+
+def test_json_of_a_bad_mesh() -> None:
+    """Errors are there, counts of zero are not."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    mesh_status.add_agent(status, "cilium-a", answer())
+    connectivity = mesh_status.as_json(status, ACCESS)["connectivity"]
+    assert connectivity["not_ready"] == 1
+    assert "min" not in connectivity.get("connected", {})
+    assert connectivity["errors"] == {
+        "cilium": ["cilium-a is not connected to cluster paris: unknown status"]
+    }
