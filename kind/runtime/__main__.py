@@ -15,10 +15,10 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Read the settings, serve until SIGTERM."""
+    """Read the settings, serve for ever."""
     # Isolated from site-packages for a start of milliseconds; only the checkout is importable.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from kind.runtime import records, server, spawn
+    from kind.runtime import guard, records, server, spawn
 
     directory = Path(sys.argv[1])
     lock = os.open(directory / "runtime.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
@@ -35,7 +35,9 @@ def main() -> None:
         cgroup_mount=settings["cgroup_mount"],
     )
     store = records.Store(str(directory / "containers"))
-    server.Runtime(node, str(directory / "runtime.sock"), store, time.monotonic).serve()
+    again = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(directory)]
+    socket_path = str(directory / "runtime.sock")
+    server.Runtime(node, socket_path, store, time.monotonic, lambda: guard.start(again)).serve()
 
 
 if __name__ == "__main__":

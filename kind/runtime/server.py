@@ -54,8 +54,15 @@ class Runtime:
     """All processes of one node."""
 
     def __init__(
-        self, node: spawn.Node, socket_path: str, store: records.Store, clock: Callable[[], float]
+        self,
+        node: spawn.Node,
+        socket_path: str,
+        store: records.Store,
+        clock: Callable[[], float],
+        start_guard: Callable[[], int],
     ) -> None:
+        self._start_guard = start_guard
+        self._guard = 0
         self._node = node
         self._store = store
         self._clock = clock
@@ -66,10 +73,9 @@ class Runtime:
         self._clients: list[Connection] = []
         self._due: dict[str, float] = {}  # services to start again, and when
         self._socket_path = socket_path
-        self._stop = False
 
     def serve(self) -> None:
-        """Run until SIGTERM; the containers stay."""
+        """Run for ever; when it is killed the containers stay."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._socket_path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,18 +84,15 @@ class Runtime:
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(wake_read, selectors.EVENT_READ, self._reap)
+        self._guard = self._start_guard()
         self._adopt()
-        while not self._stop:
+        while True:
             for key, _ in self._selector.select(self._timeout_s()):
                 key.data(key.fileobj)
             self._start_due()
-
-    def _on_term(self, *_: object) -> None:
-        self._stop = True
 
     def _timeout_s(self) -> float | None:
         if not self._due:
@@ -266,7 +269,9 @@ class Runtime:
                 return
             code = os.waitstatus_to_exitcode(status)
             code = 128 - code if code < 0 else code  # as a shell says it
-            if pid in self._execs:
+            if pid == self._guard:
+                self._guard = self._start_guard()
+            elif pid in self._execs:
                 client = self._execs.pop(pid)
                 client.executing = 0
                 client.reply({"exit": code})

@@ -26,7 +26,8 @@ class Node:
     cgroup_mount: str  # where cgroup v2 is mounted
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """In a forked child: back to what a new process expects."""
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -40,7 +41,7 @@ def _forked(child: Callable[[], None]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            _reset_signals()
+            reset_signals()
             child()
         except Exception as error:
             os.write(write_end, f"{type(error).__name__}: {error}".encode()[:4000])
