@@ -14,6 +14,7 @@ from aiohttp import web
 
 from agent import health, metrics, shapes
 from agent.cni import Cni
+from agent.cni_types import CniError
 from agent.view import View
 from model.address import host_prefix, parse_address
 from model.endpoint import EndpointId
@@ -135,8 +136,11 @@ class Api:
         except (msgspec.MsgspecError, KeyError, TypeError):
             return _json('the body must be {"container-id": …}', 400)
         found = [e for e in self._view.endpoints if e.container_id == container]
-        for value in found:
-            await self._view.endpoints.delete(value.container_id, value.container_interface)
+        try:
+            for value in found:
+                await self._view.endpoints.delete(*value.attachment)
+        except CniError as error:
+            return _json(str(error), 500)
         return _json({}) if found else _json(f"container {container} not found", 404)
 
     async def identities(self, request: web.Request) -> web.Response:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from agent.cni_types import CniError
+
 log = logging.getLogger("isthmus.agent.cni")
 
 LIMIT = 256  # files; the plugin refuses more
@@ -70,6 +72,11 @@ async def _work(path: Path, delete: Callable[[str, str], Awaitable[None]]) -> No
     except (OSError, msgspec.MsgspecError) as error:
         log.warning('event=delete-ignored path=%s error="%s"', path, error)
     else:
+        try:
+            await delete(queued.container_id, queued.ifname)
+        except CniError as error:
+            # It stays for the next start; the others, and this start, go on.
+            log.warning('event=delete-failed path=%s error="%s"', path, error)
+            return
         log.info("event=delete-from-queue container=%s", queued.container_id)
-        await delete(queued.container_id, queued.ifname)
     path.unlink(missing_ok=True)

@@ -134,10 +134,16 @@ class RemoteInputs:
     def _learn(self, cluster: ClusterName) -> ClusterId | None:
         status = self.statuses().get(cluster)
         found = status.config.id if status and status.config else None
-        if found is not None and self._ids.get(cluster) != found:
-            self._ids[cluster] = found
-            self._write_ids()
-        return self._ids.get(cluster)
+        known = self._ids.get(cluster)
+        if found is None or found == known:
+            return known
+        self._ids[cluster] = found
+        self._write_ids()
+        if known is not None and known not in self._ids.values():
+            # It has another ID than before our restart: nobody speaks for the old one any more.
+            self._forget_addresses(known)
+            self._mesh.services.forget(known)
+        return found
 
     def _write_ids(self) -> None:
         write_atomically(self._ids_file, msgspec.json.encode(self._ids))

@@ -1,0 +1,93 @@
+"""Last words of remote clusters: whose they are, and when they go."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from agent.mesh_state import MeshState
+from agent.remote_inputs import RemoteInputs
+from kvstore.remote import RemoteStatus, State
+from model.address import host_prefix
+from model.cluster import ClusterConfig, ClusterId, ClusterName
+from model.identity import NumericIdentity
+from model.ipcache import EndpointAddress, IpcacheEntry
+from model.node import NodeName
+from model.service import Selection
+from wire.etcd import keys
+
+BETA = ClusterName("beta")
+LEFT = host_prefix(ip_address("10.2.0.5"))
+NEW = host_prefix(ip_address("10.2.0.6"))
+
+
+class Life:
+    """One life of an agent with what it finds and is told."""
+
+    def __init__(self, directory: Path, number: int = 2, *, restored: bool = False) -> None:
+        self.mesh = MeshState(ClusterName("alpha"), NodeName("n1"), Selection.RANDOM)
+        self.inputs = RemoteInputs(self.mesh, directory / "ids.json")
+        self.status = RemoteStatus(BETA)
+        self.number = number
+        self.inputs.statuses = lambda: {BETA: self.status}
+        if restored:
+            rows = {
+                LEFT: IpcacheEntry(NumericIdentity(131400), cluster_id=ClusterId(2)),
+                host_prefix(ip_address("10.1.0.9")): IpcacheEntry(NumericIdentity(65800)),
+            }
+            self.inputs.restore(rows.items(), ())
+
+    def speak(self) -> None:
+        """The cluster announces itself and lists everything: one address."""
+        self.status.config = ClusterConfig(ClusterId(self.number))
+        self.status.state = State.CONFIGURED
+        value = EndpointAddress(ip_address("192.0.2.9"), NumericIdentity((self.number << 16) + 300))
+        self.inputs.on_changes(BETA, keys.IP, [(NEW, value)])
+        for resource in keys.REQUIRED:
+            self.status.synced.add(resource)
+            self.inputs.on_synced(BETA, resource)
+
+    def known(self) -> set[str]:
+        return {str(prefix.network_address) for prefix, _ in self.mesh.ipcache.items()}
+
+
+def test_they_stay_until_the_cluster_has_listed_everything(tmp_path: Path) -> None:
+    """A silent member keeps its rows; the listing replaces them. Rows of our own cluster are no
+    last words: our own inputs are listed before anything is removed."""
+    Life(tmp_path).speak()
+    life = Life(tmp_path, restored=True)
+    life.inputs.configured([BETA])
+    assert life.known() == {"10.2.0.5"}
+    life.speak()
+    assert life.known() == {"10.2.0.6"}
+
+
+def test_they_go_with_a_cluster_that_is_no_member(tmp_path: Path) -> None:
+    """Whether it left while we were away, leaves now, or was never known by name."""
+    Life(tmp_path).speak()
+    life = Life(tmp_path, restored=True)
+    life.inputs.configured([])
+    assert life.known() == set()
+    life = Life(tmp_path, restored=True)
+    life.inputs.configured([BETA])
+    life.inputs.on_removed(BETA)
+    assert life.known() == set()
+    stranger = Life(tmp_path / "elsewhere", restored=True)
+    stranger.inputs.configured([BETA])
+    assert stranger.known() == set()
+
+
+def test_a_cluster_that_comes_back_with_another_id(tmp_path: Path) -> None:
+    """What it left under the old one goes when it speaks under the new one."""
+    Life(tmp_path).speak()
+    life = Life(tmp_path, number=5, restored=True)
+    life.inputs.configured([BETA])
+    assert life.known() == {"10.2.0.5"}
+    life.speak()
+    assert life.known() == {"10.2.0.6"}
+
+
+def test_a_broken_file_is_no_obstacle(tmp_path: Path) -> None:
+    """Then nobody is known by name, and the last words go."""
+    (tmp_path / "ids.json").write_text("{")
+    life = Life(tmp_path, restored=True)
+    life.inputs.configured([BETA])
+    assert life.known() == set()
