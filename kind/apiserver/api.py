@@ -24,6 +24,7 @@ from kind.apiserver.strategy import (
     Stamp,
     check_place,
     check_preconditions,
+    check_shape,
     check_type,
     prepare_create,
     prepare_update,
@@ -68,10 +69,10 @@ class Api:
     ) -> Item:
         """Store a new object. Raises ``ApiError`` 409 when the name is taken."""
         obj = check_type(resource, body)
+        obj = check_shape(resource, versions.to_stored(resource, obj))
         check_place(resource, obj, namespace, "")
         if resource.namespaced:
             self._check_namespace(resource, obj, namespace)
-        obj = versions.to_stored(resource, obj)
         letters = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
         stamp = Stamp(timestamp(datetime.now(UTC)), str(uuid.uuid4()), letters)
         unknown = prepare_create(resource, obj, stamp)
@@ -151,9 +152,10 @@ class Api:
             shown = versions.to_shown(resource, item.copy())
             meta(shown).pop("resourceVersion", None)
             new = check_type(resource, change(shown))
+            new = check_shape(resource, versions.to_stored(resource, new))
             check_place(resource, new, namespace, name)
             pinned = bool(meta(new).get("resourceVersion"))
-            new, unknown = prepare_update(resource, versions.to_stored(resource, new), old, part)
+            new, unknown = prepare_update(resource, new, old, part)
             if unknown and options.strict:
                 raise strict_error(resource, unknown)
             if same(new, old):

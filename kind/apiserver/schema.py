@@ -68,8 +68,12 @@ def prune(value: Any, schema: Obj, path: str = "", root: bool = True) -> list[st
     return gone
 
 
-def validate(value: Any, schema: Obj, path: str = "") -> list[Cause]:
-    """Everything that violates the schema."""
+def validate(value: Any, schema: Obj, path: str = "", *, whole: bool = False) -> list[Cause]:
+    """Everything that violates the schema.
+
+    At the top, apiVersion, kind and metadata are not looked at unless ``whole``: custom kinds have
+    those of every object.
+    """
     if value is None and (schema.get("nullable") or not path):
         return []
     out = _type(value, schema, path)
@@ -77,7 +81,7 @@ def validate(value: Any, schema: Obj, path: str = "") -> list[Cause]:
         return out
     out += _bounds(value, schema, path)
     if isinstance(value, dict):
-        out += _object(value, schema, path)
+        out += _object(value, schema, path, whole)
     elif isinstance(value, list):
         items = schema.get("items")
         if isinstance(items, dict):
@@ -201,13 +205,13 @@ def _number(value: float, schema: Obj, path: str) -> list[Cause]:
     return out
 
 
-def _object(value: Obj, schema: Obj, path: str) -> list[Cause]:
+def _object(value: Obj, schema: Obj, path: str, whole: bool) -> list[Cause]:
     prefix = f"{path}." if path else ""
     out = [required(f"{prefix}{n}") for n in schema.get("required") or () if n not in value]
     properties = schema.get("properties") or {}
     extra = schema.get("additionalProperties")
     for name, item in value.items():
-        if not path and name in ("apiVersion", "kind", "metadata"):
+        if not (path or whole) and name in ("apiVersion", "kind", "metadata"):
             continue
         if name in properties:
             out += validate(item, properties[name], f"{prefix}{name}")

@@ -4,8 +4,9 @@ Server-owned metadata, which part of an object a path may change, when the gener
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from kind.apiserver import schema
+from kind.apiserver import schema, shapes
 from kind.apiserver.defaults import apply_defaults
 from kind.apiserver.errors import ApiError, bad_request, conflict, invalid
 from kind.apiserver.objects import Obj, dicts, dig, meta, name_of, namespace_of
@@ -46,6 +47,28 @@ def check_type(resource: Resource, obj: object) -> Obj:
     if not isinstance(obj.get("metadata", {}), dict):
         raise bad_request(f"metadata of a {resource.kind} is a JSON object")
     return obj
+
+
+def check_shape(resource: Resource, obj: Obj) -> Obj:
+    """A built-in object without nulls, which mean absence. Raises ``ApiError`` 400.
+
+    Custom kinds have their schema; of them only the metadata is looked at.
+    """
+    if not resource.custom:
+        obj = _without_nulls(obj)
+    causes = shapes.wrong_types("" if resource.custom else resource.table, obj)
+    if causes:
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a '
+            f"{resource.kind}: {'; '.join(c.text() for c in causes)}"
+        )
+    return obj
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def check_place(resource: Resource, obj: Obj, namespace: str, name: str) -> None:
