@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -142,7 +143,7 @@ async def _connect(endpoint: str) -> EtcdStore:
 
 async def serve(s: Settings, users: dict[str, User]) -> None:
     """Until SIGTERM or SIGINT."""
-    registry = Registry()
+    registry, lost = Registry(), asyncio.Event()
 
     def on_event(table: str, event: Event) -> None:
         if table == CRD_TABLE:
@@ -150,6 +151,10 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
             assert found is not None
             now = event.item.obj if event.item is not None else None
             registry.set_crd(found.obj["metadata"]["name"], now)
+        elif event.item is None and event.previous is not None:
+            m = event.previous.obj["metadata"]
+            if (m.get("namespace"), m["name"]) == ("default", "kubernetes"):
+                lost.set()
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -162,15 +167,17 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
         key = await storage.constant("signing-key", lambda: os.urandom(32))
         await storage.load()
         api = Api(storage, registry, s.network)
-        server = Server(api, users, key, _kubelet_tls(s))
         async with asyncio.TaskGroup() as group:
+            server = Server(api, users, key, _kubelet_tls(s), group)
             tasks = [
                 group.create_task(storage.follow()),
                 group.create_task(storage.compact_every(s.compaction_s)),
             ]
             if not s.advertise.startswith("fd:"):
                 address, port = _split(s.advertise)
-                await make_initial_objects(api, Advertised(address, port, str(s.network[1])))
+                here = Advertised(address, port, str(s.network[1]))
+                await make_initial_objects(api, here)
+                tasks.append(group.create_task(_keep_initial_objects(api, here, lost)))
             runner = web.AppRunner(
                 server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
             )
@@ -186,15 +193,39 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
                 task.cancel()
 
 
+async def _keep_initial_objects(api: Api, here: Advertised, lost: asyncio.Event) -> None:
+    """Somebody who deletes all services does not mean the one that leads to us."""
+    while True:
+        await lost.wait()
+        lost.clear()
+        try:
+            await make_initial_objects(api, here)
+        except OSError as e:
+            log.warning("event=bootstrap_failed error=%s", e)
+            await asyncio.sleep(1)
+            lost.set()
+
+
 def main() -> None:
     """The process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = parse(sys.argv[1:])
+    reasons: list[str] = []
     try:
         text = Path(settings.token_file).read_text() if settings.token_file else ""
         asyncio.run(serve(settings, parse_token_file(text)))
-    except (OSError, ValueError) as e:
-        raise SystemExit(f"kind.apiserver: {e}") from None
+    except* (OSError, ValueError) as group:
+        reasons = [str(e) for e in _leaves(group)]
+    if reasons:
+        raise SystemExit(f"kind.apiserver: {'; '.join(reasons)}")
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for inner in group.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _leaves(inner)
+        else:
+            yield inner
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """HTTP: who asks, which verb on which resource, and the answer in the client's format. Adapter."""
 
+import asyncio
 import logging
 import ssl
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import aiohttp
 import msgspec
 import yaml
 from aiohttp import web
@@ -56,12 +58,19 @@ class Server:
     """The request handler of one API server."""
 
     def __init__(
-        self, api: Api, static_tokens: dict[str, User], signing_key: bytes, kubelet: ssl.SSLContext
+        self,
+        api: Api,
+        static_tokens: dict[str, User],
+        signing_key: bytes,
+        kubelet: ssl.SSLContext,
+        writes: asyncio.TaskGroup,
     ) -> None:
+        """``writes`` holds the requests under way that must not be broken off."""
         self._api = api
         self._registry = api.registry
         self._static = static_tokens
         self._key = signing_key
+        self._writes = writes
         self._proxy = KubeletProxy(api, self._builtin("", "nodes"), kubelet)
         self.counters = Counters()
 
@@ -77,6 +86,12 @@ class Server:
         return app
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
+        """A client that leaves ends its reads and streams, but never a write half-way."""
+        if http.method in ("GET", "HEAD") or "Upgrade" in http.headers:
+            return await self._guarded(http)
+        return await asyncio.shield(self._writes.create_task(self._guarded(http)))
+
+    async def _guarded(self, http: web.Request) -> web.StreamResponse:
         try:
             answer = await self._answer(http)
         except ApiError as e:
@@ -86,8 +101,8 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             limit = f"the body is larger than {_BODY_LIMIT_BYTES} bytes"
             answer = _json(ApiError(413, "RequestEntityTooLarge", limit).status(), 413)
-        except (ConnectionResetError, web.HTTPException):
-            raise
+        except (ConnectionResetError, aiohttp.ClientConnectionError):
+            answer = _json(errors.bad_request("the client has left").status(), 400)
         except OSError as e:
             log.warning("event=store_unreachable path=%s error=%s", http.path, e)
             answer = _json(errors.unavailable(f"the store cannot be reached: {e}").status(), 503)
@@ -367,6 +382,11 @@ class Server:
                 api, resource, target.name, await self._body(http), options
             )
             return _raw(item.raw, View())
+        if sub == "portforward":
+            raise errors.bad_request(
+                "port-forward is not offered here: the pods' addresses are reached from the nodes, "
+                "see `isthmus lab exec`"
+            )
         if method != "POST":
             raise errors.method_not_allowed()
         body = await self._body(http)

@@ -7,6 +7,7 @@ resourceVersion, which is the key's mod revision (ADR 0060). A single watch over
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -30,7 +31,11 @@ from kvstore.port import (
 
 log = logging.getLogger(__name__)
 PREFIX = "/registry/"
+EVENTS = "core/events"
+EVENT_TTL_S = 3600
 _RETRY_S = 0.2
+_LEASE_SHARED_S = 60.0
+_LEASE_KEYS = 1000  # etcd slows down with more keys on one lease
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,18 +50,29 @@ class Storage:
         self.cache = Cache()
         self._store = store
         self._on_event = on_event
+        self._lease, self._lease_until, self._lease_keys = 0, 0.0, 0
 
     async def write(self, table: str, name: str, obj: Obj, expected: int) -> Item:
         """Create (``expected`` 0) or replace. Raises ``StaleError``."""
         stored = obj | {"metadata": {k: v for k, v in meta(obj).items() if k != "resourceVersion"}}
         key = _key(table, name)
-        revision = await self._commit(key, PutOp(key, _encode(stored)), expected)
+        lease = await self._event_lease() if table == EVENTS else 0
+        revision = await self._commit(key, PutOp(key, _encode(stored), lease), expected)
         return Item(stored, revision)
 
     async def erase(self, table: str, name: str, expected: int) -> int:
         """Delete. Raises ``StaleError``."""
         key = _key(table, name)
         return await self._commit(key, DeleteOp(key), expected)
+
+    async def _event_lease(self) -> int:
+        """Events go away by themselves; a lease is shared by those of one minute."""
+        now = time.monotonic()
+        if now >= self._lease_until or self._lease_keys >= _LEASE_KEYS:
+            self._lease = await self._store.grant(EVENT_TTL_S)
+            self._lease_until, self._lease_keys = now + _LEASE_SHARED_S, 0
+        self._lease_keys += 1
+        return self._lease
 
     async def _commit(self, key: str, op: Op, expected: int) -> int:
         """Returns when the cache has seen the result, also when somebody else was faster."""

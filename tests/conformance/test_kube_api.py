@@ -2,15 +2,18 @@
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.kind_apiserver import Cluster, cluster, deployment, pod, service, until
+from tests.support.lab_api import free_port
 
 _numbers = count(1)
 
@@ -545,6 +548,38 @@ def test_kubernetes_service(api: Cluster) -> None:
     found = api.json("get", "endpointslice/kubernetes")
     assert found["endpoints"][0]["addresses"] == ["127.0.0.1"]
     assert found["ports"][0]["port"] == api.port
+    api.kubectl("delete", "service/kubernetes", "endpointslice/kubernetes")
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+    until("the slice is back", lambda: api.get(path).code == 200)
+    until(
+        "the service", lambda: api.get("/api/v1/namespaces/default/services/kubernetes").code == 200
+    )
+
+
+def test_start_that_cannot_be(api: Cluster, tmp_path: Path) -> None:
+    """A port in use, a bad or missing token file: the last line says what is wrong."""
+
+    def start(*arguments: str) -> str:
+        argv = [
+            sys.executable,
+            "-m",
+            "kind.apiserver",
+            f"--tls-cert={api.certificate}",
+            f"--tls-key={api.key}",
+            f"--etcd-endpoint={api.etcd_url}",
+            *arguments,
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    assert "in use" in start(f"--listen=127.0.0.1:{api.port}")
+    bad = tmp_path / "tokens"
+    bad.write_text("only-a-token\n")
+    free = f"--listen=127.0.0.1:{free_port()}"
+    assert "line 1 of the token file" in start(free, f"--token-file={bad}")
+    assert "No such file" in start(free, f"--token-file={tmp_path / 'none'}")
 
 
 def test_graceful_pod_deletion(api: Cluster, space: str) -> None:
@@ -608,6 +643,14 @@ def test_events_in_both_groups(api: Cluster, space: str) -> None:
     assert other["regarding"]["name"] == "p"
     text = api.kubectl("get", "events", "-n", space, "--field-selector", "involvedObject.name=p")
     assert "it runs" in text
+    key = f"/registry/core/events/{space}/e"
+    stored = subprocess.run(
+        ["etcdctl", f"--endpoints={api.etcd_url}", "get", key, "-w", "json"],
+        env={"ETCDCTL_API": "3"},
+        check=True,
+        capture_output=True,
+    )
+    assert json.loads(stored.stdout)["kvs"][0]["lease"], "events expire by themselves"
 
 
 # Custom resources.
