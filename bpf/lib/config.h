@@ -12,3 +12,11 @@ const volatile __u32 config_host_ifindex; /* of ist_host */
 const volatile __u32 config_route_mtu;	  /* largest IP packet that fits into the tunnel */
 const volatile __u16 config_tunnel_port;  /* host order; pods may not send to it */
 const volatile __u8 config_redirect_peer; /* deliver straight into the pod's namespace */
+
+/* Word by word: a copy of the whole would let the compiler take today's zeroes for granted. */
+static __always_inline void config_router(struct address *router, bool is_ip4)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		router->words[i] = is_ip4 ? config_router_ip4.words[i] : config_router_ip6.words[i];
+}

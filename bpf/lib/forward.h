@@ -14,7 +14,7 @@ struct sender {
 
 /* Replies to a client that reached itself through a service: both addresses are put back. */
 static __always_inline struct verdict loopback_decide(struct __sk_buff *skb, struct packet *packet,
-						      __u32 now)
+						      const struct address *client, __u32 now)
 {
 	const struct conntrack_key *flow = &packet->flow;
 	const struct revnat_value *service;
@@ -31,26 +31,30 @@ static __always_inline struct verdict loopback_decide(struct __sk_buff *skb, str
 			      (struct nat_end){&service->address, service->port});
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
-	/* From the loopback address to the pod's own; the port is the client's already. */
+	/* The port is the client's already. */
 	return nat_rewrite(skb, packet, NAT_DESTINATION,
 			   (struct nat_end){&flow->destination, flow->destination_port},
-			   (struct nat_end){&flow->source, flow->destination_port});
+			   (struct nat_end){client, flow->destination_port});
 }
 
-static __noinline __u32 loopback_packed(struct __sk_buff *skb, struct packet *packet, __u32 now)
+static __noinline __u32 loopback_packed(struct __sk_buff *skb, struct packet *packet,
+					const struct address *client, __u32 now)
 {
-	return drop_pack(loopback_decide(skb, packet, now));
+	return drop_pack(loopback_decide(skb, packet, client, now));
 }
 
 static __always_inline struct verdict forward_loopback(struct __sk_buff *skb, struct packet *packet,
 						       const struct sender *from, __u32 now)
 {
 	const struct endpoint_value *endpoint = endpoint_find(&packet->flow.source);
+	struct address client = packet->flow.source;
 	struct verdict verdict;
 
 	if (!endpoint)
 		return DROP(SOURCE_FORWARD, DROP_UNROUTABLE_IP);
-	verdict = drop_unpack(loopback_packed(skb, packet, now));
+	if (from->is_host) /* a node has many addresses; this one it uses towards services */
+		config_router(&client, packet->is_ip4);
+	verdict = drop_unpack(loopback_packed(skb, packet, &client, now));
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
 	return from->is_host ? VERDICT(VERDICT_REINJECT) : deliver_verdict(endpoint);

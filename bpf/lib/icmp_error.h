@@ -80,9 +80,7 @@ static __always_inline long write_icmp6(struct __sk_buff *skb, __u32 kind, __u32
 	head.ip.payload_len = bpf_htons(sizeof(head.icmp) + quoted_length);
 	head.ip.nexthdr = IPPROTO_ICMPV6;
 	head.ip.hop_limit = 64;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		head.ip.saddr.s6_addr32[i] = config_router_ip6.words[i];
+	config_router((struct address *)&head.ip.saddr, false);
 	__builtin_memcpy(&head.ip.daddr, &ip->saddr, 16);
 	head.icmp.type = kind >> 8;
 	head.icmp.code = kind;
