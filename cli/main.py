@@ -74,9 +74,9 @@ def isthmus() -> None:
 def main() -> None:
     """Entry point."""
     try:
-        isthmus(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        # Without its standalone mode click returns the status of ``Exit`` and raises nothing.
+        status = isthmus(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.Abort:
         print("Aborted.", file=sys.stderr)
         sys.exit(130)

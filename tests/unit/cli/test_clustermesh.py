@@ -1,9 +1,10 @@
 """Pure parts of `isthmus clustermesh`: who is joined with whom, and the last lines."""
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from cli import clustermesh
+from cli import cluster, clustermesh, main
 from cli.main import isthmus
 
 
@@ -48,3 +49,23 @@ def test_bad_wait_duration() -> None:
     done = CliRunner().invoke(isthmus, words)
     assert isinstance(done.exception, ValueError)
     assert '"5 minutes"' in str(done.exception)
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_exit_status_of_a_command_is_that_of_the_program(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a command's work returns is what the shell sees, and no work means success."""
+
+    @click.command()
+    def leave() -> None:
+        async def work() -> int:
+            return status
+
+        cluster.run(work())
+
+    monkeypatch.setattr(isthmus, "get_command", lambda ctx, name: leave)
+    monkeypatch.setattr("sys.argv", ["isthmus", "leave"])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == status
