@@ -41,3 +41,19 @@ def test_commands_of_a_node_start_light(command: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert out == "[]\n"
+
+
+def test_a_command_that_says_no_leaves_with_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``click.exceptions.Exit`` inside a command becomes the exit status of the process."""
+
+    @click.command()
+    def refuse() -> None:
+        raise click.exceptions.Exit(3)
+
+    monkeypatch.setattr(main.isthmus, "get_command", lambda context, name: refuse)
+    monkeypatch.setattr(sys, "argv", ["isthmus", "refuse"])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 3
