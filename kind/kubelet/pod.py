@@ -417,6 +417,8 @@ class PodWorker:
         for name, record in latest.items():
             state = self._states[name]
             state.restarts = self._attempt(record)
+            if record.state == "created":
+                continue  # the runtime was killed while it started it: it is asked again
             state.container_id = record.launch.id
             state.started_at = timestamp(record.started_at)
             state.state, state.reason = status.RUNNING, ""

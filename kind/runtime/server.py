@@ -25,6 +25,8 @@ from kind.runtime.records import Record
 RESTART_FIRST_S, RESTART_CAP_S, GOOD_RUN_S = 0.2, 5.0, 10.0
 # A client that does not read must not hold up the node.
 CLIENT_TIMEOUT_S = 1.0
+# Killed processes are gone in a millisecond or so; one that hangs in the kernel is left behind.
+CLEAR_TIMEOUT_S = 1.0
 KILLED_EXIT_CODE = 137
 MAX_REQUEST_BYTES = 1 << 20  # a container's description is some 10 kB; a megabyte is a mistake
 
@@ -219,6 +221,11 @@ class Runtime:
 
     def _start(self, record: Record) -> None:
         record.message = ""
+        # Written before it is done: a runtime killed in between must not leave a process that
+        # nobody knows, and what one left is ended before it is started again.
+        self._records[record.launch.id] = record
+        self._store.save(record)
+        self._clear_cgroup(record)
         try:
             record.pid = spawn.start(self._node, record.launch)
         except OSError as error:
@@ -231,7 +238,6 @@ class Runtime:
             record.state, record.exit_code = "running", None
             record.started_at = time.time()
             self._pids[record.pid] = record.launch.id
-        self._records[record.launch.id] = record
         self._store.save(record)
         if record.state == "exited":
             self._schedule(record)
@@ -306,9 +312,24 @@ class Runtime:
             if record is not None and record.state != "running":
                 self._start(record)
 
+    def _clear_cgroup(self, record: Record) -> None:
+        procs = f"{record.launch.cgroup}/cgroup.procs"
+        deadline = self._clock() + CLEAR_TIMEOUT_S
+        while _text(procs) and self._clock() < deadline:
+            self._kill_cgroup(record)
+            time.sleep(0.001)
+
     def _kill_cgroup(self, record: Record) -> None:
         with (
             contextlib.suppress(OSError),
             open(f"{record.launch.cgroup}/cgroup.kill", "w") as file,
         ):
             file.write("1")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
