@@ -25,6 +25,8 @@ def _said() -> Iterator[None]:
         if not known or len(known) != len(errors):
             raise
         raise click.ClickException("\n".join(str(error) for error in known)) from None
+    except PermissionError as error:
+        raise click.ClickException(f"a lab needs root ({error}); run it with sudo") from None
     except (LabError, RuntimeGone, RuntimeRefused) as error:
         raise click.ClickException(str(error)) from None
 
