@@ -127,9 +127,7 @@ class Daemon:
         hooks = _Hooks()
         state = config.state_dir / "state"
         self.mesh = mesh = MeshState(own, me.node.name, config.bpf_lb_algorithm)
-        allocator = IdentityAllocator(
-            client, allocatable(own_id, config.max_connected_clusters), draw
-        )
+        allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(
             client,
             mesh,

@@ -1,7 +1,6 @@
 """Numbers for labels: used again, made once, never two for one name."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ async def client(api: Api) -> AsyncIterator[HttpClient]:
 
 
 def allocator(client: HttpClient, first: int = 65792, last: int = 131071) -> IdentityAllocator:
-    return IdentityAllocator(client, IdentityRange(first, last), random.Random(3).random)
+    return IdentityAllocator(client, IdentityRange(first, last))
 
 
 def test_the_range_of_a_cluster() -> None:
@@ -74,6 +73,16 @@ async def test_a_taken_number_is_passed_over(client: HttpClient) -> None:
     assert (await numbers.resolve(WEB)).id == 70001
     with pytest.raises(OSError, match="delete unused CiliumIdentity"):
         await numbers.resolve(Labels.k8s({"app": "third"}))
+
+
+async def test_two_agents_at_once_agree(client: HttpClient, api: Api) -> None:
+    """New labels that several agents meet in the same moment get one number and one object."""
+    agents = [allocator(client) for _ in range(4)]
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(a.resolve(WEB)) for a in agents for _ in range(3)]
+    assert len({task.result().id for task in asked}) == 1
+    assert api.fake is not None
+    assert len([key for key in api.fake.objects if key[0] == "ciliumidentities"]) == 1
 
 
 async def test_an_unreachable_server_loses_no_number(client: HttpClient, api: Api) -> None:
