@@ -190,14 +190,12 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 		way = deliver_verdict(endpoint);
 	}
 	if (way.kind == VERDICT_DROP)
-		goto undo;
+		return way;
 	/* The stack has counted this hop for what comes out of it, and will for what goes in. */
 	if (!from->is_host && way.kind != VERDICT_STACK) {
 		verdict = hop(skb, packet);
-		if (verdict.kind != VERDICT_NONE) {
-			way = verdict;
-			goto undo;
-		}
+		if (verdict.kind != VERDICT_NONE)
+			return verdict;
 	}
 	if ((!from->is_host || to.active) && packet->kind == PACKET_FLOW) {
 		verdict = forward_track(packet, from, &to, now);
@@ -213,9 +211,5 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 		return deliver(skb, packet, endpoint, from->identity, 0, now);
 	if (way.kind == VERDICT_STACK && endpoint)
 		return deliver_host(skb, packet, now);
-	return way;
-
-undo: /* the answer to a drop speaks of the packet as it came */
-	packet->flow = before;
 	return way;
 }

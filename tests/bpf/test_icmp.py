@@ -77,6 +77,17 @@ def test_error_that_quotes_eight_bytes_is_enough(machine: Machine) -> None:
     assert IP(bytes(checked))[ICMP].chksum == done.packet[ICMP].chksum
 
 
+def test_quoted_udp_without_checksum_stays_without(machine: Machine) -> None:
+    """Zero inside the quotation means "none" there too."""
+    serve(machine, 17)
+    sent = udp(dst=VIP, dport=80)
+    sent[UDP].chksum = 0
+    translated = machine.run("from_container", sent).packet
+    error = from_tunnel(unreachable(REMOTE, A.address, translated[IP]))
+    done = machine.run("from_overlay", error, vni=REMOTE_IDENTITY)
+    assert (done.packet[UDPerror].dport, done.packet[UDPerror].chksum) == (80, 0)
+
+
 def test_error_about_an_untranslated_flow_is_untouched(machine: Machine) -> None:
     """Nothing is rewritten where nothing was translated, or nothing is known."""
     for known in (False, True):

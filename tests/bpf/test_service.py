@@ -235,6 +235,15 @@ def test_affinity_ends_with_time_and_with_the_backend(machine: Machine) -> None:
     assert machine.run("from_container", tcp(dst=VIP, sport=4)).packet[IP].dst == B.address
 
 
+def test_affinity_to_a_terminating_backend_ends(machine: Machine) -> None:
+    """A client's new flows do not follow its old ones to a backend that is going."""
+    serve(machine, [1], flags=ServiceFlags.SERVICE_AFFINITY, affinity_s=100)
+    machine.run("from_container", tcp(dst=VIP, sport=1))
+    machine.backend(1, B.address, 8080, state=w.BackendState.BACKEND_TERMINATING)
+    serve(machine, [2], flags=ServiceFlags.SERVICE_AFFINITY, affinity_s=100)
+    assert machine.run("from_container", tcp(dst=VIP, sport=2)).packet[IP].dst == REMOTE
+
+
 def test_no_backend_is_told_to_the_client(machine: Machine) -> None:
     """Port unreachable from the router, about the packet as the client sent it."""
     machine.service(VIP, 80, [])

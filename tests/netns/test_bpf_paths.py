@@ -62,6 +62,18 @@ async def test_node_reaches_services_wherever_the_backend_is(stage: Stage) -> No
     assert await two.drops() == {}
 
 
+async def test_a_node_is_another_node_to_others(stage: Stage) -> None:
+    """What a node itself sends has the host's identity here and a remote node's elsewhere."""
+    one, two = stage.nodes
+    near, far = await one.add_pod("near", 70001), await two.add_pod("far", 70002)
+    for pod, identity in ((near, 1), (far, 6)):
+        pod.serve()
+        stack_of(one, near).run("tcp", pod.address, 8080)
+        flows = await pod.node.datapath.conntrack.entries()
+        seen = {f.source_identity for f in flows if f.destination == pod.address}
+        assert seen == {identity}
+
+
 async def test_pod_reaches_services_of_nodes(stage: Stage) -> None:
     """Backends may be nodes, like the API server's: the own node, and another."""
     one, two = stage.nodes

@@ -19,6 +19,7 @@ from scapy.layers.l2 import Ether
 from datapath import syscall
 from datapath.kernel_table import KernelTable
 from datapath.libbpf import BpfObject
+from datapath.runtime import default_object_dir
 from datapath.syscall import MapType
 from model.address import pack
 from model.kernel_numbers import VXLAN_PORT
@@ -109,7 +110,7 @@ class Machine:
             "config_redirect_peer": 1,
         }
         for name in PROGRAMS:
-            self._load(ROOT / f"bpf/build/{name}.bpf.o", constants | self.changes)
+            self._load(default_object_dir() / f"{name}.bpf.o", constants | self.changes)
         self._load_tunnel_driver()
         return self
 
