@@ -244,6 +244,11 @@ class PodWorker:
             self._sandbox = await self._make_sandbox()
             self._sources_changed = True
         if self._sources_changed:
+            await self._write_volumes()
+            self._sources_changed = False
+
+    async def _write_volumes(self) -> None:
+        try:
             launching.write_volumes(
                 self._config,
                 self.pod,
@@ -252,7 +257,11 @@ class PodWorker:
                 self._token,
                 time.time_ns(),
             )
-            self._sources_changed = False
+        except SpecError as error:
+            if not self._initialized:
+                raise
+            # What ran with the old files goes on with them, as a real kubelet has it.
+            await self._events.record("Warning", "FailedMount", str(error))
 
     def _facts(self) -> Facts:
         return launching.facts_of(self._config, self.pod, self._sandbox)

@@ -123,7 +123,7 @@ async def _ask_cluster(cluster: Cluster, url: str, report: Report) -> None:
 
 def _add_pod(cluster: Cluster, item: Json, report: Report) -> None:
     metadata, status = item["metadata"], item.get("status") or {}
-    done = status.get("phase") == "Succeeded"
+    done = status.get("phase") == "Succeeded" or "deletionTimestamp" in metadata
     report.pods.append(
         {
             "cluster": cluster.name,
@@ -131,7 +131,9 @@ def _add_pod(cluster: Cluster, item: Json, report: Report) -> None:
             "name": metadata["name"],
             "node": item["spec"].get("nodeName", ""),
             "ip": status.get("podIP", ""),
-            "phase": status.get("phase", "Pending"),
+            "phase": "Terminating"
+            if "deletionTimestamp" in metadata
+            else status.get("phase", "Pending"),
             "ready": condition(item, "Ready"),
             "restarts": sum(c["restartCount"] for c in status.get("containerStatuses") or []),
         }

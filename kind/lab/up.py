@@ -240,6 +240,8 @@ async def _pods_ready(api: Api) -> str:
     listing = await api.call("GET", "/api/v1/namespaces/kube-system/pods")
     waiting = []
     for item in listing["items"]:
+        if "deletionTimestamp" in item["metadata"]:
+            continue
         conditions = (item.get("status") or {}).get("conditions") or []
         if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
             waiting.append(item["metadata"]["name"])

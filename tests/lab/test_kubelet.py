@@ -182,6 +182,36 @@ def test_missing_config_map_is_said_and_mended(bare_lab: Lab, name: str) -> None
     assert "not found" not in json.dumps(status_of(bare_lab, name))
 
 
+def test_a_lost_config_map_does_not_stop_a_pod(bare_lab: Lab, name: str) -> None:
+    """A running pod keeps the files of a ConfigMap that was deleted, and is still restarted."""
+    mount = {"name": "v", "mountPath": "/v"}
+    volume = {"name": "v", "configMap": {"name": name}}
+    script = "test -e /tmp/once; exec sleep infinity"
+    bare_lab.apply(
+        config_map(name, a="1"),
+        pod(name, shell(script, volumeMounts=[mount]), volumes=[volume]),
+    )
+    bare_lab.wait_ready(name)
+    bare_lab.kubectl("delete", "configmap", name)
+    other = config_map(f"{name}-other", a="1")  # its arrival shows that the deletion has arrived
+    bare_lab.apply(
+        other,
+        pod(
+            f"{name}-o",
+            shell("exec sleep infinity"),
+            volumes=[{"name": "v", "configMap": {"name": f"{name}-other"}}],
+        ),
+    )
+    bare_lab.wait_ready(f"{name}-o")
+    assert bare_lab.pod_ready(name)
+    uid = bare_lab.get("pod", name)["metadata"]["uid"]
+    procs = host.cgroup_of(bare_lab.name) / WORKER / "pods" / uid / "c.0/cgroup.procs"
+    os.kill(int(procs.read_text().split()[0]), signal.SIGKILL)
+    wait_until("restarted", lambda: container_status(bare_lab, name)["restartCount"] == 1)
+    bare_lab.wait_ready(name)
+    assert bare_lab.exec(name, "cat", "/v/a")[1] == "1"
+
+
 def test_unknown_image(bare_lab: Lab, name: str) -> None:
     """An image that the lab cannot run is refused with what to do, not retried in silence."""
     bare_lab.apply(pod(name, {"name": "c", "image": "example.com/unknown:1"}))
