@@ -57,4 +57,5 @@ if [ ! -e "$stamp" ]; then
 fi
 
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || fail "no bpffs at /sys/fs/bpf: mount -t bpf bpf /sys/fs/bpf"
+grep -q " cgroup2 " /proc/mounts || fail "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified"
 make --no-print-directory build
