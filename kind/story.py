@@ -110,6 +110,8 @@ class Stream:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._reader.join(5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 class Mesh:
