@@ -106,9 +106,10 @@ async def watch(
     verdict: Callable[[bool, str], Awaitable[None]],
     eager: bool,
     now: Callable[[], float],
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Probe for ever; calls ``verdict`` whenever a threshold is crossed."""
-    await asyncio.sleep(probe.initial_delay_s)
+    await pause(probe.initial_delay_s)
     successes = failures = 0
     last: bool | None = None
     succeeded = False  # ever
@@ -132,4 +133,4 @@ async def watch(
         if counted:
             next_count = now() + probe.period_s
         hurried = eager and not succeeded
-        await asyncio.sleep(min(EAGER_PERIOD_S, probe.period_s) if hurried else probe.period_s)
+        await pause(min(EAGER_PERIOD_S, probe.period_s) if hurried else probe.period_s)

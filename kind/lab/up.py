@@ -49,11 +49,6 @@ Tell = Callable[[str, str, float], None]
 def check(request: Request) -> Topology:
     """Refuse at once what cannot work. Raises LabError."""
     lab = topology.build(request.name, request.clusters, request.nodes, request.underlay_mtu)
-    if os.geteuid() != 0:
-        raise LabError("a lab needs root: namespaces, mounts and eBPF. Run: sudo isthmus lab up")
-    for program, package in (("etcd", "etcd-server"), ("ip", "iproute2")):
-        if shutil.which(program) is None:
-            raise LabError(f"{program} is not installed; on Debian: apt-get install {package}")
     if request.kube_assets:
         missing = [
             name
@@ -65,6 +60,11 @@ def check(request: Request) -> Topology:
                 f"--kube-assets {request.kube_assets} has no executable {', '.join(missing)}; "
                 "put the Kubernetes server binaries there or leave the option away"
             )
+    if os.geteuid() != 0:
+        raise LabError("a lab needs root: namespaces, mounts and eBPF. Run: sudo isthmus lab up")
+    for program, package in (("etcd", "etcd-server"), ("ip", "iproute2")):
+        if shutil.which(program) is None:
+            raise LabError(f"{program} is not installed; on Debian: apt-get install {package}")
     host.cgroup_mount()
     return lab
 
