@@ -112,8 +112,6 @@ class Stream:
         self._reader.join(5)
         if self._process.stdout is not None:
             self._process.stdout.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
 
 class Mesh:
