@@ -156,7 +156,7 @@ def test_nodes_get_prefixes(api: Cluster) -> None:
 
     def prefixes() -> list[str]:
         nodes = api.get("/api/v1/nodes").body["items"]
-        found = [n["spec"].get("podCIDR") for n in nodes]
+        found = [n.get("spec", {}).get("podCIDR") for n in nodes]
         return found if all(found) else []
 
     found = until("prefixes", prefixes)
