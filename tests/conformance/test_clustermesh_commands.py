@@ -215,9 +215,9 @@ def test_enable_mends_an_expired_certificate(ready: Pair) -> None:
 def test_shared_authority(pair: Pair) -> None:
     """With ``--ca-from`` the second cluster issues from the first one's CA."""
     for name, number in (("a", 1), ("b", 2)):
-        pair.isthmus("clustermesh", "disable", "--context", name)
         words = ("--cluster-name", f"cluster-{name}", "--cluster-id", str(number))
         pair.good("install", "--context", name, *words)
+        pair.good("clustermesh", "disable", "--context", name)
     pair.good("clustermesh", "enable", "--context", "a")
     pair.servers["b"].request("DELETE", f"{SYSTEM}/secrets/cilium-ca")
     pair.good("clustermesh", "enable", "--context", "b", "--ca-from", "a")
