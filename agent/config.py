@@ -98,6 +98,7 @@ class AgentConfig:
     state_dir: Path = _key(_absolute, Path("/var/run/cilium"))
     clustermesh_config: Path = _key(_absolute, Path("/var/lib/cilium/clustermesh"))
     clustermesh_sync_timeout: float = _key(parse_duration_s, 60.0)
+    clustermesh_backend_drain: float = _key(parse_duration_s, 60.0)  # 0: removed at once
     conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
     socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
     write_cni_conf_when_ready: Path | None = _key(

@@ -49,6 +49,7 @@ log = logging.getLogger("isthmus.agent")
 
 CONNTRACK_GC_S = 60.0
 CNI_FILE_S = 5.0
+DRAIN_CHECK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -126,7 +127,13 @@ class Daemon:
         clock, draw = time.monotonic, random.random
         hooks = _Hooks()
         state = config.state_dir / "state"
-        self.mesh = mesh = MeshState(own, me.node.name, config.bpf_lb_algorithm)
+        self.mesh = mesh = MeshState(
+            own,
+            me.node.name,
+            config.bpf_lb_algorithm,
+            clock,
+            config.clustermesh_backend_drain,
+        )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(
             client,
@@ -277,6 +284,7 @@ class Daemon:
             tasks.create_task(self._keep_cni_file(), name="cni-file")
             tasks.create_task(self._collect_garbage(), name="conntrack")
             tasks.create_task(self._report_late_clusters(), name="late-clusters")
+            tasks.create_task(self._end_drains(), name="drains")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
         """REST on the socket, health and metrics on their ports."""
@@ -345,6 +353,11 @@ class Daemon:
                 log.debug("event=conntrack-collected entries=%d", count)
             except OSError as error:
                 log.warning('event=conntrack-failed error="%s"', error)
+
+    async def _end_drains(self) -> None:
+        while True:
+            await asyncio.sleep(DRAIN_CHECK_S)
+            self.mesh.services.expire()
 
     async def _report_late_clusters(self) -> None:
         """Nothing waits for a remote cluster: what it last said is in force until it speaks."""

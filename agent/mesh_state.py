@@ -16,13 +16,22 @@ from model.service import Frontend, Selection
 class MeshState:
     """Everything known of the mesh; hooks are set once the kernel's tables exist."""
 
-    def __init__(self, own: ClusterName, me: NodeName, selection: Selection) -> None:
+    def __init__(
+        self,
+        own: ClusterName,
+        me: NodeName,
+        selection: Selection,
+        clock: Callable[[], float] = float,
+        drain_s: float = 0.0,
+    ) -> None:
         self.own = own
         self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
         self.on_frontend: Callable[[Frontend], None] = lambda frontend: None
         self.local = LocalPrefixes()
         self.ipcache = Ipcache(self.local, lambda prefix: self.on_prefix(prefix))
-        self.services = Services(self.local, selection, lambda found: self.on_frontend(found))
+        self.services = Services(
+            self.local, selection, lambda found: self.on_frontend(found), own, clock, drain_s
+        )
         self.identities = Identities(own)
         self.nodes = Nodes(own, me, self.local, self.ipcache, self._recheck)
 

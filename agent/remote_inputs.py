@@ -6,6 +6,7 @@ that cluster is silent, it says whose the rows in the kernel are.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,12 @@ class RemoteInputs:
             if row.cluster_id:
                 owner = Claimant(Source.RESTORED, origin=str(row.cluster_id))
                 self._mesh.ipcache.put(prefix, owner, IpClaim(row))
-        self._mesh.services.restore(services)
+        names = {number: name for name, number in self._ids.items()}
+        for frontend, balancer in services:
+            backends = tuple(
+                replace(b, cluster=names.get(b.cluster_id, b.cluster)) for b in balancer.backends
+            )
+            self._mesh.services.restore([(frontend, replace(balancer, backends=backends))])
 
     def configured(self, names: Iterable[ClusterName]) -> None:
         """Which clusters are members now; what others left behind goes."""
@@ -81,7 +87,7 @@ class RemoteInputs:
         if {keys.IP, keys.NODES} <= heard:
             self._forget_addresses(cluster_id)
         if resource == keys.SERVICES:
-            self._mesh.services.forget(cluster_id)
+            self._mesh.services.forget(cluster_id, drain=True)
 
     def on_removed(self, cluster: ClusterName) -> None:
         """``kvstore.remote.Sink``."""

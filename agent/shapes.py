@@ -106,7 +106,7 @@ _STATES = {
 }
 
 
-def _backend(value: Backend, selectable: bool) -> dict[str, Any]:
+def _backend(value: Backend, selectable: bool, weight: int) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "ip": str(value.address),
         "port": value.port,
@@ -115,6 +115,8 @@ def _backend(value: Backend, selectable: bool) -> dict[str, Any]:
         "preferred": value.preferred,
         "selectable": selectable,
     }
+    if weight:
+        shape["weight"] = weight
     if value.node:
         shape["nodeName"] = value.node
     if value.cluster:
@@ -125,6 +127,7 @@ def _backend(value: Backend, selectable: bool) -> dict[str, Any]:
 def service(number: int, row: LoadBalancer) -> dict[str, Any]:
     """``Service``. ``number`` is the row's place in the list."""
     front = row.frontend
+    weights = dict(enumerate(row.weights))
     spec = {
         "id": number,
         "frontend-address": {
@@ -134,7 +137,8 @@ def service(number: int, row: LoadBalancer) -> dict[str, Any]:
             "scope": "external",
         },
         "backend-addresses": [
-            _backend(b, place < row.selectable) for place, b in enumerate(row.backends)
+            _backend(b, place < row.selectable, weights.get(place, 0))
+            for place, b in enumerate(row.backends)
         ],
         "flags": {
             "type": "ClusterIP",

@@ -24,6 +24,7 @@ LAYOUT(struct, metrics_key);
 LAYOUT(struct, metrics_value);
 LAYOUT(struct, service_key);
 LAYOUT(struct, service_value);
+LAYOUT(struct, service_slot);
 LAYOUT(struct, backend_value);
 LAYOUT(struct, revnat_value);
 LAYOUT(struct, affinity_key);

@@ -159,6 +159,8 @@ def _backend(item: Object, affinity: bool, verbose: bool) -> str:
     if verbose:
         where = "/".join(p for p in (item.get("cluster"), item.get("nodeName")) if p)
         text += f" {where}" if where else ""
+        if item.get("weight"):
+            text += f", weight {item['weight']}"
         if item.get("selectable") is False:
             text += ", not for new connections"
     return text

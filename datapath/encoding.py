@@ -67,7 +67,7 @@ def parse_service_key(key: bytes) -> tuple[Frontend, int]:
 
 
 class ServiceRow(NamedTuple):
-    """A master row (``selectable``, ``affinity_timeout_s``) or a slot (``backend_id``)."""
+    """The master row of a frontend: its slot 0."""
 
     backend_id: int = 0
     affinity_timeout_s: int = 0
@@ -83,6 +83,24 @@ class ServiceRow(NamedTuple):
     def parse(cls, value: bytes) -> "ServiceRow":
         """From the bytes."""
         return cls(*layouts.SERVICE_VALUE.unpack(value))
+
+
+class SlotRow(NamedTuple):
+    """Any other slot. Of 65,536 draws of it ``other_share`` lead to the other backend."""
+
+    backend_id: int = 0
+    other_id: int = 0
+    other_share: int = 0
+    revnat_id: int = 0
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return layouts.SERVICE_SLOT.pack(*self, 0)
+
+    @classmethod
+    def parse(cls, value: bytes) -> "SlotRow":
+        """From the bytes."""
+        return cls(*layouts.SERVICE_SLOT.unpack(value)[:4])
 
 
 @dataclass(frozen=True, slots=True)

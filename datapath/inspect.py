@@ -114,11 +114,10 @@ def services(pin_dir: Path) -> list[ServiceLine]:
     with _table(pin_dir, map_names.SERVICES) as table:
         for key, value in table.rows():
             frontend, slot = e.parse_service_key(key)
-            row = e.ServiceRow.parse(value)
             if slot:
-                slots.setdefault(frontend, {})[slot] = row.backend_id
+                slots.setdefault(frontend, {})[slot] = e.SlotRow.parse(value).backend_id
             else:
-                masters[frontend] = row
+                masters[frontend] = e.ServiceRow.parse(value)
     order = sorted(masters, key=lambda f: (f.address.version, int(f.address), f.port, f.protocol))
     return [
         ServiceLine(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from datapath import alias
 from datapath import encoding as e
 from model.address import Address
 from model.cluster import ClusterId
@@ -47,6 +48,12 @@ class Operation:
     owner: Frontend
 
 
+# By slot, of those that share it: who else is drawn there, and how often (``datapath.alias``).
+_Others = tuple[tuple[int, int, int], ...]
+# What a Maglev table is built from: numbers and (if they differ) weights, by name.
+MaglevBackends = tuple[dict[str, int], dict[str, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class BackendKey:
     """What makes two backends the same one."""
@@ -65,6 +72,7 @@ class _Held:
     count: int
     backends: tuple[int, ...]  # by slot; those behind ``count`` only keep their flows
     flags: int
+    others: "_Others" = ()  # numbers of backends
 
 
 def backend_key(backend: Backend) -> BackendKey:
@@ -85,7 +93,7 @@ class ServiceRows:
     _taken: set[int] = field(default_factory=set)  # the numbers in ``_revnat``
     _backend_ids: dict[BackendKey, int] = field(default_factory=dict)
     _backend_keys: dict[int, BackendKey] = field(default_factory=dict)
-    maglev_backends: dict[bytes, dict[str, int]] = field(default_factory=dict)  # by key of the map
+    maglev_backends: dict[bytes, MaglevBackends] = field(default_factory=dict)  # by key of the map
     _users: dict[int, set[Frontend]] = field(default_factory=dict)
     _next_backend: int = 1
     _next_revnat: int = 1
@@ -131,25 +139,30 @@ class ServiceRows:
 
     def _parse_services(
         self,
-    ) -> tuple[dict[Frontend, e.ServiceRow], dict[Frontend, dict[int, int]]]:
+    ) -> tuple[dict[Frontend, e.ServiceRow], dict[Frontend, dict[int, e.SlotRow]]]:
         masters: dict[Frontend, e.ServiceRow] = {}
-        slots: dict[Frontend, dict[int, int]] = {}
+        slots: dict[Frontend, dict[int, e.SlotRow]] = {}
         for key, value in self._rows(Map.SERVICES):
             frontend, slot = e.parse_service_key(key)
-            row = e.ServiceRow.parse(value)
             if slot == 0:
-                masters[frontend] = row
+                masters[frontend] = e.ServiceRow.parse(value)
             else:
-                slots.setdefault(frontend, {})[slot] = row.backend_id
+                slots.setdefault(frontend, {})[slot] = e.SlotRow.parse(value)
         return masters, slots
 
     def _take_over(
-        self, frontend: Frontend, master: e.ServiceRow | None, slots: Mapping[int, int]
+        self, frontend: Frontend, master: e.ServiceRow | None, slots: Mapping[int, e.SlotRow]
     ) -> None:
         row = master or e.ServiceRow()
         # A hole in the slots is from an interrupted write; 0 names no backend and differs from any.
-        backends = tuple(slots.get(n, 0) for n in range(1, max(slots, default=0) + 1))
-        self._held[frontend] = _Held(master is not None, row.selectable, backends, row.flags)
+        rows = [slots.get(n, e.SlotRow()) for n in range(1, max(slots, default=0) + 1)]
+        backends = tuple(r.backend_id for r in rows)
+        others = tuple(
+            (slot, r.other_id, r.other_share) for slot, r in enumerate(rows, 1) if r.other_share
+        )
+        self._held[frontend] = _Held(
+            master is not None, row.selectable, backends, row.flags, others
+        )
         if row.revnat_id:
             self._revnat[frontend] = row.revnat_id
         for number in backends:
@@ -173,17 +186,30 @@ class ServiceRows:
         if known[Map.REVNAT].get(e.number_key(number)) != e.revnat_value(frontend):
             return None
         rows = []
-        for backend in held.backends:
+        for slot, backend in enumerate(held.backends, start=1):
             data = known[Map.BACKENDS].get(e.number_key(backend))
             if data is None:
                 return None
             rows.append(e.BackendRow.parse(data))
             match = e.affinity_match_key(backend, number)
-            if bool(master.flags & e.SERVICE_AFFINITY) != (match in known[Map.AFFINITY_MATCH]):
+            is_matched = bool(master.flags & e.SERVICE_AFFINITY) and slot <= master.selectable
+            if is_matched != (match in known[Map.AFFINITY_MATCH]):
                 return None
+        others = []
+        for slot, other, share in held.others:
+            data = known[Map.BACKENDS].get(e.number_key(other))
+            if data is None:
+                return None
+            others.append((slot, e.BackendRow.parse(data), share))
         if master.flags & e.SERVICE_MAGLEV and e.number_key(number) not in known[Map.MAGLEV]:
             return None
-        return _Shape(master.selectable, master.flags, master.affinity_timeout_s, tuple(rows))
+        return _Shape(
+            master.selectable,
+            master.flags,
+            master.affinity_timeout_s,
+            tuple(rows),
+            tuple(others),
+        )
 
     def _decode(self, frontend: Frontend) -> LoadBalancer:
         held = self._held[frontend]
@@ -271,19 +297,20 @@ class ServiceRows:
         for identifier, backend_value in zip(ids, balancer.backends, strict=True):
             row = _backend_row(backend_value)
             add(Operation(Map.BACKENDS, e.number_key(identifier), row.pack(), frontend))
+        others = {slot: (ids[place], share) for slot, place, share in _others(balancer)}
         for slot, identifier in enumerate(ids, start=1):
-            value = e.ServiceRow(backend_id=identifier, revnat_id=number).pack()
+            value = e.SlotRow(identifier, *others.get(slot, (0, 0)), number).pack()
             phases[2].append(
                 Operation(Map.SERVICES, e.service_key(frontend, slot), value, frontend)
             )
         if flags & e.SERVICE_AFFINITY:
-            for identifier in ids:
+            for identifier in ids[: balancer.selectable]:
                 key = e.affinity_match_key(identifier, number)
                 phases[3].append(Operation(Map.AFFINITY_MATCH, key, b"\0", frontend))
         if flags & e.SERVICE_MAGLEV:
-            key, names = e.number_key(number), _maglev_names(balancer, ids)
-            self.maglev_backends[key] = names
-            phases[4].append(Operation(Map.MAGLEV, key, repr(names).encode(), frontend))
+            key, found = e.number_key(number), _maglev_backends(balancer, ids)
+            self.maglev_backends[key] = found
+            phases[4].append(Operation(Map.MAGLEV, key, repr(found).encode(), frontend))
         phases[5].append(
             Operation(Map.REVNAT, e.number_key(number), e.revnat_value(frontend), frontend)
         )
@@ -316,14 +343,16 @@ class ServiceRows:
             frontend = balancer.frontend
             ids = tuple(self._backend_ids[backend_key(b)] for b in balancer.backends)
             held = self._held.get(frontend, _Held(False, 0, (), 0))
-            kept = ids if _flags(balancer) & e.SERVICE_AFFINITY else ()
+            selectable = ids[: balancer.selectable]
+            kept = selectable if _flags(balancer) & e.SERVICE_AFFINITY else ()
             slots += self._drop_slots(frontend, range(len(ids) + 1, len(held.backends) + 1))
             slots += self._drop_matches(frontend, set(held.backends) | set(ids), kept)
             if not _flags(balancer) & e.SERVICE_MAGLEV:
                 key = e.number_key(self._revnat[frontend])
                 slots.append(Operation(Map.MAGLEV, key, None, frontend))
             freed += self._leave(frontend, set(held.backends) - set(ids))
-            self._held[frontend] = _Held(True, balancer.selectable, ids, _flags(balancer))
+            others = tuple((slot, ids[place], share) for slot, place, share in _others(balancer))
+            self._held[frontend] = _Held(True, balancer.selectable, ids, _flags(balancer), others)
             self.written[frontend] = balancer
         return [self._unknown(slots), self._unknown(freed)]
 
@@ -405,6 +434,7 @@ class _Shape:
     flags: int
     affinity_timeout_s: int
     backends: tuple[e.BackendRow, ...]
+    others: tuple[tuple[int, e.BackendRow, int], ...]
 
 
 def _flags(balancer: LoadBalancer) -> int:
@@ -425,14 +455,26 @@ def _wanted_shape(balancer: LoadBalancer) -> _Shape:
         _flags(balancer),
         balancer.affinity_timeout_s,
         tuple(_backend_row(b) for b in balancer.backends),
+        tuple(
+            (slot, _backend_row(balancer.backends[place]), share)
+            for slot, place, share in _others(balancer)
+        ),
     )
 
 
-def _maglev_names(balancer: LoadBalancer, ids: Sequence[int]) -> dict[str, int]:
+def _others(balancer: LoadBalancer) -> _Others:
+    """By slot: the place in ``backends`` of the other one, and its share."""
+    return tuple(
+        (slot, other, share)
+        for slot, (other, share) in enumerate(alias.build(balancer.weights), start=1)
+        if share
+    )
+
+
+def _maglev_backends(balancer: LoadBalancer, ids: Sequence[int]) -> MaglevBackends:
     """Names that every node gives the same backends, to the numbers they have here."""
-    return {
-        f"{b.address}|{b.port}|{b.protocol}|{b.cluster_id}": number
-        for b, number in zip(
-            balancer.backends[: balancer.selectable], ids[: balancer.selectable], strict=True
-        )
-    }
+    names = [
+        f"{b.address}|{b.port}|{b.protocol}|{b.cluster_id}"
+        for b in balancer.backends[: balancer.selectable]
+    ]
+    return dict(zip(names, ids, strict=False)), dict(zip(names, balancer.weights, strict=False))

@@ -104,9 +104,10 @@ class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
     ) -> dict[bytes, OSError]:
         errors: dict[bytes, OSError] = {}
         for operation in operations:
-            names = self._rows.maglev_backends.get(operation.key, {})
+            names, weights = self._rows.maglev_backends.get(operation.key, ({}, {}))
             try:
-                _replace_inner(table, operation.key, maglev.build(names, e.MAGLEV_TABLE_SIZE))
+                built = maglev.build(names, e.MAGLEV_TABLE_SIZE, weights)
+                _replace_inner(table, operation.key, built)
             except OSError as error:
                 errors[operation.key] = error
         return errors

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import ip_network
 
 from model.address import Address, Prefix
 
@@ -21,6 +20,7 @@ class LocalPrefixes:
     def __init__(self) -> None:
         self._own: Counter[Prefix] = Counter()
         self._exact: set[tuple[int, int, int]] = set()
+        self._lengths: Counter[tuple[int, int]] = Counter()  # of those in ``_exact``
         self._covering: Counter[tuple[int, int, int]] = Counter()
 
     def add(self, prefix: Prefix) -> bool:
@@ -29,6 +29,7 @@ class LocalPrefixes:
         if self._own[prefix] > 1:
             return False
         self._exact.add(next(iter(_supernets(prefix))))
+        self._lengths[prefix.version, prefix.prefixlen] += 1
         self._covering.update(_supernets(prefix))
         return True
 
@@ -39,6 +40,7 @@ class LocalPrefixes:
             return False
         del self._own[prefix]
         self._exact.discard(next(iter(_supernets(prefix))))
+        self._lengths -= Counter([(prefix.version, prefix.prefixlen)])
         for key in _supernets(prefix):
             self._covering[key] -= 1
             if not self._covering[key]:
@@ -58,7 +60,10 @@ class LocalPrefixes:
         return None
 
     def contains(self, address: Address) -> bool:
-        """Whether an address lies in one of ours."""
-        if not self._own:
-            return False
-        return any(key in self._exact for key in _supernets(ip_network(address)))
+        """Whether an address lies in one of ours. Asked of every backend of every peer."""
+        bits, width = int(address), address.max_prefixlen
+        return any(
+            (version, length, bits >> width - length << width - length) in self._exact
+            for version, length in self._lengths
+            if version == address.version
+        )

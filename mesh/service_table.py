@@ -2,19 +2,32 @@
 
 A remote cluster that has not been heard since our start is represented by the backends its last
 words left in the kernel (``restore``), until it is heard, or is no member any more (``forget``).
+What vanishes from a remote cluster's word keeps its connections for a while (``mesh.draining``).
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.claims import Claims
+from mesh.draining import Draining
 from mesh.guard import LocalPrefixes
 from mesh.problems import Problems
-from mesh.services import ServiceClaims, balancer, merge
+from mesh.services import ServiceClaims, merge
 from model.address import Address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService
-from model.service import Backend, Frontend, LoadBalancer, Selection, ServiceName, SharedService
+from model.service import (
+    Backend,
+    BackendState,
+    Frontend,
+    LoadBalancer,
+    Selection,
+    ServiceName,
+    SharedService,
+)
+
+NAMELESS = ClusterName("")  # a cluster in no mesh
 
 
 @dataclass(slots=True)
@@ -37,12 +50,21 @@ class Services:
         local: LocalPrefixes,
         default: Selection,
         on_change: Callable[[Frontend], None],
+        own: ClusterName = NAMELESS,
+        clock: Callable[[], float] = float,
+        drain_s: float = 0.0,
     ) -> None:
+        """``own``: our name in orders and weights. ``drain_s``: how long vanished backends keep
+        their connections."""
+        self._own, self._clock = own, clock
+        self._draining = Draining(clock, drain_s)
         self._local, self._default, self._on_change = local, default, on_change
         self._records: dict[ServiceName, _Record] = {}
         # Two services have one frontend only while an address moves between them.
         self._frontends: Claims[Frontend, ServiceName, None] = Claims()
         self._restored: dict[Frontend, tuple[Backend, ...]] = {}
+        self._fading: dict[Frontend, tuple[Backend, ...]] = {}  # restored, but not heard again
+        self._fading_ends: deque[tuple[float, Frontend, tuple[Backend, ...]]] = deque()
         self.problems: Problems[ServiceName] = Problems()
 
     def set_service(self, name: ServiceName, service: LocalService | None) -> None:
@@ -62,6 +84,7 @@ class Services:
     ) -> None:
         """What a remote cluster publishes under a name; ``None``: nothing any more."""
         record = self._record(name)
+        self._draining.replaced(name, record.shared.get(cluster), shared)
         if shared is None:
             record.shared.pop(cluster, None)
         else:
@@ -69,10 +92,22 @@ class Services:
         self._recompute(name)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
-        """A remote cluster leaves."""
+        """A remote cluster leaves; nothing will lead to its backends, so none is kept."""
+        changed = self._draining.drop_cluster(cluster)
         for name, record in list(self._records.items()):
-            if cluster in record.shared:
-                self.set_shared(cluster, name, None)
+            if record.shared.pop(cluster, None) is not None or name in changed:
+                self._recompute(name)
+
+    def expire(self) -> None:
+        """End what has drained long enough."""
+        for name in self._draining.expire():
+            if name in self._records:
+                self._recompute(name)
+        now_s = self._clock()
+        while self._fading_ends and self._fading_ends[0][0] <= now_s:
+            _, frontend, ended = self._fading_ends.popleft()
+            rest = tuple(b for b in self._fading.get(frontend, ()) if b not in ended)
+            self._set_last_words(self._fading, frontend, rest)
 
     def restore(self, rows: Iterable[tuple[Frontend, LoadBalancer]]) -> None:
         """Take remote backends from the rows a former life left in the kernel."""
@@ -83,18 +118,37 @@ class Services:
                 for name, _ in self._frontends.of(frontend):
                     self._recompute(name)
 
-    def forget(self, cluster_id: ClusterId) -> None:
-        """A cluster speaks for itself now, or is no member any more."""
+    def forget(self, cluster_id: ClusterId, *, drain: bool = False) -> None:
+        """A cluster speaks for itself now (``drain``), or is no member any more."""
         for frontend, backends in list(self._restored.items()):
-            rest = tuple(b for b in backends if b.cluster_id != cluster_id)
-            if len(rest) == len(backends):
+            gone = tuple(b for b in backends if b.cluster_id == cluster_id)
+            if not gone:
                 continue
-            if rest:
-                self._restored[frontend] = rest
-            else:
-                del self._restored[frontend]
-            for name, _ in self._frontends.of(frontend):
-                self._recompute(name)
+            rest = tuple(b for b in backends if b.cluster_id != cluster_id)
+            if drain and self._draining.keep_s:
+                ending = tuple(replace(b, state=BackendState.TERMINATING) for b in gone)
+                self._fading[frontend] = self._fading.get(frontend, ()) + ending
+                until_s = self._clock() + self._draining.keep_s
+                self._fading_ends.append((until_s, frontend, ending))
+            self._set_last_words(self._restored, frontend, rest)
+        if not drain:
+            for frontend, backends in list(self._fading.items()):
+                rest = tuple(b for b in backends if b.cluster_id != cluster_id)
+                if len(rest) < len(backends):
+                    self._set_last_words(self._fading, frontend, rest)
+
+    def _set_last_words(
+        self,
+        words: dict[Frontend, tuple[Backend, ...]],
+        frontend: Frontend,
+        backends: tuple[Backend, ...],
+    ) -> None:
+        if backends:
+            words[frontend] = backends
+        else:
+            words.pop(frontend, None)
+        for name, _ in self._frontends.of(frontend):
+            self._recompute(name)
 
     def restored_clusters(self) -> set[ClusterId]:
         """Clusters known by what they left in the kernel only."""
@@ -142,10 +196,14 @@ class Services:
 
     def _recompute(self, name: ServiceName) -> None:
         record = self._records[name]
-        claims = ServiceClaims(record.service, record.backends, tuple(record.shared.values()))
-        table, sentences = merge(claims, self._local, self._default)
-        if self._restored and record.service is not None:
-            table = {f: self._with_restored(record.service, f, b) for f, b in table.items()}
+        claims = ServiceClaims(
+            record.service,
+            record.backends,
+            tuple(record.shared.values()),
+            self._draining.of(name),
+            self._last_words(record.service) if self._restored or self._fading else {},
+        )
+        table, sentences = merge(claims, self._local, self._default, self._own)
         self.problems.set(name, sentences)
         before, record.table = record.table, table
         for frontend, row in table.items():
@@ -159,21 +217,29 @@ class Services:
         if record.empty:
             del self._records[name]
 
-    def _with_restored(
-        self, service: LocalService, frontend: Frontend, row: LoadBalancer
-    ) -> LoadBalancer:
-        known = {b.address for b in row.backends}
-        extra = [b for b in self._restored.get(frontend, ()) if b.address not in known]
-        if not extra or not service.mesh.is_global:
-            return row
-        return balancer(service, frontend, (*row.backends, *extra), self._default)
+    def _last_words(self, service: LocalService | None) -> dict[Frontend, tuple[Backend, ...]]:
+        if service is None:
+            return {}
+        frontends = [
+            Frontend(address, l4.port, l4.protocol)
+            for address, ports in service.frontends.items()
+            for l4 in ports.values()
+        ]
+        return {
+            f: self._restored.get(f, ()) + self._fading.get(f, ())
+            for f in frontends
+            if f in self._restored or f in self._fading
+        }
 
 
 def desired_services(
-    claims: Mapping[ServiceName, ServiceClaims], local: LocalPrefixes, default: Selection
+    claims: Mapping[ServiceName, ServiceClaims],
+    local: LocalPrefixes,
+    default: Selection,
+    own: ClusterName = NAMELESS,
 ) -> dict[Frontend, LoadBalancer]:
     """The same table from all claims at once: what tests hold the incremental one against."""
     table: dict[Frontend, LoadBalancer] = {}
     for name in sorted(claims, reverse=True):
-        table |= merge(claims[name], local, default)[0]
+        table |= merge(claims[name], local, default, own)[0]
     return table

@@ -5,11 +5,13 @@ backends only. Rules and their origin: docs/modules/mesh.md.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from mesh.draining import Drained, offered
 from mesh.guard import LocalPrefixes
+from mesh.selection import choose, is_preferred
 from model.address import Address
-from model.cluster import ClusterId
+from model.cluster import ClusterName
 from model.local_service import LocalBackend, LocalService
 from model.service import (
     L4,
@@ -18,6 +20,7 @@ from model.service import (
     BackendState,
     Frontend,
     LoadBalancer,
+    Protocol,
     Selection,
     SharedService,
 )
@@ -32,10 +35,12 @@ class ServiceClaims:
     service: LocalService | None = None
     backends: Mapping[Address, LocalBackend] | None = None  # from this cluster's endpoints
     shared: tuple[SharedService, ...] = ()  # one per cluster that publishes it
+    drained: tuple[Drained, ...] = ()  # what clusters published until a short while ago
+    restored: Mapping[Frontend, tuple[Backend, ...]] = field(default_factory=dict)  # last words
 
 
 def merge(
-    claims: ServiceClaims, local: LocalPrefixes, default: Selection
+    claims: ServiceClaims, local: LocalPrefixes, default: Selection, own_name: ClusterName
 ) -> tuple[dict[Frontend, LoadBalancer], tuple[str, ...]]:
     """Frontends of a service, and sentences about claims that were not heard."""
     service = claims.service
@@ -51,7 +56,14 @@ def merge(
                 *_own_backends(own.values(), name, l4, address.version),
                 *_peer_backends(peers, name, l4, address.version),
             ]
-            table[frontend] = balancer(service, frontend, found, default)
+            if service.mesh.is_global:
+                found += _drained_backends(claims.drained, own, peers, local, name, l4, address)
+                known = {b.address for b in found} if claims.restored else ()
+                found += [b for b in claims.restored.get(frontend, ()) if b.address not in known]
+            expected = 0
+            if service.mesh.threshold_pct:
+                expected = sum(_is_expected(b, name, l4, address.version) for b in own.values())
+            table[frontend] = _balancer(service, frontend, found, default, own_name, expected)
     return table, sentences
 
 
@@ -67,9 +79,7 @@ def _peers(
     heard: dict[Address, SharedService] = {}
     sentences: list[str] = []
     for peer in sorted(shared, key=lambda s: s.cluster):
-        if not (peer.shared and peer.include_external):
-            continue
-        for address in peer.backends:
+        for address in offered(peer):
             winner = ""
             if address in own or local.contains(address):
                 winner = "this cluster"
@@ -95,10 +105,16 @@ def _own_backends(
             yield Backend(
                 backend.address,
                 target.port,
-                target.protocol,
+                frontend.protocol,
                 state=_state(backend),
                 node=backend.node,
             )
+
+
+def _is_expected(backend: LocalBackend, port_name: str, frontend: L4, version: int) -> bool:
+    """Whether it counts when we ask what share of ours is ready."""
+    target = backend.ports.get(port_name)
+    return not backend.terminating and _matches(target, frontend, backend.address, version)
 
 
 def _state(backend: LocalBackend) -> BackendState:
@@ -117,34 +133,62 @@ def _peer_backends(
             yield Backend(
                 address,
                 target.port,
-                target.protocol,
+                frontend.protocol,
                 cluster=peer.cluster,
                 cluster_id=peer.cluster_id,
             )
 
 
+def _drained_backends(
+    drained: Iterable[Drained],
+    own: Mapping[Address, LocalBackend],
+    peers: Mapping[Address, SharedService],
+    local: LocalPrefixes,
+    port_name: str,
+    frontend: L4,
+    vip: Address,
+) -> Iterable[Backend]:
+    """Those whose address nobody has taken since."""
+    for one in drained:
+        target = one.ports.get(port_name)
+        if target is None or not _matches(target, frontend, one.address, vip.version):
+            continue
+        if one.address not in own and one.address not in peers and not local.contains(one.address):
+            yield Backend(
+                one.address,
+                target.port,
+                frontend.protocol,
+                state=BackendState.TERMINATING,
+                cluster=one.cluster,
+                cluster_id=one.cluster_id,
+            )
+
+
 def _matches(target: L4 | None, frontend: L4, address: Address, version: int) -> bool:
-    """Same port name, same protocol, same family."""
+    """Same port name, same protocol (or one that the record leaves open), same family."""
     return (
-        target is not None and target.protocol is frontend.protocol and address.version == version
+        target is not None
+        and target.protocol in (frontend.protocol, Protocol.ANY)
+        and address.version == version
     )
 
 
-def balancer(
-    service: LocalService, frontend: Frontend, found: Iterable[Backend], default: Selection
+def _balancer(
+    service: LocalService,
+    frontend: Frontend,
+    found: Iterable[Backend],
+    default: Selection,
+    own: ClusterName,
+    expected: int,
 ) -> LoadBalancer:
-    """Backends in order, those first that new connections may take.
-
-    Only preferred ones while one of them is active; else all active ones; else those that are
-    terminating but still answer.
-    """
-    backends = sorted(
-        (replace(b, preferred=True) if _is_preferred(service, b.cluster_id) else b for b in found),
-        key=lambda b: (b.cluster, b.address.version, int(b.address), b.port),
-    )
-    active = [b for b in backends if b.state is BackendState.ACTIVE]
-    chosen = [b for b in active if b.preferred] or active
-    chosen = chosen or [b for b in backends if b.state is BackendState.TERMINATING]
+    """Backends in order, those first that new connections may take."""
+    mesh = service.mesh
+    backends = sorted(found, key=lambda b: (b.cluster, b.address.version, int(b.address), b.port))
+    if mesh.is_global and (mesh.order or mesh.affinity is not Affinity.NONE):
+        one_each = {b.cluster: b for b in backends}
+        preferred = {c for c, b in one_each.items() if is_preferred(mesh, own, b)}
+        backends = [replace(b, preferred=True) if b.cluster in preferred else b for b in backends]
+    chosen, weights = choose(mesh, own, backends, expected)
     taken = {id(b) for b in chosen}
     return LoadBalancer(
         frontend=frontend,
@@ -153,17 +197,5 @@ def balancer(
         selectable=len(chosen),
         selection=_SELECTIONS.get(service.selection, default),
         affinity_timeout_s=service.session_affinity_s,
+        weights=weights,
     )
-
-
-def _is_preferred(service: LocalService, cluster_id: ClusterId) -> bool:
-    """By the affinity of a global service; cluster 0 is this one."""
-    if not service.mesh.is_global:
-        return False
-    match service.mesh.affinity:
-        case Affinity.LOCAL:
-            return cluster_id == 0
-        case Affinity.REMOTE:
-            return cluster_id != 0
-        case Affinity.NONE:
-            return False

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.address import Address
+from model.cluster import ClusterName
 from model.service import L4, Affinity, ServiceName
 
 
@@ -13,6 +14,9 @@ class MeshSettings:
     is_global: bool = False
     shared: bool = True  # our backends may be used by others; only meaningful when global
     affinity: Affinity = Affinity.NONE
+    order: tuple[ClusterName, ...] = ()  # whose backends come first; others come last, together
+    threshold_pct: int = 0  # of our backends; with fewer ready the next clusters are added
+    weights: tuple[tuple[ClusterName, int], ...] = ()  # shares of new connections; empty: even
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,12 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancer:
-    """One frontend with the backends new connections may take, as the datapath gets it."""
+    """One frontend with the backends new connections may take, as the datapath gets it.
+
+    New connections take only the first ``selectable`` of ``backends``, in shares of ``weights``;
+    each of ``backends`` keeps the connections it has, and loses them when it is not among them any
+    more. Rows that mean the same are equal, so that only what changed is written.
+    """
 
     frontend: Frontend
     name: ServiceName
@@ -92,6 +97,7 @@ class LoadBalancer:
     selectable: int  # how many of ``backends`` new connections may take
     selection: Selection = Selection.RANDOM
     affinity_timeout_s: int = 0  # 0: no session affinity
+    weights: tuple[int, ...] = ()  # above 0, one for each selectable backend; empty: all alike
 
 
 @dataclass(frozen=True, slots=True)

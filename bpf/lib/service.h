@@ -61,7 +61,7 @@ static __always_inline __u32 maglev_select(const struct conntrack_key *flow, __u
 
 static __always_inline __u32 random_select(struct service_key *key, __u32 count)
 {
-	const struct service_value *slot;
+	const struct service_slot *slot;
 
 	key->slot = bpf_get_prandom_u32() % count + 1;
 	slot = bpf_map_lookup_elem(&ist_services, key);
@@ -69,7 +69,11 @@ static __always_inline __u32 random_select(struct service_key *key, __u32 count)
 		key->slot = 1;
 		slot = bpf_map_lookup_elem(&ist_services, key);
 	}
-	return slot ? slot->backend_id : 0;
+	if (!slot)
+		return 0;
+	if (slot->other_share && (bpf_get_prandom_u32() & 0xffff) < slot->other_share)
+		return slot->other_id;
+	return slot->backend_id;
 }
 
 static __always_inline void affinity_remember(const struct affinity_key *key, __u32 backend_id)
@@ -151,6 +155,9 @@ static __always_inline struct verdict service_choose(struct packet *packet,
 	if (entry) {
 		to->backend_id = entry->backend_id;
 		backend = bpf_map_lookup_elem(&ist_backends, &to->backend_id);
+		/* A backend that drains keeps connections, not attempts at one: it may be dead. */
+		if (backend && backend->state != BACKEND_ACTIVE && packet_opens(packet))
+			backend = NULL;
 		if (backend)
 			conntrack_touch(entry, packet, false, true, now);
 	}

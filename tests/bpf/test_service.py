@@ -22,6 +22,7 @@ from tests.support.bpf import (
     Machine,
     now_s,
 )
+from tests.support.bpf import address as packed
 from tests.support.packets import assert_checksums, echo, tcp, udp
 from wire.bpf import layouts as w
 from wire.bpf.layouts import ServiceFlags
@@ -60,6 +61,35 @@ def test_packet_goes_to_the_backend(machine: Machine, backend: int, protocol: in
     assert (l4.sport, l4.dport) == (40000, 8080)
     assert_checksums(done.packet)
     assert machine.flow(SERVICE).backend_id == backend
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0, 0.0), (16384, 0.125), (65535, 0.5)])
+def test_a_slot_shares_its_draws(machine: Machine, share: int, expected: float) -> None:
+    """Of two slots one gives a part of its draws to the other's backend: with none of them each
+    has half, with nearly all of them the other has nearly all."""
+    serve(machine, [1, 2])
+    key = w.ServiceKey(packed(VIP), 80, 1, 6, 0)
+    machine.put("ist_services", key.pack(), w.ServiceSlot(1, 2, share, 9, 0).pack())
+    seen: Counter[str] = Counter()
+    for port in range(1000):
+        done = machine.run("from_container", tcp(dst=VIP, sport=20000 + port))
+        seen[done.packet[IP].dst] += 1
+    assert sum(seen.values()) == seen[B.address] + seen[REMOTE] == 1000
+    assert seen[B.address] / 1000 == pytest.approx(0.5 - expected, abs=0.08)
+
+
+def test_a_draining_backend_keeps_connections_only(machine: Machine) -> None:
+    """Packets of a connection go on to it; an attempt that it never answered is led elsewhere."""
+    serve(machine, [1])
+    assert machine.run("from_container", tcp(dst=VIP)).packet[IP].dst == B.address
+    machine.run("from_container", tcp(dst=VIP, sport=40001))
+    machine.run("from_container", tcp(dst=VIP, sport=40001, flags="A"))
+    row = w.BackendValue(packed(B.address), 8080, 6, w.BackendState.BACKEND_TERMINATING, 0)
+    machine.put("ist_backends", struct.pack("=I", 1), row.pack())
+    serve(machine, [2])
+    assert machine.run("from_container", tcp(dst=VIP)).packet[IP].dst == REMOTE
+    still = machine.run("from_container", tcp(dst=VIP, sport=40001, flags="A"))
+    assert still.packet[IP].dst == B.address
 
 
 def test_reply_carries_the_service_address(machine: Machine) -> None:

@@ -169,7 +169,12 @@ async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteClus
     await until(lambda: "10.213.1.5" not in _kernel(node), "what went meanwhile")
 
     async def changed() -> bool:
-        return await _backends(node) == [("10.203.1.77", True), ("10.213.1.9", True)]
+        # The one that went may still have connections: it drains.
+        return await _backends(node) == [
+            ("10.203.1.77", True),
+            ("10.213.1.5", False),
+            ("10.213.1.9", True),
+        ]
 
     await until(changed, "the changed backends")
 
@@ -260,7 +265,99 @@ async def test_affinity_and_failover(node: AgentNode, beta: RemoteCluster) -> No
     annotate(**{"global": "true", "affinity": "remote"})
     await becomes([(mine, False), (theirs, True)])
     await beta.unshare("web")
-    await becomes([(mine, True)])
+    await becomes([(mine, True), (theirs, False)])  # it drains
     await beta.share("web", theirs)
+    await becomes([(mine, False), (theirs, True)])
     annotate()
     await becomes([(mine, True)])
+
+
+async def test_order_threshold_and_weights(node: AgentNode, beta: RemoteCluster) -> None:
+    """Annotations of `isthmus.io` move new connections; a wrong one is told, counted, and replaced
+    by the default, and the others stay in force."""
+    mine, other, theirs = "10.203.1.77", "10.203.1.78", "10.213.1.5"
+    await beta.share("web", theirs)
+    _services(node)
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+
+    def annotate(**more: str) -> None:
+        annotations = {"service.cilium.io/global": "true"}
+        annotations |= {f"isthmus.io/{k.replace('_', '-')}": v for k, v in more.items()}
+        put(node.fake, "services", service("web", "10.204.0.10", annotations))
+
+    async def weights() -> dict[str, int]:
+        rows = await node.get("service")
+        spec = next(row["spec"] for row in rows if row["spec"]["flags"]["name"] == "web")
+        return {b["ip"]: b["weight"] for b in spec["backend-addresses"] if "weight" in b}
+
+    async def becomes(*wanted: tuple[str, bool]) -> None:
+        async def claim() -> bool:
+            return await _backends(node) == sorted(wanted)
+
+        await until(claim, f"backends are {wanted}")
+
+    await becomes((mine, True), (theirs, True))
+    annotate(affinity_order="beta,alpha")
+    await becomes((mine, False), (theirs, True))
+    annotate(affinity_order="alpha", failover_threshold="60%")
+    await becomes((mine, True), (theirs, False))
+    half = endpoint_slice("web", mine, other)
+    half["endpoints"][1]["conditions"] = {"ready": False}
+    put(node.fake, "endpointslices", half)
+    await becomes((mine, True), (other, False), (theirs, True))
+    annotate(affinity_order="alpha", failover_threshold="50%")
+    await becomes((mine, True), (other, False), (theirs, False))
+
+    annotate(cluster_weights="alpha=80,beta=20")
+
+    async def weighted() -> bool:
+        return await weights() == {mine: 4, theirs: 1}
+
+    await until(weighted, "weights are 4 to 1")
+    before = (await node.get("healthz"))["rejected"]["count"]
+    annotate(cluster_weights="alpha:80", affinity_order="beta")
+    await becomes((mine, False), (other, False), (theirs, True))
+    assert await weights() == {}
+    rejected = (await node.get("healthz"))["rejected"]
+    assert rejected["count"] == before + 1
+    assert any(
+        'annotation isthmus.io/cluster-weights is "alpha:80"' in problem
+        for problem in rejected["problems"]
+    )
+
+
+async def test_a_vanished_backend_drains(node: AgentNode, beta: RemoteCluster) -> None:
+    """It keeps its connections for `clustermesh-backend-drain`, and then goes by itself; over a
+    restart of the agent too."""
+    theirs, leaving = "10.213.1.5", "10.213.1.6"
+    await beta.share("web", theirs, leaving)
+    put(node.fake, "services", service("web", "10.204.0.10", {"service.cilium.io/global": "true"}))
+    node.flags["clustermesh-backend-drain"] = "3s"
+    node.start()
+    await node.ready()
+    beta.connect()
+    await _ready(node)
+
+    async def becomes(*wanted: tuple[str, bool]) -> None:
+        async def claim() -> bool:
+            return await _backends(node) == sorted(wanted)
+
+        await until(claim, f"backends are {wanted}")
+
+    await becomes((theirs, True), (leaving, True))
+    await beta.share("web", theirs)
+    await becomes((theirs, True), (leaving, False))
+    await becomes((theirs, True))
+    await beta.share("web", theirs, leaving)
+    await becomes((theirs, True), (leaving, True))
+    node.kill()
+    await beta.share("web", theirs)
+    node.flags["clustermesh-backend-drain"] = "60s"
+    node.start()
+    await node.ready()
+    await becomes((theirs, True), (leaving, False))
+    beta.disconnect()
+    await becomes()

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapath import alias
 from datapath import encoding as e
 from datapath.service_rows import Map, Operation, ServiceRows
 from model.cluster import ClusterId
@@ -36,13 +38,16 @@ def balancers(draw: st.DrawFn) -> LoadBalancer:
         )
         for host in hosts
     )
+    selectable = draw(st.integers(0, len(backends)))
+    weights = draw(st.lists(st.integers(1, 9), min_size=selectable, max_size=selectable))
     return LoadBalancer(
         draw(st.sampled_from(FRONTENDS)),
         ServiceName("default", "web"),
         backends,
-        draw(st.integers(0, len(backends))),
+        selectable,
         draw(st.sampled_from(list(Selection))),
         draw(st.sampled_from((0, 60))),
+        draw(st.sampled_from((tuple(weights), ()))),
     )
 
 
@@ -85,8 +90,32 @@ class Maps:
                 continue
             assert self.rows[Map.REVNAT][e.number_key(master.revnat_id)] == e.revnat_value(frontend)
             for number in range(1, master.selectable + 1):
-                row = e.ServiceRow.parse(services[e.service_key(frontend, number)])
+                row = e.SlotRow.parse(services[e.service_key(frontend, number)])
                 assert e.number_key(row.backend_id) in self.rows[Map.BACKENDS]
+                if row.other_share:
+                    assert e.number_key(row.other_id) in self.rows[Map.BACKENDS]
+
+    def draws(self, balancer: LoadBalancer) -> list[float]:
+        """How often each selectable backend comes up when its frontend's slots are drawn."""
+        numbers = {
+            e.BackendRow.parse(v).address: e.parse_number_key(k)
+            for k, v in self.rows[Map.BACKENDS].items()
+        }
+        drawn: dict[int, float] = {}
+        for slot in range(1, balancer.selectable + 1):
+            value = self.rows[Map.SERVICES][e.service_key(balancer.frontend, slot)]
+            row = e.SlotRow.parse(value)
+            other = row.other_share / alias.DRAWS
+            drawn[row.backend_id] = drawn.get(row.backend_id, 0) + 1 - other
+            if other:
+                drawn[row.other_id] = drawn.get(row.other_id, 0) + other
+        chosen = balancer.backends[: balancer.selectable]
+        return [drawn.get(numbers[b.address], 0) / balancer.selectable for b in chosen]
+
+
+def shares(balancer: LoadBalancer) -> list[float]:
+    weights = balancer.weights or (1,) * balancer.selectable
+    return [weight / sum(weights) for weight in weights]
 
 
 def shape(balancer: LoadBalancer) -> tuple[object, ...]:
@@ -99,7 +128,8 @@ def shape(balancer: LoadBalancer) -> tuple[object, ...]:
 def test_no_program_ever_counts_a_slot_that_is_not_there(history: list, kill_after: int) -> None:
     """After each write of any history, also one cut short by a kill, every counted slot leads to a
 
-    backend, and every master to its reverse translation; the last state is what was wanted.
+    backend (and so does its other one), and every master to its reverse translation; the last state
+    is what was wanted, weights included.
     """
     maps, planner, wanted = Maps(), ServiceRows(), {}
     for step in history:
@@ -122,6 +152,8 @@ def test_no_program_ever_counts_a_slot_that_is_not_there(history: list, kill_aft
     planner.load(maps.rows)
     found = planner.table()
     assert {f: shape(b) for f, b in found.items()} == {f: shape(b) for f, b in wanted.items()}
+    for balancer in wanted.values():
+        assert maps.draws(balancer) == pytest.approx(shares(balancer), abs=0.001)
     if not wanted:
         maps.run(planner, planner.plan_removal(FRONTENDS), -1)
         leftover = {m: rows for m, rows in maps.rows.items() if rows}

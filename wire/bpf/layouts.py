@@ -424,6 +424,28 @@ class ServiceValue(NamedTuple):
         return cls(*SERVICE_VALUE.unpack(data))
 
 
+SERVICE_SLOT = struct.Struct("=IIHHH2x")
+
+
+class ServiceSlot(NamedTuple):
+    """``struct service_slot``."""
+
+    backend_id: int
+    other_id: int
+    other_share: int
+    revnat_id: int
+    flags: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return SERVICE_SLOT.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ServiceSlot":
+        """From the bytes."""
+        return cls(*SERVICE_SLOT.unpack(data))
+
+
 BACKEND_VALUE = struct.Struct("=16sHBBH2x")
 
 

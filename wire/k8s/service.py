@@ -10,6 +10,7 @@ from model.address import Address, parse_address
 from model.local_service import LocalService, MeshSettings
 from model.service import L4, Affinity, Protocol, ServiceName
 from wire.k8s.errors import ObjectError
+from wire.k8s.mesh_preference import with_preference
 from wire.k8s.meta import K8sObject, K8sStruct, ObjectMeta, annotations_of, labels_of
 
 GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
@@ -103,8 +104,7 @@ def _boolean(meta: ObjectMeta, names: tuple[str, str], default: bool, problems: 
 def mesh_settings(meta: ObjectMeta) -> tuple[MeshSettings, tuple[str, ...]]:
     """Settings, and one sentence for each annotation that cannot be understood.
 
-    ``shared`` and ``affinity`` have a meaning on global services only and are not looked at on
-    others.
+    All but ``global`` have a meaning on global services only and are not looked at on others.
     """
     problems: list[str] = []
     if not _boolean(meta, GLOBAL, False, problems):
@@ -121,7 +121,8 @@ def mesh_settings(meta: ObjectMeta) -> tuple[MeshSettings, tuple[str, ...]]:
                 f'Service {meta.namespace}/{meta.name}: annotation {name} is "{value}": '
                 'use "local", "remote" or "none"; "none" is used until then'
             )
-    return MeshSettings(is_global=True, shared=shared, affinity=affinity), tuple(problems)
+    mesh = MeshSettings(is_global=True, shared=shared, affinity=affinity)
+    return with_preference(meta, mesh, problems), tuple(problems)
 
 
 def _cluster_addresses(service: Service) -> list[Address]:

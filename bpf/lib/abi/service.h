@@ -32,12 +32,25 @@ struct service_key {
 	__u8 pad[2];
 };
 
+/* Slot 0. */
 struct service_value {
-	__u32 backend_id;	  /* slot > 0 */
-	__u32 affinity_timeout_s; /* slot 0 */
-	__u16 count;		  /* slot 0: selectable backends */
+	__u32 backend_id; /* 0 */
+	__u32 affinity_timeout_s;
+	__u16 count; /* selectable backends */
 	__u16 revnat_id;
 	__u16 flags; /* enum service_flags */
+	__u16 pad;
+};
+
+/* Other slots, in the same map. A slot is drawn evenly; of 65,536 draws `other_share` go to the other
+ * backend (alias method), which gives every backend the weight it should have.
+ */
+struct service_slot {
+	__u32 backend_id;
+	__u32 other_id;
+	__u16 other_share;
+	__u16 revnat_id;
+	__u16 flags;
 	__u16 pad;
 };
 
@@ -77,6 +90,7 @@ struct affinity_match_key {
 
 _Static_assert(sizeof(struct service_key) == 24, "struct service_key");
 _Static_assert(sizeof(struct service_value) == 16, "struct service_value");
+_Static_assert(sizeof(struct service_slot) == sizeof(struct service_value), "struct service_slot");
 _Static_assert(sizeof(struct backend_value) == 24, "struct backend_value");
 _Static_assert(sizeof(struct revnat_value) == 20, "struct revnat_value");
 _Static_assert(sizeof(struct affinity_key) == 20, "struct affinity_key");

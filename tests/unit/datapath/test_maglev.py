@@ -41,3 +41,23 @@ def test_order_and_numbers_do_not_matter() -> None:
 def test_no_backend_gives_zeroes() -> None:
     """An empty service has a table that names no backend."""
     assert set(maglev.build({}, 251)) == {0}
+
+
+def test_weights_are_parts_of_the_table() -> None:
+    """A backend of three times the weight has three times the places."""
+    table = maglev.build({"a": 1, "b": 2}, SIZE, {"a": 3, "b": 1})
+    assert abs(table.count(1) - SIZE * 3 / 4) <= 2
+    assert abs(table.count(2) - SIZE / 4) <= 2
+
+
+def test_a_changed_weight_moves_what_it_must() -> None:
+    """From 80:20 to 60:40 a fifth of the flows has to move; few others do."""
+    ids = names(10)
+    order = sorted(ids)
+    near, far = order[:5], order[5:]
+    tables = [
+        maglev.build(ids, SIZE, dict.fromkeys(near, a) | dict.fromkeys(far, b))
+        for a, b in ((80, 20), (60, 40))
+    ]
+    moved = sum(one != other for one, other in zip(*tables, strict=True)) / SIZE
+    assert 0.19 < moved < 0.35

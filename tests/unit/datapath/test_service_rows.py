@@ -155,6 +155,63 @@ def test_affinity_names_every_backend_once() -> None:
     assert rows.known[Map.AFFINITY_MATCH] == {}
 
 
+def test_affinity_leads_to_selectable_backends_only() -> None:
+    """A client that stuck to a backend leaves it when new connections may not take it any more."""
+    rows = ServiceRows()
+    write(rows, replace(balancer(1, 1, 2), affinity_timeout_s=60))
+    write(rows, replace(balancer(1, 1, 2), affinity_timeout_s=60, selectable=1))
+    (key,) = rows.known[Map.AFFINITY_MATCH]
+    assert key[:4] == e.number_key(numbers(rows)["10.0.0.1"])
+    assert (
+        write(restarted(rows), replace(balancer(1, 1, 2), affinity_timeout_s=60, selectable=1)) == 0
+    )
+
+
+def test_weights_change_slots_and_nothing_else() -> None:
+    """Three slots stay three slots; written twice or after a restart they are no news."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1, 2, 3))
+    before = {key: dict(rows.known[key]) for key in Map}
+    heavy = replace(balancer(1, 1, 2, 3), weights=(8, 1, 1))
+    assert write(rows, heavy) == 2  # the light ones share their slots with the heavy one
+    assert before.keys() == rows.known.keys()
+    for number in Map:
+        assert before[number].keys() == rows.known[number].keys()
+    assert write(rows, heavy) == 0
+    again = restarted(rows)
+    assert write(again, heavy) == 0
+    assert again.table()[frontend(1)] == heavy
+    assert write(again, balancer(1, 1, 2, 3)) == 2
+    assert rows.known[Map.BACKENDS] == before[Map.BACKENDS]
+
+
+def test_rows_are_asked_for_again_when_weights_differ_in_the_kernel() -> None:
+    """What is remembered as written counts only while the slots say the same."""
+    rows = ServiceRows()
+    heavy = replace(balancer(1, 1, 2), weights=(3, 1))
+    write(rows, heavy)
+    found = {number: dict(table) for number, table in rows.known.items()}
+    for slot in (1, 2):
+        key = e.service_key(frontend(1), slot)
+        found[Map.SERVICES][key] = (
+            e.SlotRow.parse(found[Map.SERVICES][key])._replace(other_share=0).pack()
+        )
+    rows.load(found)
+    assert rows.table()[frontend(1)] != heavy
+
+
+def test_maglev_table_is_made_of_the_weights() -> None:
+    """The table is made anew when only weights change."""
+    rows = ServiceRows()
+    even = replace(balancer(1, 1, 2), selection=Selection.MAGLEV)
+    write(rows, even)
+    write(rows, replace(even, weights=(3, 1)))
+    ((names, weights),) = rows.maglev_backends.values()
+    assert sorted(weights.values()) == [1, 3]
+    assert names.keys() == weights.keys()
+    assert write(rows, replace(even, weights=(3, 1))) == 0
+
+
 def test_maglev_table_comes_and_goes_with_the_choice() -> None:
     """The table is there while the service selects by it."""
     rows = ServiceRows()

@@ -67,7 +67,7 @@ def merged(claims: ServiceClaims, own: str = "") -> tuple[LoadBalancer | None, t
     prefixes = LocalPrefixes()
     if own:
         prefixes.add(ip_network(own))
-    table, sentences = merge(claims, prefixes, Selection.RANDOM)
+    table, sentences = merge(claims, prefixes, Selection.RANDOM, ClusterName("alpha"))
     return table.get(FRONT), sentences
 
 
@@ -117,7 +117,10 @@ def test_no_local_service_no_frontend() -> None:
 def test_frontends_are_the_consumers_own() -> None:
     """Of a peer only backends are taken, never its cluster address or its port."""
     table, _ = merge(
-        ServiceClaims(local(), {}, (theirs("10.2.0.1"),)), LocalPrefixes(), Selection.RANDOM
+        ServiceClaims(local(), {}, (theirs("10.2.0.1"),)),
+        LocalPrefixes(),
+        Selection.RANDOM,
+        ClusterName("alpha"),
     )
     assert list(table) == [FRONT]
 

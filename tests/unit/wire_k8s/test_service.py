@@ -1,5 +1,8 @@
 """Services and their mesh annotations."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from model.address import parse_address
@@ -79,6 +82,78 @@ def test_invalid_annotation_is_named_and_replaced_by_the_default(
     assert settings == expected
     assert len(problems) == 1
     assert problems[0].startswith(f'Service web/shop: annotation {annotation} is "{value}": use "')
+
+
+ORDER = "isthmus.io/affinity-order"
+THRESHOLD = "isthmus.io/failover-threshold"
+WEIGHTS = "isthmus.io/cluster-weights"
+AFFINITY = "service.cilium.io/affinity"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({ORDER: "cluster1,cluster3"}, {"order": ("cluster1", "cluster3")}),
+        ({ORDER: " cluster3 , cluster1 "}, {"order": ("cluster3", "cluster1")}),
+        (
+            {AFFINITY: "local", THRESHOLD: "50%"},
+            {"affinity": Affinity.LOCAL, "threshold_pct": 50},
+        ),
+        ({ORDER: "c1", THRESHOLD: " 100% "}, {"order": ("c1",), "threshold_pct": 100}),
+        ({ORDER: "c1", THRESHOLD: "0%"}, {"order": ("c1",)}),
+        (
+            {WEIGHTS: "cluster2=20, cluster1=80"},
+            {"weights": (("cluster1", 80), ("cluster2", 20))},
+        ),
+        ({WEIGHTS: "c1=1,c2=0"}, {"weights": (("c1", 1), ("c2", 0))}),
+    ],
+)
+def test_preference_of_clusters(annotations: dict[str, str], expected: dict[str, Any]) -> None:
+    """Order, threshold and weights as they are written."""
+    settings = MeshSettings(is_global=True, **expected)
+    assert mesh_settings(meta(**{GLOBAL: "true"}, **annotations)) == (settings, ())
+    # Without global they have no meaning.
+    assert mesh_settings(meta(**annotations)) == (MeshSettings(), ())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "remedy"),
+    [
+        (ORDER, "", 'use names of clusters like "cluster1,cluster3"'),
+        (ORDER, "cluster1,,cluster3", 'use names of clusters like "cluster1,cluster3"'),
+        (ORDER, "Cluster_1", 'use names of clusters like "cluster1,cluster3"'),
+        (ORDER, "c1,c2,c1", "use each cluster once (c1 is there twice)"),
+        (THRESHOLD, "50", 'use a share from "0%" to "100%"'),
+        (THRESHOLD, "101%", 'use a share from "0%" to "100%"'),
+        (THRESHOLD, "-1%", 'use a share from "0%" to "100%"'),
+        (THRESHOLD, "0.5%", 'use a share from "0%" to "100%"'),
+        (THRESHOLD, "%", 'use a share from "0%" to "100%"'),
+        (THRESHOLD, "50%", "it has no effect while our cluster does not come before others"),
+        (WEIGHTS, "", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+        (WEIGHTS, "c1:80", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+        (WEIGHTS, "c1=80%", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+        (WEIGHTS, "c1=-1", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+        (WEIGHTS, "=80", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+        (WEIGHTS, "c1=0,c2=0", "use weights up to 10000, one of them above 0"),
+        (WEIGHTS, "c1=10001", "use weights up to 10000, one of them above 0"),
+        (WEIGHTS, "c1=1,c1=2", "use each cluster once (c1 is there twice)"),
+        (WEIGHTS, "c1=\u0665", 'use clusters with weights like "cluster1=80,cluster2=20"'),
+    ],
+)
+def test_invalid_preference_is_named_and_replaced_by_the_default(
+    annotation: str, value: str, remedy: str
+) -> None:
+    """One sentence; the other annotations of the service stay in force."""
+    other = WEIGHTS if annotation != WEIGHTS else ORDER
+    good = {WEIGHTS: "c7=1", ORDER: "c7"}[other]
+    if annotation == THRESHOLD:
+        other, good = WEIGHTS, "c7=1"
+    settings, problems = mesh_settings(meta(**{GLOBAL: "true", annotation: value, other: good}))
+    (problem,) = problems
+    assert problem.startswith(f'Service web/shop: annotation {annotation} is "{value}": {remedy}')
+    alone, _ = mesh_settings(meta(**{GLOBAL: "true", other: good}))
+    no_effect = annotation == THRESHOLD and value == "50%"
+    assert settings == (replace(alone, threshold_pct=50) if no_effect else alone)
 
 
 def test_service_with_two_ports() -> None:
