@@ -42,8 +42,8 @@ struct service_value {
 	__u16 pad;
 };
 
-/* Other slots, in the same map. A slot is drawn evenly; of 65,536 draws `other_share` go to the other
- * backend (alias method), which gives every backend the weight it should have.
+/* Other slots, in the same map. A slot is drawn evenly; of 65,536 draws `other_share` go to the
+ * other backend (alias method), which gives every backend the weight it should have.
  */
 struct service_slot {
 	__u32 backend_id;
