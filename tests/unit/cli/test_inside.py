@@ -1,5 +1,6 @@
 """Lists of the agent: columns, JSON, and the values of our own agent's shapes."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,16 @@ def test_service_list_of_the_agents_own_shape() -> None:
     assert verbose[1][1] == "default/web"
     assert verbose[1][-1].endswith("(active) w1")
     assert verbose[2][-1].endswith("(terminating) beta, not for new connections")
+
+
+def test_service_list_tells_weights() -> None:
+    """Verbose tells a backend's weight where backends are not all alike."""
+    near = Backend(ip_address("10.44.1.17"), 80, Protocol.TCP, node="w1")
+    far = Backend(ip_address("10.44.2.17"), 80, Protocol.TCP, cluster="beta")
+    row = replace(_balancer(near, far, selectable=2), weights=(4, 1))
+    lines = inside_text.services([shapes.service(9, row)], verbose=True)
+    assert lines[1][-1].endswith("(active) w1, weight 4")
+    assert lines[2][-1].endswith("(active) beta, weight 1")
 
 
 def test_a_service_without_backends_is_listed() -> None:
