@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import shapes
+from agent import certificates, shapes
 from agent.view import View
 from model.cluster import ClusterName
 from wire.etcd import keys
@@ -40,12 +40,13 @@ def kubernetes(view: View) -> dict[str, Any]:
 def cluster_mesh(view: View) -> dict[str, Any]:
     """Every configured remote cluster, with what of its was taken over."""
     clusters = []
+    shown = {n: c.shape() for n, c in certificates.presented(view.remotes.configs).items()}
     for name, status in sorted(view.remotes.statuses.items()):
         last = None
         if status.last_failure_s:
             ago = timedelta(seconds=view.clock() - status.last_failure_s)
             last = (datetime.now(UTC) - ago).isoformat()
-        clusters.append(shapes.remote_cluster(status, _counts(view, name), last))
+        clusters.append(shapes.remote_cluster(status, _counts(view, name), last, shown.get(name)))
     return {
         "num-global-services": view.mesh.services.count_global(),
         "clusters": clusters,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from agent import certificates
 from agent.health import VERSION
 from agent.view import View
 from datapath.metrics import Counter
@@ -196,6 +197,15 @@ def _mesh(view: View) -> list[Family]:
             "gauge",
             "1: connected and synchronised",
             {c: int(s.ready) for c, s in statuses.items()},
+        ),
+        Family(
+            "isthmus_certificate_expiration_timestamp_seconds",
+            "gauge",
+            "When the certificate that we show a remote cluster expires, seconds since 1970",
+            tuple(
+                ({**here, "target_cluster": name}, found.expires.timestamp())
+                for name, found in certificates.presented(view.remotes.configs).items()
+            ),
         ),
         per_cluster(
             "remote_cluster_nodes",

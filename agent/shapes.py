@@ -193,7 +193,10 @@ def controllers(tables: Iterable[TableStatus], now_s: float) -> list[dict[str, A
 
 
 def remote_cluster(
-    status: RemoteStatus, counts: Mapping[str, int], last_failure: str | None
+    status: RemoteStatus,
+    counts: Mapping[str, int],
+    last_failure: str | None,
+    certificate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``RemoteCluster``."""
     config = status.config
@@ -227,6 +230,8 @@ def remote_cluster(
     }
     if last_failure is not None:
         shape["last-failure"] = last_failure
+    if certificate is not None:
+        shape["certificate"] = dict(certificate)
     return shape
 
 

@@ -394,7 +394,13 @@ def _print(facts: ClusterFacts, mesh: mesh_status.MeshStatus, store: bool, outpu
             "tunnel": facts.tunnel,
             "max_connected_clusters": facts.max_connected,
         }
-        click.echo(json.dumps(mesh_status.as_json(mesh, access), indent=2))
+        expires = {
+            name: check.expires_at(data["tls.crt"]).isoformat()
+            for name, data in ((SERVER_SECRET, facts.server), (REMOTE_SECRET, facts.client))
+            if data.get("tls.crt")
+        }
+        body = {**mesh_status.as_json(mesh, access), "certificates": expires}
+        click.echo(json.dumps(body, indent=2))
         return
     now = datetime.now(UTC)
     expiry = []

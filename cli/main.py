@@ -14,6 +14,7 @@ from cli import options
 
 COMMANDS = {
     "bpf": ("cli.bpf", "bpf", "Tables in the kernel."),
+    "certs": ("cli.certs", "certs", "Certificates of the mesh: what there is, and new ones."),
     "clustermesh": (
         "cli.clustermesh",
         "clustermesh",

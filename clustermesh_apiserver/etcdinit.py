@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvstore import etcd
+from kvstore.advisories import weaknesses
 from kvstore.bootstrap import bootstrap
 from kvstore.config import StoreConfig
 from model.cluster import ClusterName
@@ -119,6 +120,8 @@ async def run(settings: Settings) -> None:
             ) as url:
                 store = await etcd.connect(StoreConfig((url,)))
                 try:
+                    for weakness in weaknesses((await store.status()).version):
+                        log.warning("event=weak-store why=%s", weakness.value)
                     await bootstrap(store, settings.cluster_name)
                 finally:
                     await store.close()

@@ -5,6 +5,7 @@ import logging
 import time
 from pathlib import Path
 
+from certs import check
 from clustermesh_apiserver import health
 from clustermesh_apiserver.config import Settings
 from clustermesh_apiserver.inputs import Inputs
@@ -39,6 +40,7 @@ class Pages:
         self, settings: Settings, publication: Publication, publisher: Publisher, inputs: Inputs
     ) -> None:
         self._cluster = (("source_cluster", settings.cluster_name),)
+        self._etcd_config = settings.etcd_config
         self._publication = publication
         self._publisher = publisher
         self._inputs = inputs
@@ -71,9 +73,19 @@ class Pages:
         ]
         return [*undecodable, ("any", "invalid", float(self._publication.rejected))]
 
+    def _expiry(self) -> float:
+        """Of the certificate that the next connection will use; 0: there is none."""
+        try:
+            config = load_store_config(Path(self._etcd_config))
+            pem = Path(config.cert_file).read_bytes() if config.cert_file else b""
+            return check.expires_at(pem).timestamp() if pem else 0.0
+        except (OSError, ValueError):  # the connection itself says what is wrong with them
+            return 0.0
+
     def metrics(self) -> tuple[int, str]:
         """Names are those of Cluster Mesh where it has one, our own below them."""
         publisher, inputs = self._publisher, self._inputs
+        expires = self._expiry()
         scopes = {
             f"{kind}/v1": float(all(i.synced.is_set() for i in informers))
             for kind, informers in inputs.kinds()
@@ -85,6 +97,12 @@ class Pages:
                 "gauge",
                 "Duration from start to the last canary",
                 {self._cluster: self.bootstrap_s},
+            ),
+            Metric(
+                "certificate_expiration_timestamp_seconds",
+                "gauge",
+                "When the publisher's certificate expires, seconds since 1970",
+                dict.fromkeys([self._cluster] if expires else [], expires),
             ),
             Metric(
                 "kvstore_initial_sync_completed",

@@ -27,6 +27,11 @@ class StoreConfig:
     key_file: str = ""
     host_aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files read at each connection."""
+        return tuple(name for name in (self.ca_file, self.cert_file, self.key_file) if name)
+
     def targets(self) -> tuple["Endpoint", ...]:
         """Every address to try, host aliases applied, in the given order."""
         out: list[Endpoint] = []

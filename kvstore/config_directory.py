@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvstore.config import StoreConfig, StoreConfigError, parse_store_config
@@ -23,11 +23,16 @@ INTERVAL_S = 0.25  # 250 clusters cost 250 stat calls a round, about a milliseco
 
 @dataclass(frozen=True, slots=True)
 class RemoteConfig:
-    """One cluster as configured; ``digest`` changes when its text does."""
+    """One cluster as configured; ``digest`` changes when its text does.
+
+    ``files`` changes when its certificates do. That alone is no reason to connect again: whoever
+    connects reads them anew.
+    """
 
     cluster: ClusterName
     digest: str
     config: StoreConfig
+    files: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,15 @@ class ConfigDirectory:
         """The directory now. A missing directory is an empty one."""
         clusters: dict[ClusterName, RemoteConfig] = {}
         problems = []
+        known: dict[Path, tuple[int, int, int]] = {}  # clusters share their certificates
         paths = sorted(self._path.iterdir()) if self._path.is_dir() else []
         for path in self._files.keys() - set(paths):
             del self._files[path]
         for path in paths:
             found = self._file(path)
             if found.remote is not None and found.remote.cluster != self._own:
-                clusters[found.remote.cluster] = found.remote
+                files = tuple(_seen(Path(name), known) for name in found.remote.config.files)
+                clusters[found.remote.cluster] = replace(found.remote, files=files)
             if found.problem:
                 problems.append(found.problem)
         return Directory(clusters, tuple(problems))
@@ -95,6 +102,17 @@ class _File:
 
 
 _NOTHING = _File()
+
+
+def _seen(path: Path, known: dict[Path, tuple[int, int, int]]) -> tuple[int, int, int]:
+    """What tells one content of a file from the next; zeros when there is none."""
+    if path not in known:
+        try:
+            stat = path.stat()
+            known[path] = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        except OSError:
+            known[path] = (0, 0, 0)
+    return known[path]
 
 
 def _describe(path: Path, seen: tuple[int, int, int], before: RemoteConfig | None) -> _File:

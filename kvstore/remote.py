@@ -6,6 +6,7 @@ rule is rejected alone, counted, and shown; the last good value of its key stays
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -155,6 +156,7 @@ class Remote:
         self._range: IdentityRange | None = None
         self._silent = False  # the last session ended because no heartbeat came
         self._heard = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, follow, and connect again."""
@@ -179,7 +181,14 @@ class Remote:
             self._move(Happening.LOST)
             self.status.synced.clear()
             delay = min(RETRY_FIRST_S * 2 ** min(errors - 1, 10), RETRY_CAP_S)
-            await asyncio.sleep(delay * self._random.uniform(0.75, 1.25))
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay * self._random.uniform(0.75, 1.25)):
+                    await self._changed.wait()
+
+    def try_now(self) -> None:
+        """Something was mended: an attempt that waits for its time is made at once."""
+        self._changed.set()
 
     def drain(self) -> None:
         """Take back everything learnt from this cluster."""

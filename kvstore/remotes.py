@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from kvstore import etcd
+from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.remote import Remote, RemoteStatus, Sink
 from model.cluster import ClusterConfig, ClusterId, ClusterName, parse_cluster_id
@@ -42,6 +43,11 @@ class Remotes:
         """Every configured remote cluster."""
         return {name: remote.status for name, (_, remote, _) in self._sessions.items()}
 
+    @property
+    def configs(self) -> Mapping[ClusterName, StoreConfig]:
+        """How each of them is reached."""
+        return {name: config.config for name, (config, _, _) in self._sessions.items()}
+
     async def run(self) -> None:
         """Until cancelled. What was learnt stays when we stop: only removal drains."""
         async with asyncio.TaskGroup() as tasks:
@@ -62,6 +68,10 @@ class Remotes:
         for name, config in now.clusters.items():
             known = self._sessions.get(name)
             if known is not None and known[0].digest == config.digest:
+                if known[0].files != config.files:
+                    self._sessions[name] = (config, *known[1:])
+                    known[1].try_now()  # a session that stands goes on as it is
+                    log.info("event=certificates_changed cluster=%s", name)
                 continue
             if known is None:
                 remote = self._remote(name)

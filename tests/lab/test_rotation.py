@@ -1,0 +1,102 @@
+"""A new authority for a cluster of a live mesh, while pods call each other across it."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kind import story
+from tests.support import lab as labs
+from tests.support.lab import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("rotation")]
+REMOTE_SECRET = "clustermesh-apiserver-remote-cert"
+
+
+@pytest.fixture(scope="module")
+def rotating() -> Iterator[Lab]:
+    """A mesh of its own: what is replaced here, others rely on."""
+    made = labs.start("r")
+    yield made
+    labs.stop(made)
+
+
+def secret(mesh: story.Mesh, context: str, name: str) -> dict[str, bytes]:
+    raw = json.loads(
+        mesh.kubectl(context, "-n", "kube-system", "get", "secret", name, "-o", "json")
+    )
+    return {key: base64.b64decode(value) for key, value in raw["data"].items()}
+
+
+def agents_ready(mesh: story.Mesh) -> bool:
+    for context in (story.C1, story.C2):
+        words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+        status = json.loads(mesh.isthmus("clustermesh", "status", *words))
+        connected = status["connectivity"]["connected"]
+        if connected["min"] != 1 or not status["certificates"]:
+            return False
+    return True
+
+
+_ASK = """
+import sys
+from kvstore import diagnose
+from kvstore.config import Endpoint, StoreConfig
+address, *files = sys.argv[1:]
+said = diagnose.explain(
+    StoreConfig((), *files), Endpoint(address, 32379, True, "cluster1.mesh.cilium.io")
+)
+print(said)
+"""
+
+
+def refusal(lab: Lab, address: str, pair: dict[str, bytes], trust: bytes, at: Path) -> str:
+    """What the store of cluster1 says to a client of cluster2; empty when it lets it in."""
+    files = {"ca": trust, "crt": pair["tls.crt"], "key": pair["tls.key"]}
+    for name, data in files.items():
+        (at / name).write_bytes(data)
+    argv = ["ip", "netns", "exec", lab.node("cluster2-worker").netns, sys.executable, "-c", _ASK]
+    argv += [address, *(str(at / name) for name in files)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=30, check=True, cwd=labs.CHECKOUT
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.timeout(400)
+def test_a_new_authority_costs_no_request(rotating: Lab, tmp_path: Path) -> None:
+    """No request across the mesh fails, all agents are ready, the old authority opens nothing."""
+    mesh = story.Mesh(rotating.name)
+    for number, step in enumerate((story.clusters, story.joined), 1):
+        told = story.Step(number, "")
+        step(mesh, told)
+        assert told.held, told.checks
+    mesh.annotate(story.C1, f"{story.AFFINITY}=remote")  # every request crosses
+    old = secret(mesh, story.C1, REMOTE_SECRET)
+    status = json.loads(
+        mesh.isthmus("clustermesh", "status", "--context", "cluster1", "-o", "json")
+    )
+    (address, *_) = status["access_information"]["service_ips"]
+    new_trust = secret(mesh, story.C2, REMOTE_SECRET)["ca.crt"]
+    assert refusal(rotating, address, old, new_trust, tmp_path) == ""
+    words = ("certs", "rotate", "--ca", "--context", "cluster1", "--destination-context")
+    with mesh.stream("rebel-base") as stream:
+        said = mesh.isthmus(*words, "cluster2", "-o", "json")
+        assert agents_ready(mesh)
+        seen = len(stream.requests)
+        stream.until("some more", lambda: len(stream.requests) > seen + story.RATE)
+    steps = [s["step"] for s in json.loads(said)["steps"]]
+    assert {"trust", "restart", "promote", "issue", "forget"} == set(steps)
+    print(f"requests {len(stream.requests)}, steps {steps}")
+    assert stream.failed == []
+    new = secret(mesh, story.C1, REMOTE_SECRET)
+    new_trust = secret(mesh, story.C2, REMOTE_SECRET)["ca.crt"]
+    assert refusal(rotating, address, new, new_trust, tmp_path) == ""
+    assert "our client certificate" in refusal(rotating, address, old, new_trust, tmp_path)
+    for context in (story.C1, story.C2):
+        rows = json.loads(mesh.isthmus("certs", "list", "--context", context, "-o", "json"))
+        assert {r["state"] for r in rows} == {"good"}
