@@ -1,6 +1,7 @@
-"""``clustermesh-apiserver``: its two commands. Adapter; wiring and options only."""
+"""``clustermesh-apiserver``: its commands. Adapter; wiring and options only."""
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from clustermesh_apiserver import config, etcdinit, service
+from clustermesh_apiserver import config, etcdinit, kvstoremesh, service
 
 FORMAT = "%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s"
 
@@ -140,6 +141,89 @@ def clustermesh_command(
         _end([error])
     else:
         _run(service.run(settings), debug)
+
+
+@main.command("kvstoremesh")
+@click.option("--cluster-name", default="default", envvar="CILIUM_CLUSTER_NAME")
+@click.option("--cluster-id", type=int, default=0, envvar="CILIUM_CLUSTER_ID")
+@click.option(
+    "--max-connected-clusters", type=int, default=255, envvar="CILIUM_MAX_CONNECTED_CLUSTERS"
+)
+@click.option("--kvstore-opt", multiple=True, help="etcd.config=FILE")
+@click.option("--kvstore-lease-ttl", default=config.LEASE_TTL, show_default=True)
+@click.option("--clustermesh-config", default="/var/lib/cilium/clustermesh", show_default=True)
+@click.option("--health-port", type=int, default=9881, show_default=True)
+@click.option("--api-serve-addr", default="localhost:9889", show_default=True)
+@click.option("--prometheus-serve-addr", default="", help="host:port of /metrics; empty: none")
+@click.option("--per-cluster-ready-timeout", default="15s", show_default=True)
+@click.option("--global-ready-timeout", default="10m", show_default=True)
+@click.option("--disable-drain-on-disconnection", type=bool, default=False, hidden=True)
+@click.option("--controller-group-metrics", multiple=True, hidden=True)
+@click.option("--debug", type=bool, default=False, is_flag=False, flag_value=True)
+def kvstoremesh_command(
+    cluster_name: str,
+    cluster_id: int,
+    max_connected_clusters: int,
+    kvstore_opt: tuple[str, ...],
+    kvstore_lease_ttl: str,
+    clustermesh_config: str,
+    health_port: int,
+    api_serve_addr: str,
+    prometheus_serve_addr: str,
+    per_cluster_ready_timeout: str,
+    global_ready_timeout: str,
+    disable_drain_on_disconnection: bool,
+    controller_group_metrics: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Copy what other clusters say into this cluster's etcd, for its agents."""
+    try:
+        name, _ = config.parse_cluster(cluster_name, cluster_id, max_connected_clusters)
+        settings = kvstoremesh.Settings(
+            cluster_name=name,
+            etcd_config=config.parse_kvstore_options(kvstore_opt).get(
+                "etcd.config", config.ETCD_CONFIG
+            ),
+            directory=clustermesh_config,
+            lease_ttl_s=config.parse_lease_ttl_s(kvstore_lease_ttl),
+            health_port=health_port,
+            api=config.parse_address(api_serve_addr),
+            metrics=config.parse_address(prometheus_serve_addr) if prometheus_serve_addr else None,
+            cluster_ready_s=config.parse_seconds(
+                "per-cluster-ready-timeout", per_cluster_ready_timeout
+            ),
+            global_ready_s=config.parse_seconds("global-ready-timeout", global_ready_timeout),
+            drain=not disable_drain_on_disconnection,
+        )
+    except ValueError as error:
+        _end([error])
+    else:
+        _run(kvstoremesh.run(settings), debug)
+
+
+@main.group("kvstoremesh-dbg")
+def kvstoremesh_dbg() -> None:
+    """Ask a running kvstoremesh."""
+
+
+@kvstoremesh_dbg.command("status")
+@click.option("--host", "-H", default="localhost:9889", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["summary", "json"]), default="summary")
+@click.option("--verbose", is_flag=True, hidden=True)
+def kvstoremesh_status_command(host: str, output: str, verbose: bool) -> None:
+    """How the remote clusters are copied, and how old the copies are."""
+    try:
+        found = kvstoremesh.ask(config.parse_address(host))
+    except (OSError, ValueError) as error:
+        _end([error])
+        return
+    if output == "json":
+        click.echo(json.dumps(found))
+        return
+    for cluster in found:
+        word = "ready" if cluster["ready"] else "not-ready"
+        age = f"{cluster['age-seconds']} s" if "age-seconds" in cluster else "unknown"
+        click.echo(f"{cluster['name']}: {word}, age of data: {age}\n└  {cluster['status']}")
 
 
 if __name__ == "__main__":

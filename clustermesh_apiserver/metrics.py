@@ -21,11 +21,11 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def render(metrics: Iterable[Metric]) -> str:
+def render(metrics: Iterable[Metric], prefix: str = PREFIX) -> str:
     """The page, one block per metric in the given order."""
     lines: list[str] = []
     for metric in metrics:
-        name = PREFIX + metric.name
+        name = prefix + metric.name
         lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
         for labels, value in metric.values.items():
             text = ",".join(f'{key}="{escape(said)}"' for key, said in labels)

@@ -6,7 +6,7 @@ be several independent etcds, whose revisions mean nothing to each other.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import grpc.aio
 
 from kvstore import diagnose
 from kvstore import rpc_pb2 as pb
+from kvstore.bulk import RawRow
 from kvstore.config import Endpoint, StoreConfig
 from kvstore.port import (
     Batch,
@@ -112,6 +113,33 @@ class EtcdStore:
                 return Snapshot(revision, tuple(rows), reply.more, count)
             key = reply.kvs[-1].key + b"\0"
 
+    async def pages(self, prefix: str) -> AsyncIterator[tuple[int, Sequence[RawRow]]]:
+        key, revision = prefix.encode(), 0
+        while True:
+            reply = await self._call(
+                "KV/Range",
+                pb.RangeRequest(
+                    key=key, range_end=prefix_end(prefix), limit=PAGE_ROWS, revision=revision
+                ),
+                pb.RangeResponse,
+            )
+            revision = revision or reply.header.revision
+            yield revision, reply.kvs
+            if not reply.more:
+                return
+            key = reply.kvs[-1].key + b"\0"
+
+    async def write(self, rows: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:
+        request = pb.TxnRequest()
+        operations = request.success
+        for key, value in rows.items():
+            if value is None:
+                operations.add().request_delete_range.key = key
+            else:
+                put = operations.add().request_put
+                put.key, put.value, put.lease = key, value, leases.get(key, 0)
+        await self._call("KV/Txn", request, pb.TxnResponse)
+
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
         request = pb.PutRequest(key=key.encode(), value=value, lease=lease)
         return int((await self._call("KV/Put", request, pb.PutResponse)).header.revision)
@@ -151,24 +179,33 @@ class EtcdStore:
         progress: bool = False,
         exact: bool = False,
     ) -> AsyncIterator[Batch]:
+        request = pb.WatchCreateRequest(
+            key=prefix.encode() or b"\0",
+            range_end=b"" if exact else prefix_end(prefix),
+            start_revision=revision,
+            progress_notify=progress,
+            prev_kv=previous,
+        )
+        async for reply in self._watch(f"watch {prefix}", request):
+            yield Batch(reply.header.revision, tuple(_event(e) for e in reply.events))
+
+    async def raw_watch(
+        self, prefix: str, revision: int
+    ) -> AsyncIterator[Sequence[tuple[bytes, bytes | None]]]:
+        request = pb.WatchCreateRequest(
+            key=prefix.encode(), range_end=prefix_end(prefix), start_revision=revision
+        )
+        async for reply in self._watch(f"watch {prefix}", request):
+            yield [(e.kv.key, None if e.type else e.kv.value) for e in reply.events]
+
+    async def _watch(self, what: str, request: Any) -> AsyncIterator[Any]:
         call = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=pb.WatchRequest.SerializeToString,
             response_deserializer=pb.WatchResponse.FromString,
         )(metadata=_REQUIRE_LEADER)
-        what = f"watch {prefix}"
         try:
-            await call.write(
-                pb.WatchRequest(
-                    create_request=pb.WatchCreateRequest(
-                        key=prefix.encode() or b"\0",
-                        range_end=b"" if exact else prefix_end(prefix),
-                        start_revision=revision,
-                        progress_notify=progress,
-                        prev_kv=previous,
-                    )
-                )
-            )
+            await call.write(pb.WatchRequest(create_request=request))
             while True:
                 reply = await call.read()
                 if reply is grpc.aio.EOF:
@@ -176,7 +213,7 @@ class EtcdStore:
                 self._pin(reply.header)
                 if reply.canceled:
                     raise _cancelled(f"{what} on {self.endpoint}", reply)
-                yield Batch(reply.header.revision, tuple(_event(e) for e in reply.events))
+                yield reply
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except asyncio.InvalidStateError as error:  # the channel was closed under us

@@ -36,6 +36,11 @@ class Mirror:
         self._rows = dict.fromkeys(self._rows, 0)
         self._floor = 0
 
+    def move(self, before: str, after: str) -> None:
+        """The same rows lie below another prefix from now on."""
+        if before != after:
+            self._rows = {after + key.removeprefix(before): at for key, at in self._rows.items()}
+
     def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[tuple[str, bytes | None]]:
         """Take a full listing at ``revision``; returns what is new, changed, or (None) gone."""
         self.begin_listing()

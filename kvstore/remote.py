@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kvstore.mirror import Mirror
 from kvstore.port import CompactedError, Store, StoreError, UnavailableError
@@ -29,6 +30,7 @@ from model.node import NodeName
 from model.service import ServiceName
 from wire.etcd import (
     cluster_config_v1,
+    freshness_v1,
     identity_v1,
     ip_v1,
     keys,
@@ -36,6 +38,7 @@ from wire.etcd import (
     service_v1,
 )
 from wire.etcd.errors import RemoteWireError
+from wire.etcd.freshness_v1 import Freshness
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +114,7 @@ class RemoteStatus:
     last_heartbeat_s: float = 0.0
     rejected: dict[str, int] = field(default_factory=dict)  # by type
     last_rejected: str = ""
+    freshness: Freshness | None = None  # what a mirror in between says of its own connection
 
     @property
     def connected(self) -> bool:
@@ -133,36 +137,58 @@ class RemoteStore(Store, Protocol):
     def endpoint(self) -> str: ...
 
 
-class Remote:
-    """One remote cluster. ``run`` lives until cancelled; removal is the owner's duty."""
+S = TypeVar("S", bound=RemoteStore)
+
+
+class Session(ABC, Generic[S]):
+    """The life of a connection to one remote cluster; what is done with its rows is the heir's.
+
+    ``run`` lives until cancelled; removal is the owner's duty.
+    """
 
     def __init__(
         self,
         name: ClusterName,
-        connect: Callable[[], Awaitable[RemoteStore]],
-        sink: Sink,
-        accept: Callable[[ClusterName, ClusterConfig], None],
+        connect: Callable[[], Awaitable[S]],
+        resources: Iterable[str] = keys.REQUIRED,
         randomness: random.Random | None = None,
     ) -> None:
-        """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable."""
         self.status = RemoteStatus(name)
         self._name = name
         self._connect = connect
-        self._sink = sink
-        self._accept = accept
+        self._resources = tuple(resources)
         self._random = randomness or random.Random()  # jitter only
-        self._mirrors = {r: Mirror() for r in keys.REQUIRED}
-        self._id: ClusterId | None = None
-        self._range: IdentityRange | None = None
         self._silent = False  # the last session ended because no heartbeat came
         self._heard = asyncio.Event()
         self._changed = asyncio.Event()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Another store may answer from now on."""
+
+    @abstractmethod
+    async def _believe(self, config: ClusterConfig) -> None:
+        """Take the announcement. Raises ``ValueError`` with a sentence when it is unusable."""
+
+    @abstractmethod
+    async def _follow(self, store: S, resource: str, cached: bool) -> None:
+        """List and watch one type until the connection is lost; ``_synced`` after each list."""
+
+    async def _beat(self) -> None:
+        """A heartbeat has come."""
+
+    async def _lost(self, error: BaseException) -> None:
+        """The connection did not come about, or has ended."""
+
+    def _noted(self, key: str, value: bytes) -> None:
+        """A row beside the canaries."""
 
     async def run(self) -> None:
         """Connect, follow, and connect again."""
         errors = 0
         while True:
             self._move(Happening.START)
+            failure: BaseException = UnavailableError("the session ended")
             try:
                 store = await self._connect()
                 try:
@@ -178,8 +204,9 @@ class Remote:
                 errors += 1
                 self.status.message = str(error)
                 log.warning('event=remote_lost cluster=%s error="%s"', self._name, error)
-            self._move(Happening.LOST)
-            self.status.synced.clear()
+                failure = error
+            self.disconnected()
+            await self._lost(failure)
             delay = min(RETRY_FIRST_S * 2 ** min(errors - 1, 10), RETRY_CAP_S)
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -190,12 +217,6 @@ class Remote:
         """Something was mended: an attempt that waits for its time is made at once."""
         self._changed.set()
 
-    def drain(self) -> None:
-        """Take back everything learnt from this cluster."""
-        for mirror in self._mirrors.values():
-            mirror.snapshot((), 0)
-        self._sink.on_removed(self._name)
-
     def disconnected(self) -> None:
         """The owner ended ``run``; what was learnt stays."""
         self._move(Happening.LOST)
@@ -204,12 +225,9 @@ class Remote:
     def _move(self, happening: Happening) -> None:
         self.status.state = TRANSITIONS[self.status.state, happening]
 
-    async def _session(self, store: RemoteStore) -> None:
+    async def _session(self, store: S) -> None:
         beats = await store.range(keys.HEARTBEAT)
-        # An etcd restored from a backup, or made anew with an old identity, counts from an earlier
-        # revision: across connections only the rows themselves can be compared, by who gets them.
-        for mirror in self._mirrors.values():
-            mirror.forget_revisions()
+        self._begin()
         self.status.endpoint, self.status.etcd_id = store.endpoint, store.cluster_id
         self.status.last_heartbeat_s = _now()
         self._move(Happening.HEARTBEAT_LISTED)
@@ -227,30 +245,33 @@ class Remote:
                 await self._heard.wait()
             data = await self._configuration(store)
             config = cluster_config_v1.decode(data, keys.cluster_config(self._name))
-            self._believe(config)
+            await self._believe(config)
+            self.status.config = config
             tasks.create_task(self._keep_to(store, data))
             self._move(Happening.CONFIG_ACCEPTED)
             cached = config.capabilities.cached
             if not config.capabilities.synced_canaries:
-                for resource in keys.REQUIRED:
+                for resource in self._resources:
                     tasks.create_task(self._follow(store, resource, cached))
                 return
             started: set[str] = set()
 
-            def start(key: str) -> None:
+            def start(key: str, value: bytes) -> None:
                 resource = keys.canary_resource(key, self._name, cached)
-                if resource in self._mirrors and resource not in started:
+                if resource in self._resources and resource not in started:
                     started.add(resource)
                     tasks.create_task(self._follow(store, resource, cached))
+                elif resource is None:
+                    self._noted(key, value)
 
             canaries = await store.range(keys.canary_prefix(self._name))
             for row in canaries.rows:
-                start(row.key)
+                start(row.key, row.value)
             watch = store.watch(keys.canary_prefix(self._name), canaries.revision + 1)
             async for batch in watch:
                 for event in batch.events:
                     if hasattr(event, "row"):
-                        start(event.row.key)
+                        start(event.row.key, event.row.value)
 
     async def _heartbeat(self, store: RemoteStore, revision: int) -> None:
         watch = store.watch(keys.HEARTBEAT, revision + 1)
@@ -269,6 +290,7 @@ class Remote:
                 self.status.last_heartbeat_s = _now()
                 self._silent = False
                 self._heard.set()
+                await self._beat()
 
     async def _keep_to(self, store: RemoteStore, data: bytes) -> None:
         """End the session when the cluster announces itself otherwise than it was believed."""
@@ -296,7 +318,55 @@ class Remote:
             self.status.message = "waiting for the remote cluster's configuration"
             await asyncio.sleep(CONFIG_POLL_S)
 
-    def _believe(self, config: ClusterConfig) -> None:
+    def _synced(self, resource: str) -> None:
+        self.status.synced.add(resource)
+        if self.status.state is State.CONFIGURED and self.status.synced >= set(self._resources):
+            self._move(Happening.ALL_LISTED)
+            self.status.message = "ready"
+            log.info("event=remote_ready cluster=%s", self._name)
+
+
+class Remote(Session[RemoteStore]):
+    """One remote cluster, decoded and believed as far as it may be believed."""
+
+    def __init__(
+        self,
+        name: ClusterName,
+        connect: Callable[[], Awaitable[RemoteStore]],
+        sink: Sink,
+        accept: Callable[[ClusterName, ClusterConfig], None],
+        randomness: random.Random | None = None,
+    ) -> None:
+        """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable."""
+        super().__init__(name, connect, randomness=randomness)
+        self._sink = sink
+        self._accept = accept
+        self._mirrors = {r: Mirror() for r in keys.REQUIRED}
+        self._prefixes: dict[str, str] = {}  # of the mirrors' keys
+        self._id: ClusterId | None = None
+        self._range: IdentityRange | None = None
+
+    def drain(self) -> None:
+        """Take back everything learnt from this cluster."""
+        for mirror in self._mirrors.values():
+            mirror.snapshot((), 0)
+        self._sink.on_removed(self._name)
+
+    def _begin(self) -> None:
+        # An etcd restored from a backup, or made anew with an old identity, counts from an earlier
+        # revision: across connections only the rows themselves can be compared, by who gets them.
+        for mirror in self._mirrors.values():
+            mirror.forget_revisions()
+        self.status.freshness = None
+
+    def _noted(self, key: str, value: bytes) -> None:
+        if key == keys.freshness(self._name):
+            try:
+                self.status.freshness = freshness_v1.decode(value, key)
+            except RemoteWireError as error:
+                log.warning('event=rejected cluster=%s why="%s"', self._name, error)
+
+    async def _believe(self, config: ClusterConfig) -> None:
         if self._id is not None and self._id != config.id:
             log.warning("event=remote_id_changed cluster=%s id=%d", self._name, config.id)
             self.drain()
@@ -304,11 +374,13 @@ class Remote:
         self._accept(self._name, config)
         self._id = config.id
         self._range = identity_range(config.id, config.capabilities.max_connected_clusters)
-        self.status.config = config
 
     async def _follow(self, store: RemoteStore, resource: str, cached: bool) -> None:
         prefix = keys.resource_prefix(resource, self._name, cached)
         mirror = self._mirrors[resource]
+        # The same rows may lie elsewhere than last time: a mirror in between came or went.
+        mirror.move(self._prefixes.get(resource, prefix), prefix)
+        self._prefixes[resource] = prefix
         while True:
             snapshot = await store.range(prefix)
             mirror.begin_listing()
@@ -329,12 +401,8 @@ class Remote:
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
 
     def _synced(self, resource: str) -> None:
-        self.status.synced.add(resource)
         self._sink.on_synced(self._name, resource)
-        if self.status.state is State.CONFIGURED and self.status.synced >= set(keys.REQUIRED):
-            self._move(Happening.ALL_LISTED)
-            self.status.message = "ready"
-            log.info("event=remote_ready cluster=%s", self._name)
+        super()._synced(resource)
 
     def _hand_over(
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]

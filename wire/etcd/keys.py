@@ -46,6 +46,11 @@ def canary_resource(key: str, cluster: str, cached: bool = False) -> str | None:
     return next((r for r in RESOURCES if key == canary(cluster, r, cached)), None)
 
 
+def freshness(cluster: str) -> str:
+    """Beside the canaries, where readers that do not know it pass by: how old the copy is."""
+    return f"{canary_prefix(cluster)}isthmus.io/freshness"
+
+
 def resource_prefix(resource: str, cluster: str, cached: bool = False) -> str:
     """What to list and watch for one type of one cluster; row names follow it."""
     root = f"{CACHE_PREFIX if cached else STATE_PREFIX}{resource}/v1/"
