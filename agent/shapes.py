@@ -228,6 +228,12 @@ def remote_cluster(
         "num-rejected": sum(status.rejected.values()),
         "last-rejected": status.last_rejected,
     }
+    if status.freshness is not None:
+        shape["copy"] = {
+            "last-heard": status.freshness.heard,
+            "connected": status.freshness.connected,
+            "error": status.freshness.error,
+        }
     if last_failure is not None:
         shape["last-failure"] = last_failure
     if certificate is not None:

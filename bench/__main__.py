@@ -8,7 +8,7 @@ import sys
 
 from bench import results
 
-NAMES = ("datapath", "lb", "propagation", "agent", "failover")
+NAMES = ("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh")
 
 
 def main(argv: list[str]) -> int:

@@ -20,6 +20,8 @@ LIMITS = {  # what each figure must reach
     "lb.rr_10000_vs_1_ratio": "≥ 0.95",
     "agent.rss_10k_mb": "≤ 120",
     "failover.failed_requests": "0",
+    "kvstoremesh.keys_per_s": "≥ 20000",
+    "kvstoremesh.keys_per_cpu_s": "≥ 50000",
 }
 HEAD = """# Results
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,7 +17,15 @@ from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
 from cli import cluster, mesh_checks, mesh_facts, mesh_status, options
 from cli.install import default_image
-from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, MESH_PORT, ClusterFacts, gather
+from cli.mesh_facts import (
+    CLUSTERS_SECRET,
+    IDS_ANNOTATION,
+    KVSTOREMESH,
+    KVSTOREMESH_SECRET,
+    MESH_PORT,
+    ClusterFacts,
+    gather,
+)
 from kube import resources
 from kube.port import Client
 
@@ -42,18 +50,23 @@ def clustermesh() -> None:
     show_default=True,
 )
 @click.option("--ca-from", default="", metavar="CONTEXT", help="Share that cluster's authority.")
-@click.option("--enable-kvstoremesh", is_flag=True, hidden=True)
+@click.option(
+    "--enable-kvstoremesh",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+    default=None,
+    help="Agents read copies in their own cluster's store. Left out: as it is.",
+)
 def enable(
     context: str,
     kubeconfig: str,
     namespace: str,
     service_type: str,
     ca_from: str,
-    enable_kvstoremesh: bool,
+    enable_kvstoremesh: bool | None,
 ) -> None:
     """Run the mesh store of a cluster: certificates, etcd, the publisher."""
-    if enable_kvstoremesh:
-        raise click.ClickException("KVStoreMesh is not part of this version: leave the flag out")
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -62,17 +75,26 @@ def enable(
             problems = mesh_checks.member(facts)
             if problems:
                 raise click.ClickException("\n       ".join(problems))
+            copied = facts.kvstoremesh if enable_kvstoremesh is None else enable_kvstoremesh
+            if copied and facts.connected and not facts.addresses:
+                raise click.ClickException(
+                    f"cluster {facts.name}: clustermesh-apiserver has no address yet, which its "
+                    "agents would need: wait until it runs"
+                )
             shared = None
             if ca_from:
                 other = await stack.enter_async_context(cluster.client(kubeconfig, ca_from))
                 shared = await _authority(other, namespace)
             authority = await _authority(api, namespace, shared)
             trust = await _certificates(api, facts, authority)
-            await cluster.apply(api, _store(facts, service_type, trust))
+            await _change_over(api, facts, copied)
+            await cluster.apply(api, _store(facts, service_type, trust, copied))
             click.echo(
                 f"✅ Mesh store of cluster {facts.name} (ID {facts.id}) is enabled "
                 f"({service_type}, port {MESH_PORT})"
             )
+            if copied:
+                click.echo("ℹ️  KVStoreMesh is enabled")
 
     cluster.run(work())
 
@@ -85,8 +107,8 @@ def disable(context: str, kubeconfig: str, namespace: str) -> None:
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
             facts = await gather(api, context, namespace)
-            await cluster.remove(api, _store(facts, "NodePort", b""))
-            for name in (*mesh_profiles(facts.name), CLUSTERS_SECRET):
+            await cluster.remove(api, _store(facts, "NodePort", b"", True))
+            for name in (*mesh_profiles(facts.name), CLUSTERS_SECRET, KVSTOREMESH_SECRET):
                 await api.delete(resources.SECRETS, name, namespace)
             click.echo(f"✅ Mesh store of cluster {facts.name} is disabled")
 
@@ -211,11 +233,14 @@ def status(
                     )
                 store = await _store_ready(api, namespace)
                 mesh = await ask_agents(api, namespace, tuple(facts.connected))
-                good = mesh.ready and store
+                copies = None
+                if facts.kvstoremesh:
+                    copies = await ask_kvstoremesh(api, namespace, tuple(facts.connected))
+                good = mesh.ready and store and (copies is None or copies.ready)
                 if good or time.monotonic() > deadline:
                     break
                 await asyncio.sleep(STEP_S)
-            _print(facts, mesh, store, output)
+            _print(facts, mesh, copies, store, output)
             return 0 if good else 1
 
     cluster.run(work())
@@ -225,17 +250,40 @@ async def ask_agents(
     api: Client, namespace: str, expected: Sequence[str]
 ) -> mesh_status.MeshStatus:
     """Ask every agent of a cluster, all at once."""
+    argv = ["cilium-dbg", "status", "-o", "json"]
+    return await _ask(
+        api, namespace, (AGENT, "cilium-agent", argv), expected, mesh_status.add_agent
+    )
+
+
+async def ask_kvstoremesh(
+    api: Client, namespace: str, expected: Sequence[str]
+) -> mesh_status.MeshStatus:
+    """Ask every copying process how it is connected, and how old its copies are."""
+    argv = ["clustermesh-apiserver", "kvstoremesh-dbg", "status", "-o", "json"]
+    where = (f"k8s-app={mesh_facts.APISERVER}", KVSTOREMESH, argv)
+    return await _ask(api, namespace, where, expected, mesh_status.add_kvstoremesh)
+
+
+async def _ask(
+    api: Client,
+    namespace: str,
+    where: tuple[str, str, Sequence[str]],
+    expected: Sequence[str],
+    add: Callable[[mesh_status.MeshStatus, str, Any], None],
+) -> mesh_status.MeshStatus:
+    """Run a command in a container of every pod with a label, all at once."""
     found = mesh_status.MeshStatus(expected=tuple(expected))
-    pods = await api.list(resources.untyped(resources.PODS), namespace, label_selector=AGENT)
+    label, container, argv = where
+    pods = await api.list(resources.untyped(resources.PODS), namespace, label_selector=label)
 
     async def ask(name: str) -> None:
-        argv = ["cilium-dbg", "status", "-o", "json"]
         try:
-            result = await api.exec(namespace, name, "cilium-agent", argv, EXEC_TIMEOUT_S)
+            result = await api.exec(namespace, name, container, argv, EXEC_TIMEOUT_S)
             said = result.stderr.decode(errors="replace").strip()
             if not result.stdout.strip():
                 raise OSError(said or f"exit status {result.exit_code}")
-            mesh_status.add_agent(found, name, json.loads(result.stdout))
+            add(found, name, json.loads(result.stdout))
         except (OSError, ValueError) as error:
             found.unreachable[name] = f"does not answer: {error}"
 
@@ -305,8 +353,10 @@ async def _certificates(api: Client, facts: ClusterFacts, authority: KeyPair) ->
     return server_trust
 
 
-def _store(facts: ClusterFacts, service_type: str, trust: bytes) -> list[dict[str, Any]]:
-    return cluster.manifest(
+def _store(
+    facts: ClusterFacts, service_type: str, trust: bytes, kvstoremesh: bool
+) -> list[dict[str, Any]]:
+    found = cluster.manifest(
         "clustermesh",
         namespace=facts.namespace,
         image=default_image(),
@@ -318,6 +368,29 @@ def _store(facts: ClusterFacts, service_type: str, trust: bytes) -> list[dict[st
         peer_port=PEER_PORT,
         trust=sha256(trust).hexdigest()[:16],
     )
+    if not kvstoremesh:
+        for item in found:
+            if item["kind"] == "Deployment":
+                spec = item["spec"]["template"]["spec"]
+                for what in ("containers", "volumes"):
+                    spec[what] = [i for i in spec[what] if i["name"] != KVSTOREMESH]
+    return found
+
+
+async def _change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> None:
+    """Send agents that are connected to the copies in their own store, or back."""
+    if kvstoremesh == facts.kvstoremesh or not facts.connected:
+        return
+    source = CLUSTERS_SECRET if kvstoremesh else KVSTOREMESH_SECRET
+    found = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
+    real = {name: found[name] for name in facts.connected if name in found}
+    if kvstoremesh:
+        await _patch_secret(api, facts, KVSTOREMESH_SECRET, real)
+        here = mesh_facts.local_config(facts)
+        await _patch_secret(api, facts, CLUSTERS_SECRET, dict.fromkeys(real, here))
+    else:
+        await _patch_secret(api, facts, CLUSTERS_SECRET, real)
+        await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
 
 
 async def _trust(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
@@ -350,17 +423,11 @@ async def _add(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
     """Write how ``own`` reaches the other."""
     existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
     ids = {**mesh_facts.connections(existing), other.name: other.id}
-    patch: dict[str, Any] = {
-        "metadata": {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}},
-        "data": mesh_facts.encode({other.name: mesh_facts.endpoint_config(other)}),
-    }
-    if existing is None:
-        item = cluster.secret(CLUSTERS_SECRET, own.namespace, {})
-        item["metadata"]["annotations"] = patch["metadata"]["annotations"]
-        item["data"] = patch["data"]
-        await cluster.apply(api, [item])
-        return
-    await api.patch(resources.untyped(resources.SECRETS), CLUSTERS_SECRET, patch, own.namespace)
+    real = mesh_facts.endpoint_config(other)
+    if own.kvstoremesh:
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, {other.name: real})
+    value = mesh_facts.local_config(own) if own.kvstoremesh else real
+    await _patch_secret(api, own, CLUSTERS_SECRET, {other.name: value}, ids)
 
 
 async def _drop(api: Client, own: ClusterFacts, name: str) -> None:
@@ -368,11 +435,25 @@ async def _drop(api: Client, own: ClusterFacts, name: str) -> None:
     if existing is None:
         return
     ids = {k: v for k, v in mesh_facts.connections(existing).items() if k != name}
-    patch: Mapping[str, Any] = {
-        "metadata": {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}},
-        "data": {name: None},
-    }
-    await api.patch(resources.untyped(resources.SECRETS), CLUSTERS_SECRET, patch, own.namespace)
+    await _patch_secret(api, own, CLUSTERS_SECRET, {name: None}, ids)
+    if own.kvstoremesh:
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, {name: None})
+
+
+async def _patch_secret(
+    api: Client,
+    own: ClusterFacts,
+    name: str,
+    data: Mapping[str, bytes | None],
+    ids: Mapping[str, int] | None = None,
+) -> None:
+    """Change keys of a Secret, made when absent; ``ids`` are the clusters it then connects."""
+    if await cluster.read(api, "Secret", name, own.namespace) is None:
+        await cluster.apply(api, [cluster.secret(name, own.namespace, {})])
+    patch: dict[str, Any] = {"data": mesh_facts.encode(data)}
+    if ids is not None:
+        patch["metadata"] = {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}}
+    await api.patch(resources.untyped(resources.SECRETS), name, patch, own.namespace)
 
 
 async def _store_ready(api: Client, namespace: str) -> bool:
@@ -382,7 +463,13 @@ async def _store_ready(api: Client, namespace: str) -> bool:
     return bool(current and status_.get("readyReplicas"))
 
 
-def _print(facts: ClusterFacts, mesh: mesh_status.MeshStatus, store: bool, output: str) -> None:
+def _print(
+    facts: ClusterFacts,
+    mesh: mesh_status.MeshStatus,
+    copies: mesh_status.MeshStatus | None,
+    store: bool,
+    output: str,
+) -> None:
     if output == "json":
         access = {
             "service_type": facts.service_type,
@@ -399,7 +486,7 @@ def _print(facts: ClusterFacts, mesh: mesh_status.MeshStatus, store: bool, outpu
             for name, data in ((SERVER_SECRET, facts.server), (REMOTE_SECRET, facts.client))
             if data.get("tls.crt")
         }
-        body = {**mesh_status.as_json(mesh, access), "certificates": expires}
+        body = {**mesh_status.as_json(mesh, access, copies), "certificates": expires}
         click.echo(json.dumps(body, indent=2))
         return
     now = datetime.now(UTC)
@@ -407,7 +494,7 @@ def _print(facts: ClusterFacts, mesh: mesh_status.MeshStatus, store: bool, outpu
     for name, data in ((SERVER_SECRET, facts.server), (REMOTE_SECRET, facts.client)):
         if data and (left := check.expires_at(data["tls.crt"]) - now) < check.SOON:
             expiry.append(f"Certificate in Secret {name} expires in {left.days} days")
-    text = mesh_status.lines(mesh, facts.service_type, facts.addresses, facts.port, expiry)
+    text = mesh_status.lines(mesh, facts.service_type, facts.addresses, facts.port, expiry, copies)
     if not store:
         text = [
             "❌ Deployment clustermesh-apiserver is not ready" if "is ready" in line else line

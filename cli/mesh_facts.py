@@ -15,6 +15,8 @@ from kube.port import ApiError, Client
 from model.address import Prefix
 
 CLUSTERS_SECRET = "cilium-clustermesh"
+KVSTOREMESH_SECRET = "cilium-kvstoremesh"  # with KVStoreMesh: where the clusters really are
+KVSTOREMESH = "kvstoremesh"  # its container
 IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
 MESH_PORT = 32379
 APISERVER = "clustermesh-apiserver"
@@ -37,6 +39,7 @@ class ClusterFacts:
     port: int = MESH_PORT
     service_type: str = ""
     enabled: bool = False
+    kvstoremesh: bool = False  # agents read the copies in their own cluster's store
     connected: Mapping[str, int] = field(default_factory=dict)  # name -> ID (0: not recorded)
     server: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     client: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -77,6 +80,7 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         port=port,
         service_type=(service or {}).get("spec", {}).get("type", ""),
         enabled=service is not None,
+        kvstoremesh=service is not None and await _has_kvstoremesh(api, namespace),
         connected=connections(await cluster.read(api, "Secret", CLUSTERS_SECRET, namespace)),
         server=secrets[SERVER_SECRET],
         client=secrets[REMOTE_SECRET],
@@ -92,6 +96,17 @@ def connections(secret: Mapping[str, Any] | None) -> dict[str, int]:
         for name, value in sorted(cluster.secret_data(secret).items())
         if b"endpoints:" in value
     }
+
+
+async def _has_kvstoremesh(api: Client, namespace: str) -> bool:
+    try:
+        found = await api.get(resources.untyped(resources.DEPLOYMENTS), APISERVER, namespace)
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        return False
+    containers = found["spec"]["template"]["spec"]["containers"]
+    return any(c["name"] == KVSTOREMESH for c in containers)
 
 
 async def _access(
@@ -142,21 +157,32 @@ def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
 
 def endpoint_config(remote: ClusterFacts) -> bytes:
     """The value of one cluster's key in the Secret."""
-    host = f"{remote.name}.{MESH_DOMAIN}"
-    base = "/var/lib/cilium/clustermesh/common-etcd-client"
+    return _store_config(f"{remote.name}.{MESH_DOMAIN}", remote, "common")
+
+
+def local_config(own: ClusterFacts) -> bytes:
+    """The value of every cluster's key for agents that read the copies in their own store."""
+    return _store_config(f"{APISERVER}.{own.namespace}.svc", own, "local")
+
+
+def _store_config(host: str, place: ClusterFacts, certificate: str) -> bytes:
+    base = f"/var/lib/cilium/clustermesh/{certificate}-etcd-client"
     lines = [
         "endpoints:",
-        f"- https://{host}:{remote.port}",
+        f"- https://{host}:{place.port}",
         f"trusted-ca-file: {base}-ca.crt",
         f"key-file: {base}.key",
         f"cert-file: {base}.crt",
         "cilium-host-aliases:",
         f"- hostname: {host}",
-        f"  ips: [{', '.join(json.dumps(a) for a in remote.addresses)}]",
+        f"  ips: [{', '.join(json.dumps(a) for a in place.addresses)}]",
     ]
     return ("\n".join(lines) + "\n").encode()
 
 
-def encode(data: Mapping[str, bytes]) -> dict[str, str]:
-    """Secret data for a patch."""
-    return {key: base64.b64encode(value).decode() for key, value in data.items()}
+def encode(data: Mapping[str, bytes | None]) -> dict[str, str | None]:
+    """Secret data for a patch; ``None`` removes a key."""
+    return {
+        key: None if value is None else base64.b64encode(value).decode()
+        for key, value in data.items()
+    }

@@ -15,6 +15,7 @@ class MeshStatus:
     unreachable: dict[str, str] = field(default_factory=dict)  # agent -> error
     expected: tuple[str, ...] = ()
     global_services: list[int] = field(default_factory=list)
+    ages: dict[str, int] = field(default_factory=dict)  # cluster -> seconds since it was heard of
     violations: dict[str, str] = field(default_factory=dict)  # cluster -> latest rejected record
 
     @property
@@ -80,6 +81,28 @@ def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None
             status.violations[remote["name"]] = str(remote["last-rejected"])
 
 
+def add_kvstoremesh(status: MeshStatus, pod: str, clusters: Sequence[Mapping[str, Any]]) -> None:
+    """Take the answer of one KVStoreMesh."""
+    add_agent(status, pod, {"cluster-mesh": {"clusters": clusters}})
+    for remote in clusters:
+        if "age-seconds" in remote:
+            name = str(remote["name"])
+            status.ages[name] = max(status.ages.get(name, 0), int(remote["age-seconds"]))
+
+
+def _counts(status: MeshStatus) -> list[int]:
+    return [status.connected(one) for one in status.nodes] + [0] * len(status.unreachable)
+
+
+def _connection(status: MeshStatus, name: str) -> str:
+    configured = sum(
+        clusters.get(name, "unknown status") != "unknown status"
+        for clusters in status.nodes.values()
+    )
+    connected = sum(not clusters.get(name, "x") for clusters in status.nodes.values())
+    return f"{configured}/{status.total} configured, {connected}/{status.total} connected"
+
+
 def statistics(values: Sequence[int]) -> str:
     """``[min:1 / avg:1.7 / max:2]``."""
     if not values:
@@ -93,8 +116,9 @@ def lines(
     addresses: Sequence[str],
     port: int,
     expiry: Sequence[str],
+    copies: MeshStatus | None = None,
 ) -> list[str]:
-    """The whole report."""
+    """The whole report; ``copies`` is what KVStoreMesh says, if there is one."""
     out = []
     if service_type == "NodePort":
         out.append(
@@ -105,10 +129,10 @@ def lines(
     out.append("✅ Cluster access information is available:")
     out += [f"  - {address}:{port}" for address in addresses]
     out.append("✅ Deployment clustermesh-apiserver is ready")
-    out.append("ℹ️  KVStoreMesh is disabled")
+    out.append(f"ℹ️  KVStoreMesh is {'disabled' if copies is None else 'enabled'}")
     out += [f"⚠️  {line}" for line in expiry]
     out.append("")
-    counts = [status.connected(agent) for agent in status.nodes] + [0] * len(status.unreachable)
+    counts = _counts(status)
     if not status.expected:
         out.append("🔌 No cluster connected")
         return out
@@ -121,31 +145,53 @@ def lines(
         out.append(
             f"✅ All {status.total} nodes are connected to all clusters {statistics(counts)}"
         )
+    if copies is not None:
+        figures = statistics(_counts(copies))
+        out.append(
+            f"✅ All {copies.total} KVStoreMesh replicas are connected to all clusters {figures}"
+            if copies.ready
+            else f"⚠️  {copies.not_ready}/{copies.total} KVStoreMesh replicas are not connected to "
+            f"all clusters {figures}"
+        )
     out += ["", "🔌 Cluster Connections:"]
     for name in status.expected:
-        configured = sum(
-            clusters.get(name, "unknown status") != "unknown status"
-            for clusters in status.nodes.values()
-        )
-        connected = sum(not clusters.get(name, "x") for clusters in status.nodes.values())
-        out.append(
-            f"  - {name}: {configured}/{status.total} configured, "
-            f"{connected}/{status.total} connected"
-        )
+        line = f"  - {name}: {_connection(status, name)}"
+        if copies is not None:
+            line += f" - KVStoreMesh: {_connection(copies, name)}"
+            if name in copies.ages:
+                line += f", age of data: {copies.ages[name]} s"
+        out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
     if status.violations:
         out += ["", "⚠️  Rejected records (latest):"]
         out += [f"  - {name}: {text}" for name, text in sorted(status.violations.items())]
-    errors = status.errors()
+    errors = [*status.errors(), *(copies.errors() if copies else ())]
     if errors:
         out += ["", f"❌ {len({e.split(' ')[0] for e in errors})} Errors:"]
         out += [f"  ❌ {error}" for error in errors]
     return out
 
 
-def as_json(status: MeshStatus, access: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(
+    status: MeshStatus, access: Mapping[str, Any], copies: MeshStatus | None = None
+) -> dict[str, Any]:
     """For scripts; zero values are left out, as the well-known tool does."""
-    counts = [status.connected(agent) for agent in status.nodes] + [0] * len(status.unreachable)
+    body = {
+        "access_information": dict(access),
+        "connectivity": _connectivity(status, "cilium"),
+        "kvstoremesh": {"enabled": False},
+        "violations": status.violations,
+    }
+    if copies is not None:
+        said = _connectivity(copies, "kvstoremesh") | {"age_seconds": copies.ages}
+        body["kvstoremesh"] = {"enabled": True, "status": said}
+    pruned = _without_zeros(body)
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def _connectivity(status: MeshStatus, who: str) -> dict[str, Any]:
+    counts = _counts(status)
     clusters = {
         name: {
             "configured": sum(c.get(name) != "unknown status" for c in status.nodes.values()),
@@ -156,21 +202,13 @@ def as_json(status: MeshStatus, access: Mapping[str, Any]) -> dict[str, Any]:
     connected = (
         {"min": min(counts), "avg": sum(counts) / len(counts), "max": max(counts)} if counts else {}
     )
-    body = {
-        "access_information": dict(access),
-        "connectivity": {
-            "connected": connected,
-            "clusters": clusters,
-            "total": status.total,
-            "not_ready": status.not_ready,
-            "errors": {"cilium": status.errors()} if status.errors() else None,
-        },
-        "kvstoremesh": {"enabled": False},
-        "violations": status.violations,
+    return {
+        "connected": connected,
+        "clusters": clusters,
+        "total": status.total,
+        "not_ready": status.not_ready,
+        "errors": {who: status.errors()} if status.errors() else None,
     }
-    pruned = _without_zeros(body)
-    assert isinstance(pruned, dict)
-    return pruned
 
 
 def _without_zeros(value: Any) -> Any:

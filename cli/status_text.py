@@ -161,6 +161,11 @@ def remote_cluster(remote: Object, now: datetime) -> list[str]:
             if key in synced
         )
         lines.append(f"   └  synchronization status: {known}")
+    if copied := remote.get("copy"):
+        heard = _ago(copied.get("last-heard"), now)
+        lines.append(f"   └  copied by KVStoreMesh, which last heard of the cluster: {heard}")
+        if not copied.get("connected"):
+            lines.append(f"   └  the copy is cut off: {copied.get('error') or 'no reason known'}")
     if remote.get("num-rejected"):
         latest = remote.get("last-rejected", "")
         lines.append(f"   └  rejected records: {remote['num-rejected']}, the latest: {latest}")

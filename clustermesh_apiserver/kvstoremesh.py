@@ -24,6 +24,7 @@ from wire.etcd import keys
 
 log = logging.getLogger("kvstoremesh")
 
+Labels = tuple[tuple[str, str], ...]
 PREFIX = "cilium_kvstoremesh_"
 ASK_TIMEOUT_S = 5.0
 
@@ -90,7 +91,7 @@ class Pages:
         """Names are those of Cluster Mesh where it has one, our own below them."""
         own = ("source_cluster", self._settings.cluster_name)
         found = self._reflections.all
-        by_target = {n: (own, ("target_cluster", n)) for n in found}
+        by_target: dict[str, Labels] = {n: (own, ("target_cluster", n)) for n in found}
 
         def gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
             return Metric(name, "gauge", text, {by_target[n]: v for n, v in values.items()})

@@ -3,7 +3,7 @@
 Keys and values are bytes, nothing is decoded, and no object of ours is made per row.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from kvstore.port import Store
@@ -37,8 +37,11 @@ class BulkStore(Store, Protocol):
 
     def raw_watch(
         self, prefix: str, revision: int
-    ) -> AsyncIterator[Sequence[tuple[bytes, bytes | None]]]:
-        """What changes from ``revision`` on (``None``: gone). Ends as ``watch`` does."""
+    ) -> AsyncGenerator[tuple[int, Sequence[tuple[bytes, bytes | None]]]]:
+        """What changes from ``revision`` on (``None``: gone), whole revisions up to the one given.
+
+        Ends as ``watch`` does.
+        """
         ...
 
     async def write(self, rows: Mapping[bytes, bytes | None], leases: Mapping[bytes, int]) -> None:

@@ -6,7 +6,7 @@ be several independent etcds, whose revisions mean nothing to each other.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +186,24 @@ class EtcdStore:
             progress_notify=progress,
             prev_kv=previous,
         )
-        async for reply in self._watch(f"watch {prefix}", request):
-            yield Batch(reply.header.revision, tuple(_event(e) for e in reply.events))
+        async with contextlib.aclosing(self._watch(f"watch {prefix}", request)) as replies:
+            async for reply in replies:
+                yield Batch(reply.header.revision, tuple(_event(e) for e in reply.events))
 
     async def raw_watch(
         self, prefix: str, revision: int
-    ) -> AsyncIterator[Sequence[tuple[bytes, bytes | None]]]:
+    ) -> AsyncGenerator[tuple[int, Sequence[tuple[bytes, bytes | None]]]]:
         request = pb.WatchCreateRequest(
             key=prefix.encode(), range_end=prefix_end(prefix), start_revision=revision
         )
-        async for reply in self._watch(f"watch {prefix}", request):
-            yield [(e.kv.key, None if e.type else e.kv.value) for e in reply.events]
+        async with contextlib.aclosing(self._watch(f"watch {prefix}", request)) as replies:
+            async for reply in replies:
+                if events := reply.events:
+                    # The header may be ahead of a part of a backlog: only the rows tell.
+                    rows = [(e.kv.key, None if e.type else e.kv.value) for e in events]
+                    yield events[-1].kv.mod_revision, rows
 
-    async def _watch(self, what: str, request: Any) -> AsyncIterator[Any]:
+    async def _watch(self, what: str, request: Any) -> AsyncGenerator[Any]:
         call = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=pb.WatchRequest.SerializeToString,

@@ -7,6 +7,7 @@ the remote is cut off it stays as it was, and the row beside the canaries tells 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -22,10 +23,13 @@ from wire.etcd.freshness_v1 import Freshness
 log = logging.getLogger(__name__)
 
 PENDING_ROWS = 20_000  # a source that changes faster than we write waits from here on
+BURST_MESSAGES, BURST_S = 200, 0.1  # faster than this a backlog is awaited instead
+PAUSE_S = 0.1
 GRACE_S = 180.0  # agents let go of a removed cluster before its rows vanish under them
 REMOVAL_RETRIES_S = (2.0, 4.0, 8.0, 16.0, 32.0)
 
 Connect = Callable[[], Awaitable[BulkStore]]
+Take = Callable[[Sequence[tuple[bytes, bytes | None]]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -185,7 +189,8 @@ class _Source(Session[BulkStore]):
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(write())
-            async for revision, rows in store.pages(source):
+            async for at, rows in store.pages(source):
+                revision = at
                 page: dict[bytes, bytes | None] = {}
                 for row in rows:
                     key, value = head + row.key[cut:], row.value
@@ -207,18 +212,21 @@ class _Source(Session[BulkStore]):
         some, room = asyncio.Event(), asyncio.Event()
         compacted = False
 
+        async def take(events: Sequence[tuple[bytes, bytes | None]]) -> None:
+            for key, value in events:
+                pending[head + key[cut:]] = value
+            some.set()
+            if len(pending) > PENDING_ROWS:
+                room.clear()
+                await room.wait()
+
         async def read() -> None:
             nonlocal compacted
+            at = revision
             try:
-                async for events in store.raw_watch(source, revision + 1):
-                    if not events:
-                        continue
-                    for key, value in events:
-                        pending[head + key[cut:]] = value
-                    some.set()
-                    if len(pending) > PENDING_ROWS:
-                        room.clear()
-                        await room.wait()
+                while True:
+                    at = await self._read(store, source, at, take)
+                    await asyncio.sleep(PAUSE_S)
             except CompactedError:
                 compacted = True
                 some.set()
@@ -231,6 +239,24 @@ class _Source(Session[BulkStore]):
                 rows, pending = pending, {}
                 room.set()
                 await self._write(rows)
+
+    async def _read(self, store: BulkStore, source: str, at: int, take: Take) -> int:
+        """Watch until the changes come so fast one by one that a backlog is cheaper to read.
+
+        A store sends a watcher that is up to date a message per revision, but a late one its
+        backlog a thousand revisions at a time. Returns the last revision taken.
+        """
+        messages, since = 0, asyncio.get_running_loop().time()
+        async with aclosing(store.raw_watch(source, at + 1)) as changes:
+            async for at, events in changes:
+                await take(events)
+                messages += 1
+                if messages == BURST_MESSAGES:
+                    now = asyncio.get_running_loop().time()
+                    if now - since < BURST_S:
+                        return at
+                    messages, since = 0, now
+        return at
 
     async def _write(self, rows: dict[bytes, bytes | None]) -> None:
         if rows:

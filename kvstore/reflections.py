@@ -72,9 +72,7 @@ class Reflections:
                 await _end(known.task)
             elif name in self._leaving:
                 await _end(self._leaving.pop(name))
-            log.info(
-                "event=%s cluster=%s", "remote_changed" if known else "remote_added", name
-            )
+            log.info("event=%s cluster=%s", "remote_changed" if known else "remote_added", name)
             reflection = Reflection(name, _connect(config), self._local, self._lease_ttl_s)
             self._running[name] = _Running(config, reflection, tasks.create_task(reflection.run()))
 

@@ -15,11 +15,13 @@ from kvstore.config_directory import ConfigDirectory
 from kvstore.etcd import EtcdStore
 from kvstore.reflection import Reflection
 from kvstore.reflections import Reflections
+from kvstore.remote import Remote
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
+from model.service import ServiceName
 from tests.conformance.test_mesh_store import EXPECTED, Learnt, publisher, rows, running
 from tests.conformance.test_mesh_store import complete as say_all
 from tests.conformance.test_remotes import configure
-from tests.support.etcd import Etcd, mesh_etcd
+from tests.support.etcd import Etcd, mesh_etcd, prepare
 from tests.support.tcp_proxy import TcpProxy
 from wire.etcd import cluster_config_v1, freshness_v1, keys
 
@@ -151,15 +153,12 @@ async def test_the_copy_is_exact(far: Etcd, near: Etcd, tmp_path: Path) -> None:
 
 async def test_agents_read_the_copy(far: Etcd, near: Etcd, tmp_path: Path) -> None:
     """A session with the local user learns the same from the copy as from the cluster itself."""
-    from kvstore.remote import Remote
-
-    writer, home = publisher(far), publisher(near)
+    writer = publisher(far)
     say_all(writer, rows())
     sink = Learnt()
     store = await near.store("admin-c1")
     await store.put(keys.HEARTBEAT, b"now")
     await store.close()
-    del home
 
     async def local() -> EtcdStore:
         return await near.store("local-c1")
@@ -176,8 +175,6 @@ async def test_agents_read_the_copy(far: Etcd, near: Etcd, tmp_path: Path) -> No
 
 async def test_agents_change_over_to_the_copy(far: Etcd, near: Etcd, tmp_path: Path) -> None:
     """An agent that read the cluster itself and now reads the copy loses nothing on the way."""
-    from kvstore.remote import Remote
-
     writer = publisher(far)
     say_all(writer, rows())
     store = await near.store("admin-c1")
@@ -281,8 +278,6 @@ async def test_remote_wiped(far: Etcd, near: Etcd, tmp_path: Path) -> None:
             await until(same(copies, content))
         far.kill()
         far.wipe()
-        from tests.support.etcd import prepare
-
         await asyncio.to_thread(prepare, far, C2)
         far.start()
         await until(lambda: copies.of_c2.source.status.failures > 0)
@@ -313,7 +308,7 @@ async def test_compaction(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         await until(same(copies, content))
         door.close_door()
         await until(lambda: not copies.of_c2.source.status.connected)
-        gone = keys.service(C2, next(iter(k for k, _ in [])) if False else _service())
+        gone = keys.service(C2, ServiceName("ns", "svc"))
         content = {k: v for k, v in content.items() if k != gone}
         writer.put({gone: None})
         store = await far.store("admin-c2")
@@ -328,16 +323,8 @@ async def test_compaction(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         await until(same(copies, content))
 
 
-def _service() -> Any:
-    from model.service import ServiceName
-
-    return ServiceName("ns", "svc")
-
-
 async def test_our_own_store_wiped(far: Etcd, near: Etcd, tmp_path: Path) -> None:
     """Our store comes back empty: the whole copy is written again."""
-    from tests.support.etcd import prepare
-
     content = rows()
     writer = publisher(far)
     say_all(writer, content)
@@ -468,11 +455,11 @@ async def test_a_cluster_that_returns_within_the_grace_keeps_its_copy(
 async def test_a_row_that_our_store_refuses_stays_alone(
     far: Etcd, near: Etcd, tmp_path: Path
 ) -> None:
-    """One row at the limit of the source does not keep the others from being copied."""
+    """A row that only the source takes does not keep the others from being copied."""
     content = rows()
     writer = publisher(far)
     say_all(writer, content)
-    # Its key grows on the way: 1.5 MiB that the source just took are too much for the copy.
+    # A limit that the two stores do not share.
     near.kill()
     near.start("--max-request-bytes", "100000")
     big = keys.ip(ip_address("10.2.8.8"))

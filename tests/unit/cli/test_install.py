@@ -138,7 +138,7 @@ def test_mesh_certificates_are_optional() -> None:
     """The agent starts before there is a mesh, and keys are readable by root alone."""
     pod = one(objects(), "DaemonSet", "cilium")["spec"]["template"]["spec"]
     volume = next(v for v in pod["volumes"] if v["name"] == "clustermesh-secrets")["projected"]
-    assert [s["secret"].get("optional") for s in volume["sources"]] == [True, True]
+    assert [s["secret"].get("optional") for s in volume["sources"]] == [True, True, True]
     assert volume["defaultMode"] == 0o400
 
 
