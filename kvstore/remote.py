@@ -360,7 +360,8 @@ class Remote(Session[RemoteStore]):
         self.status.freshness = None
 
     def _noted(self, key: str, value: bytes) -> None:
-        if key == keys.freshness(self._name):
+        config = self.status.config
+        if config and config.capabilities.cached and key == keys.freshness(self._name):
             try:
                 self.status.freshness = freshness_v1.decode(value, key)
             except RemoteWireError as error:

@@ -390,3 +390,47 @@ def test_broken_kubeconfig(
 def test_unknown_context(pair: Pair) -> None:
     """A context that the kubeconfig does not have is named."""
     assert "nowhere" in pair.refused("clustermesh", "status", "--context", "nowhere")
+
+
+def test_kvstoremesh_sends_agents_to_their_own_store(ready: Pair) -> None:
+    """Enabled before connecting: agents get the local address, the mirror the real one; back."""
+    ready.good("clustermesh", "enable", "--context", "a", "--enable-kvstoremesh")
+    deployment = "/apis/apps/v1/namespaces/kube-system/deployments/clustermesh-apiserver"
+
+    def containers() -> list[str]:
+        found = ready.servers["a"].get(deployment).body["spec"]["template"]["spec"]
+        return [c["name"] for c in found["containers"]]
+
+    assert "kvstoremesh" in containers()
+    ready.good(*CONNECT)
+    local = parse_store_config(ready.secret("a", "cilium-clustermesh")["cluster-b"], "")
+    assert local.endpoints == ("https://clustermesh-apiserver.kube-system.svc:32379",)
+    assert local.host_aliases == {"clustermesh-apiserver.kube-system.svc": ("192.0.2.1",)}
+    assert local.cert_file.endswith("/local-etcd-client.crt")
+    real = parse_store_config(ready.secret("a", "cilium-kvstoremesh")["cluster-b"], "")
+    assert real.endpoints == ("https://cluster-b.mesh.cilium.io:32379",)
+    assert real.host_aliases == {"cluster-b.mesh.cilium.io": ("192.0.2.2",)}
+    other = parse_store_config(ready.secret("b", "cilium-clustermesh")["cluster-a"], "")
+    assert other.host_aliases == {"cluster-a.mesh.cilium.io": ("192.0.2.1",)}
+    ready.good("clustermesh", "enable", "--context", "a")  # says nothing of it: it stays
+    assert "kvstoremesh" in containers()
+    ready.good("clustermesh", "enable", "--context", "a", "--enable-kvstoremesh=false")
+    assert "kvstoremesh" not in containers()
+    direct = parse_store_config(ready.secret("a", "cilium-clustermesh")["cluster-b"], "")
+    assert direct == real
+    assert ready.servers["a"].get(f"{SYSTEM}/secrets/cilium-kvstoremesh").code == 404
+
+
+def test_kvstoremesh_of_a_connected_cluster(ready: Pair) -> None:
+    """Enabled later: what was connected moves over, a disconnect then clears both secrets."""
+    ready.good(*CONNECT)
+    real = ready.secret("a", "cilium-clustermesh")["cluster-b"]
+    ready.good("clustermesh", "enable", "--context", "a", "--enable-kvstoremesh")
+    assert ready.secret("a", "cilium-kvstoremesh") == {"cluster-b": real}
+    local = parse_store_config(ready.secret("a", "cilium-clustermesh")["cluster-b"], "")
+    assert local.ca_file.endswith("/local-etcd-client-ca.crt")
+    ready.good(*DISCONNECT)
+    assert ready.secret("a", "cilium-kvstoremesh") == {}
+    assert ready.secret("a", "cilium-clustermesh") == {}
+    ready.good("clustermesh", "disable", "--context", "a")
+    assert ready.servers["a"].get(f"{SYSTEM}/secrets/cilium-kvstoremesh").code == 404

@@ -470,3 +470,26 @@ async def test_a_row_that_our_store_refuses_stays_alone(
         await until(copies.ready)
         await until(same(copies, content))
         assert copies.of_c2.copy_status.refused == 1
+
+
+async def test_a_burst_of_changes_arrives_whole(far: Etcd, near: Etcd, tmp_path: Path) -> None:
+    """Changes by the thousand, one per put, over the same keys again: the latest of each wins."""
+    content = rows()
+    writer = publisher(far)
+    say_all(writer, content)
+    async with copying(tmp_path / "mesh", near, writer) as copies:
+        configure(copies.directory, C2, far)
+        await until(copies.ready)
+        store = await far.store("admin-c2")
+        extra = [keys.ip(ip_address(f"10.2.{n}.1")) for n in range(200)]
+        try:
+            for round_ in range(15):
+                async with asyncio.TaskGroup() as tasks:
+                    for key in extra:
+                        tasks.create_task(store.put(key, b"%d" % round_))
+            async with asyncio.TaskGroup() as tasks:
+                for key in extra[::2]:
+                    tasks.create_task(store.delete(key))
+        finally:
+            await store.close()
+        await until(same(copies, content | dict.fromkeys(extra[1::2], b"14")))

@@ -15,7 +15,7 @@ from model.ipcache import EndpointAddress
 from model.labels import CLUSTER_LABEL, Label, Labels
 from model.node import EXTERNAL_IP, INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import L4, Protocol, ServiceName, SharedService
-from wire.etcd import cluster_config_v1, identity_v1, ip_v1, node_v1, service_v1
+from wire.etcd import cluster_config_v1, freshness_v1, identity_v1, ip_v1, node_v1, service_v1
 from wire.etcd.errors import RemoteWireError
 
 BERLIN, SEVEN = ClusterName("berlin"), ClusterId(7)
@@ -159,6 +159,7 @@ FIELDS = {
     "ip": "IP Mask HostIP ID Key K8sPodName",
     "service": "cluster namespace name frontends backends hostnames labels shared clusterID",
     "config": "id capabilities",
+    "freshness": "heard connected error",
 }
 
 
@@ -172,6 +173,8 @@ def decode_any(kind: str, data: bytes) -> None:
             service_v1.decode("a/b", data, BERLIN, SEVEN, "k")
         case "config":
             cluster_config_v1.decode(data, "k")
+        case "freshness":
+            freshness_v1.decode(data, "k")
         case _:
             identity_v1.decode(str(RANGE.first), data, BERLIN, RANGE, "k")
 

@@ -142,3 +142,50 @@ def test_json_of_a_bad_mesh() -> None:
     assert connectivity["errors"] == {
         "cilium": ["cilium-a is not connected to cluster paris: unknown status"]
     }
+
+
+def copied(**changes: object) -> dict[str, object]:
+    """One remote cluster as a KVStoreMesh tells of it."""
+    return {**changed(), "age-seconds": 12, **changes}
+
+
+def test_kvstoremesh_is_shown() -> None:
+    """Connections of the replicas beside those of the nodes, with the age of the data."""
+    status, copies = (mesh_status.MeshStatus(expected=("paris",)) for _ in range(2))
+    mesh_status.add_agent(status, "cilium-a", answer(changed()))
+    mesh_status.add_kvstoremesh(copies, "store-1", [copied()])
+    lines = mesh_status.lines(status, "NodePort", ("192.0.2.1",), 32379, (), copies)
+    assert "ℹ️  KVStoreMesh is enabled" in lines
+    assert (
+        "✅ All 1 KVStoreMesh replicas are connected to all clusters [min:1 / avg:1.0 / max:1]"
+        in lines
+    )
+    assert (
+        "  - paris: 1/1 configured, 1/1 connected - KVStoreMesh: 1/1 configured, 1/1 connected, "
+        "age of data: 12 s" in lines
+    )
+    assert mesh_status.as_json(status, ACCESS, copies)["kvstoremesh"] == {
+        "enabled": True,
+        "status": {
+            "connected": {"min": 1, "avg": 1.0, "max": 1},
+            "clusters": {"paris": {"configured": 1, "connected": 1}},
+            "total": 1,
+            "age_seconds": {"paris": 12},
+        },
+    }
+
+
+def test_a_copy_that_is_cut_off_is_an_error() -> None:
+    """Agents are content with the copy; the replica is not, and says why."""
+    status, copies = (mesh_status.MeshStatus(expected=("paris",)) for _ in range(2))
+    mesh_status.add_agent(status, "cilium-a", answer(changed()))
+    away = copied(ready=False, connected=False, status="connection refused")
+    mesh_status.add_kvstoremesh(copies, "store-1", [away])
+    lines = mesh_status.lines(status, "NodePort", ("192.0.2.1",), 32379, (), copies)
+    assert status.ready
+    assert not copies.ready
+    assert (
+        "⚠️  1/1 KVStoreMesh replicas are not connected to all clusters "
+        "[min:0 / avg:0.0 / max:0]" in lines
+    )
+    assert "  ❌ store-1 is not connected to cluster paris: connection refused" in lines

@@ -245,3 +245,13 @@ def test_a_bad_duration_is_refused(tmp_path: Path) -> None:
     result = isthmus("status", "--timeout", "5 apples", "-H", tmp_path / "s")
     assert result.code == 1
     assert 'duration "5 apples" is not valid: write it like 30s' in result.err
+
+
+def test_a_copy_tells_its_age_and_that_it_is_cut_off() -> None:
+    """Through KVStoreMesh a cluster looks connected: what the copy says of itself is shown."""
+    said = {"last-heard": "2026-01-01T00:00:00Z", "connected": False, "error": "refused"}
+    lines = status_text.remote_cluster(PARIS | {"copy": said}, NOW)
+    assert any("last heard of the cluster: " in line and "ago" in line for line in lines)
+    assert lines[-1] == "   └  the copy is cut off: refused"
+    lines = status_text.remote_cluster(PARIS | {"copy": said | {"connected": True}}, NOW)
+    assert not any("cut off" in line for line in lines)

@@ -10,7 +10,7 @@ from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
 from model.labels import Label, Labels
 from model.service import L4, Protocol, ServiceName
-from wire.etcd import cluster_config_v1, identity_v1, ip_v1, keys, node_v1, service_v1
+from wire.etcd import cluster_config_v1, freshness_v1, identity_v1, ip_v1, keys, node_v1, service_v1
 from wire.etcd.errors import LocalWireError, RemoteWireError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -185,3 +185,15 @@ def test_keys_are_where_readers_look() -> None:
     assert keys.resource_prefix(keys.IP, "c1") == "cilium/state/ip/v1/default/"
     assert keys.resource_prefix(keys.IP, "c1", True) == "cilium/cache/ip/v1/c1/"
     assert keys.resource_prefix(keys.IDENTITIES, "c1", True) == "cilium/cache/identities/v1/c1/id/"
+
+
+def test_freshness_is_no_canary_and_reads_back() -> None:
+    """Its key lies below the canaries and names no type; what is no such value is refused."""
+    key = keys.freshness("berlin")
+    assert key.startswith(keys.canary_prefix("berlin"))
+    assert keys.canary_resource(key, "berlin", cached=True) is None
+    said = freshness_v1.Freshness("2026-01-01T00:00:00Z", True)
+    assert freshness_v1.decode(freshness_v1.encode(said), key) == said
+    for bad in (b"", b"2026-01-01T00:00:00Z", b"[]", b'{"connected":"yes"}', b"\xff"):
+        with pytest.raises(RemoteWireError, match="freshness"):
+            freshness_v1.decode(bad, key)
