@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,11 +15,10 @@ import click
 from certs import check
 from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
-from cli import cluster, mesh_checks, mesh_facts, mesh_status, options
+from cli import cluster, mesh_checks, mesh_facts, mesh_secrets, mesh_status, options
 from cli.install import default_image
 from cli.mesh_facts import (
     CLUSTERS_SECRET,
-    IDS_ANNOTATION,
     KVSTOREMESH,
     KVSTOREMESH_SECRET,
     MESH_PORT,
@@ -87,7 +86,7 @@ def enable(
                 shared = await _authority(other, namespace)
             authority = await _authority(api, namespace, shared)
             trust = await _certificates(api, facts, authority)
-            await _change_over(api, facts, copied)
+            await mesh_secrets.change_over(api, facts, copied)
             await cluster.apply(api, _store(facts, service_type, trust, copied))
             click.echo(
                 f"✅ Mesh store of cluster {facts.name} (ID {facts.id}) is enabled "
@@ -163,9 +162,9 @@ def connect(
             for a, b in _pairs(len(found), connection_mode):
                 await _trust(apis[a], found[a], found[b])
                 await _trust(apis[b], found[b], found[a])
-                await _add(apis[a], found[a], found[b])
+                await mesh_secrets.add(apis[a], found[a], found[b])
                 if connection_mode != "unicast":
-                    await _add(apis[b], found[b], found[a])
+                    await mesh_secrets.add(apis[b], found[b], found[a])
             for line in done("Connected", [f.name for f in found], connection_mode, "<=>", "=>"):
                 click.echo(line)
 
@@ -198,9 +197,9 @@ def disconnect(
             ]
             found = [await gather(api, c, namespace) for api, c in zip(apis, contexts, strict=True)]
             for a, b in _pairs(len(found), connection_mode):
-                await _drop(apis[a], found[a], found[b].name)
+                await mesh_secrets.drop(apis[a], found[a], found[b].name)
                 if connection_mode != "unicast":
-                    await _drop(apis[b], found[b], found[a].name)
+                    await mesh_secrets.drop(apis[b], found[b], found[a].name)
             names = [f.name for f in found]
             for line in done("Disconnected", names, connection_mode, "<x>", "x>"):
                 click.echo(line)
@@ -377,22 +376,6 @@ def _store(
     return found
 
 
-async def _change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> None:
-    """Send agents that are connected to the copies in their own store, or back."""
-    if kvstoremesh == facts.kvstoremesh or not facts.connected:
-        return
-    source = CLUSTERS_SECRET if kvstoremesh else KVSTOREMESH_SECRET
-    found = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
-    real = {name: found[name] for name in facts.connected if name in found}
-    if kvstoremesh:
-        await _patch_secret(api, facts, KVSTOREMESH_SECRET, real)
-        here = mesh_facts.local_config(facts)
-        await _patch_secret(api, facts, CLUSTERS_SECRET, dict.fromkeys(real, here))
-    else:
-        await _patch_secret(api, facts, CLUSTERS_SECRET, real)
-        await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
-
-
 async def _trust(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
     """Make ``own`` accept certificates of the other's authority, as server and as client.
 
@@ -417,43 +400,6 @@ async def _trust(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
                 {"spec": {"template": {"metadata": {"annotations": annotation}}}},
                 own.namespace,
             )
-
-
-async def _add(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
-    """Write how ``own`` reaches the other."""
-    existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
-    ids = {**mesh_facts.connections(existing), other.name: other.id}
-    real = mesh_facts.endpoint_config(other)
-    if own.kvstoremesh:
-        await _patch_secret(api, own, KVSTOREMESH_SECRET, {other.name: real})
-    value = mesh_facts.local_config(own) if own.kvstoremesh else real
-    await _patch_secret(api, own, CLUSTERS_SECRET, {other.name: value}, ids)
-
-
-async def _drop(api: Client, own: ClusterFacts, name: str) -> None:
-    existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
-    if existing is None:
-        return
-    ids = {k: v for k, v in mesh_facts.connections(existing).items() if k != name}
-    await _patch_secret(api, own, CLUSTERS_SECRET, {name: None}, ids)
-    if own.kvstoremesh:
-        await _patch_secret(api, own, KVSTOREMESH_SECRET, {name: None})
-
-
-async def _patch_secret(
-    api: Client,
-    own: ClusterFacts,
-    name: str,
-    data: Mapping[str, bytes | None],
-    ids: Mapping[str, int] | None = None,
-) -> None:
-    """Change keys of a Secret, made when absent; ``ids`` are the clusters it then connects."""
-    if await cluster.read(api, "Secret", name, own.namespace) is None:
-        await cluster.apply(api, [cluster.secret(name, own.namespace, {})])
-    patch: dict[str, Any] = {"data": mesh_facts.encode(data)}
-    if ids is not None:
-        patch["metadata"] = {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}}
-    await api.patch(resources.untyped(resources.SECRETS), name, patch, own.namespace)
 
 
 async def _store_ready(api: Client, namespace: str) -> bool:

@@ -67,6 +67,9 @@ class Reflections:
         for name, config in now.clusters.items():
             known = self._running.get(name)
             if known is not None and known.config.digest == config.digest:
+                if known.config.files != config.files:
+                    known.config = config
+                    known.reflection.source.try_now()  # a copy that is kept goes on as it is
                 continue
             if known is not None:
                 await _end(known.task)

@@ -1,0 +1,67 @@
+"""The Secrets that say which clusters a cluster reads, and where. Adapter.
+
+``cilium-clustermesh`` is what agents are given: the clusters themselves, or with KVStoreMesh their
+own store for each; then ``cilium-kvstoremesh`` has where the clusters really are.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cli import cluster, mesh_facts
+from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, KVSTOREMESH_SECRET, ClusterFacts
+from kube import resources
+from kube.port import Client
+
+
+async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> None:
+    """Send agents that are connected to the copies in their own store, or back."""
+    if kvstoremesh == facts.kvstoremesh or not facts.connected:
+        return
+    source = CLUSTERS_SECRET if kvstoremesh else KVSTOREMESH_SECRET
+    found = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
+    real = {name: found[name] for name in facts.connected if name in found}
+    if kvstoremesh:
+        await _patch_secret(api, facts, KVSTOREMESH_SECRET, real)
+        here = mesh_facts.local_config(facts)
+        await _patch_secret(api, facts, CLUSTERS_SECRET, dict.fromkeys(real, here))
+    else:
+        await _patch_secret(api, facts, CLUSTERS_SECRET, real)
+        await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
+
+
+async def add(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
+    """Write how ``own`` reaches the other."""
+    existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
+    ids = {**mesh_facts.connections(existing), other.name: other.id}
+    real = mesh_facts.endpoint_config(other)
+    if own.kvstoremesh:
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, {other.name: real})
+    value = mesh_facts.local_config(own) if own.kvstoremesh else real
+    await _patch_secret(api, own, CLUSTERS_SECRET, {other.name: value}, ids)
+
+
+async def drop(api: Client, own: ClusterFacts, name: str) -> None:
+    existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
+    if existing is None:
+        return
+    ids = {k: v for k, v in mesh_facts.connections(existing).items() if k != name}
+    await _patch_secret(api, own, CLUSTERS_SECRET, {name: None}, ids)
+    if own.kvstoremesh:
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, {name: None})
+
+
+async def _patch_secret(
+    api: Client,
+    own: ClusterFacts,
+    name: str,
+    data: Mapping[str, bytes | None],
+    ids: Mapping[str, int] | None = None,
+) -> None:
+    """Change keys of a Secret, made when absent; ``ids`` are the clusters it then connects."""
+    if await cluster.read(api, "Secret", name, own.namespace) is None:
+        await cluster.apply(api, [cluster.secret(name, own.namespace, {})])
+    patch: dict[str, Any] = {"data": mesh_facts.encode(data)}
+    if ids is not None:
+        patch["metadata"] = {"annotations": {IDS_ANNOTATION: json.dumps(ids, sort_keys=True)}}
+    await api.patch(resources.untyped(resources.SECRETS), name, patch, own.namespace)
