@@ -402,8 +402,8 @@ class Remote(Session[RemoteStore]):
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
 
     def _synced(self, resource: str) -> None:
+        super()._synced(resource)  # first: who is told may ask what has been listed so far
         self._sink.on_synced(self._name, resource)
-        super()._synced(resource)
 
     def _hand_over(
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
