@@ -38,7 +38,8 @@ def record(figure: Figure) -> None:
     """Replace or add one figure's row; rows stay sorted by name."""
     text = PATH.read_text() if PATH.exists() else HEAD
     rows = {m.group(1): m.group(0) for m in _ROW.finditer(text) if m.group(1) != "Figure"}
-    where = f"{datetime.now(UTC):%Y-%m-%d}, Linux {platform.release().split('-')[0]}, {os.cpu_count()} CPUs"
+    kernel = platform.release().split("-")[0]
+    where = f"{datetime.now(UTC):%Y-%m-%d}, Linux {kernel}, {os.cpu_count()} CPUs"
     detail = json.dumps(
         {k: v for k, v in figure.detail.items() if not isinstance(v, list | dict)} or figure.detail
     )
