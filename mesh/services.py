@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.draining import Drained, offered
 from mesh.guard import LocalPrefixes
-from mesh.problems import Violation
 from mesh.selection import choose, is_preferred
-from mesh.territory import WAITING
 from model.address import Address
 from model.cluster import ClusterName
 from model.local_service import LocalBackend, LocalService
@@ -82,22 +80,19 @@ def _peers(
     sentences: list[str] = []
     for peer in sorted(shared, key=lambda s: s.cluster):
         for address in offered(peer):
-            refused = local.refuses_backend(peer.cluster, address)
+            winner = ""
             if address in own or local.contains(address):
-                kind, why = "own-backend", "this cluster has that address"
-            elif refused is not None:
-                kind, why = refused.kind, str(refused)
+                winner = "this cluster"
             elif address in heard:
-                kind, why = "other-cluster", f"cluster {heard[address].cluster} has that address"
+                winner = f"cluster {heard[address].cluster}"
+            if winner:
+                sentences.append(
+                    f"Service {service.name}: backend {address} of cluster {peer.cluster} is not "
+                    f"used because {winner} has that address: give the clusters pod CIDRs that "
+                    "do not overlap"
+                )
             else:
                 heard[address] = peer
-                continue
-            if kind != WAITING:
-                sentence = (
-                    f"Service {service.name}: backend {address} of cluster {peer.cluster} is not "
-                    f"used because {why}: give the clusters pod CIDRs that do not overlap"
-                )
-                sentences.append(Violation(kind, peer.cluster, sentence))
     return heard, tuple(sentences)
 
 
@@ -153,13 +148,12 @@ def _drained_backends(
     frontend: L4,
     vip: Address,
 ) -> Iterable[Backend]:
-    """Those whose address nobody has taken since, and that their cluster may speak for."""
+    """Those whose address nobody has taken since."""
     for one in drained:
         target = one.ports.get(port_name)
         if target is None or not _matches(target, frontend, one.address, vip.version):
             continue
-        taken = one.address in own or one.address in peers or local.contains(one.address)
-        if not taken and local.refuses_backend(one.cluster, one.address) is None:
+        if one.address not in own and one.address not in peers and not local.contains(one.address):
             yield Backend(
                 one.address,
                 target.port,
