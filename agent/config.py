@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kvstore.allowance import Limits
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
+from wire.etcd import keys
 
 
 class ConfigError(ValueError):
@@ -99,6 +101,12 @@ class AgentConfig:
     clustermesh_config: Path = _key(_absolute, Path("/var/lib/cilium/clustermesh"))
     clustermesh_sync_timeout: float = _key(parse_duration_s, 60.0)
     clustermesh_backend_drain: float = _key(parse_duration_s, 60.0)  # 0: removed at once
+    # What one remote cluster may cost us.
+    clustermesh_peer_max_nodes: int = _key(_number(1, 1 << 24), 10_000)
+    clustermesh_peer_max_identities: int = _key(_number(1, 1 << 24), 65_536)
+    clustermesh_peer_max_endpoints: int = _key(_number(1, 1 << 24), 1_000_000)
+    clustermesh_peer_max_services: int = _key(_number(1, 1 << 24), 50_000)
+    clustermesh_peer_changes_per_second: int = _key(_number(1, 1 << 24), 2_000)
     conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
     socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
     write_cni_conf_when_ready: Path | None = _key(
@@ -194,6 +202,20 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
     if not config.enable_ipv4:
         raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
     return config
+
+
+def peer_limits(config: AgentConfig) -> Limits:
+    """What one remote cluster may cost us."""
+    return Limits(
+        rows={
+            keys.NODES: config.clustermesh_peer_max_nodes,
+            keys.IDENTITIES: config.clustermesh_peer_max_identities,
+            keys.IP: config.clustermesh_peer_max_endpoints,
+            keys.SERVICES: config.clustermesh_peer_max_services,
+        },
+        rows_per_s=config.clustermesh_peer_changes_per_second,
+        burst_rows=10 * config.clustermesh_peer_changes_per_second,
+    )
 
 
 def cluster_id(config: AgentConfig) -> ClusterId:

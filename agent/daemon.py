@@ -16,7 +16,7 @@ from aiohttp import web
 
 from agent import api, cni_conf
 from agent.cni import Cni
-from agent.config import AgentConfig, cluster_id
+from agent.config import AgentConfig, cluster_id, peer_limits
 from agent.delete_queue import drained
 from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
 from agent.endpoints import Endpoints
@@ -189,6 +189,7 @@ class Daemon:
             config.cluster_name,
             own_id,
             config.max_connected_clusters,
+            peer_limits(config),
         )
         self.remote_inputs.statuses = lambda: self.remotes.statuses
 

@@ -46,7 +46,9 @@ def cluster_mesh(view: View) -> dict[str, Any]:
         if status.last_failure_s:
             ago = timedelta(seconds=view.clock() - status.last_failure_s)
             last = (datetime.now(UTC) - ago).isoformat()
-        clusters.append(shapes.remote_cluster(status, _counts(view, name), last, shown.get(name)))
+        violations = view.mesh.violations(name)
+        counts, certificate = _counts(view, name), shown.get(name)
+        clusters.append(shapes.remote_cluster(status, counts, last, violations, certificate))
     return {
         "num-global-services": view.mesh.services.count_global(),
         "clusters": clusters,

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from mesh.guard import LocalPrefixes
 from mesh.identities import Identities
 from mesh.ipcache import Ipcache
 from mesh.nodes import Nodes
+from mesh.problems import Tally
 from mesh.service_table import Services
+from mesh.territory import Territories
 from model.address import Prefix
 from model.cluster import ClusterName
 from model.node import NodeName
@@ -27,23 +28,57 @@ class MeshState:
         self.own = own
         self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
         self.on_frontend: Callable[[Frontend], None] = lambda frontend: None
-        self.local = LocalPrefixes()
+        self.local = Territories()
         self.ipcache = Ipcache(self.local, lambda prefix: self.on_prefix(prefix))
         self.services = Services(
             self.local, selection, lambda found: self.on_frontend(found), own, clock, drain_s
         )
         self.identities = Identities(own)
-        self.nodes = Nodes(own, me, self.local, self.ipcache, self._recheck)
+        self.nodes = Nodes(own, me, self.local, self.ipcache, lambda: None)
+        self.local.on_prefix = self._recheck
+        self.local.on_host = self.ipcache.recheck_host
+        self.local.on_verdict = self.nodes.verdict
 
-    def _recheck(self) -> None:
-        self.ipcache.recheck_peers()
-        self.services.recheck_peers()
+    def _recheck(self, prefix: Prefix) -> None:
+        self.ipcache.recheck(prefix)
+        self.services.recheck(prefix)
+
+    def nodes_listed(self, cluster: ClusterName) -> None:
+        """A peer has told all its nodes: what they do not declare is refused from now on."""
+        if self.local.listed(cluster):
+            self.ipcache.recheck_waiting(cluster)
+            self.services.recheck_cluster(cluster)
+
+    def forget(self, cluster: ClusterName) -> None:
+        """A peer has left; its claims have been withdrawn."""
+        self.local.forget(cluster)
+        for problems in (self.ipcache.problems, self.services.problems):
+            problems.forget(cluster)
 
     def problem_count(self) -> int:
         """Claims that were not heard since start."""
-        return self.ipcache.problems.total + self.services.problems.total
+        return (
+            self.local.problems.total + self.ipcache.problems.total + self.services.problems.total
+        )
 
     def problems(self) -> list[str]:
         """What is wrong with claims now."""
-        found = [s for texts in self.ipcache.problems.current.values() for s in texts]
-        return found + [s for texts in self.services.problems.current.values() for s in texts]
+        found = [s for texts in self.local.problems.current.values() for s in texts]
+        found += [s for texts in self.ipcache.problems.current.values() for s in texts]
+        found += [s for texts in self.services.problems.current.values() for s in texts]
+        return [str(sentence) for sentence in found]
+
+    def violations(self, cluster: ClusterName) -> dict[str, Tally]:
+        """What a peer said that it may not say, by kind."""
+        found: dict[str, Tally] = {}
+        for tallies in (
+            self.local.problems.violations,
+            self.ipcache.problems.violations,
+            self.services.problems.violations,
+        ):
+            for (who, kind), tally in tallies.items():
+                if who == cluster:
+                    before = found.get(kind)
+                    total = tally.total + (before.total if before else 0)
+                    found[kind] = Tally(total, tally.example)
+        return found

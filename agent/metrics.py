@@ -167,7 +167,18 @@ def _mesh(view: View) -> list[Family]:
             tuple(({**here, "target_cluster": c}, v) for c, v in values.items()),
         )
 
+    violations = Family(
+        "isthmus_peer_violations_total",
+        "counter",
+        "Records of remote clusters that break a rule",
+        tuple(
+            ({"target_cluster": str(c), "kind": kind}, tally.total)
+            for c in statuses
+            for kind, tally in view.mesh.violations(c).items()
+        ),
+    )
     return [
+        violations,
         Family(
             "cilium_clustermesh_remote_clusters",
             "gauge",
@@ -206,6 +217,12 @@ def _mesh(view: View) -> list[Family]:
                 ({**here, "target_cluster": name}, found.expires.timestamp())
                 for name, found in certificates.presented(view.remotes.configs).items()
             ),
+        ),
+        per_cluster(
+            "remote_cluster_throttled_total",
+            "counter",
+            "Changes that had to wait because the cluster made too many",
+            {c: s.throttled for c, s in statuses.items()},
         ),
         per_cluster(
             "remote_cluster_nodes",

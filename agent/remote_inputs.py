@@ -82,6 +82,8 @@ class RemoteInputs:
         status = self.statuses().get(cluster)
         heard = status.synced if status else set()
         log.info("event=synced cluster=%s resource=%s", cluster, resource)
+        if resource == keys.NODES:
+            self._mesh.nodes_listed(cluster)
         if cluster_id is None:
             return
         if {keys.IP, keys.NODES} <= heard:
@@ -97,6 +99,7 @@ class RemoteInputs:
             lambda c: c.source is Source.CLUSTERMESH and c.cluster == cluster
         )
         self._mesh.identities.drop_cluster(cluster)
+        self._mesh.forget(cluster)
         cluster_id = self._ids.pop(cluster, None)
         if cluster_id is not None:
             self._forget_addresses(cluster_id)

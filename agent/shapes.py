@@ -7,6 +7,7 @@ from typing import Any
 from agent.endpoint_store import Endpoint
 from kvstore.remote import RemoteStatus
 from mesh.ipcache import Pair
+from mesh.problems import Tally
 from model.address import Address, Prefix
 from model.identity import RESERVED_NAMES, NumericIdentity
 from model.ipcache import Source
@@ -196,9 +197,15 @@ def remote_cluster(
     status: RemoteStatus,
     counts: Mapping[str, int],
     last_failure: str | None,
+    violations: Mapping[str, Tally],
     certificate: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """``RemoteCluster``."""
+    """``RemoteCluster``, and what of its records is not believed, by kind."""
+    kinds = {
+        **{f"record-{r}": Tally(n, status.examples.get(r, "")) for r, n in status.rejected.items()},
+        **violations,
+    }
+    latest = status.last_rejected or next((t.example for t in violations.values()), "")
     config = status.config
     shape: dict[str, Any] = {
         "name": status.name,
@@ -225,8 +232,14 @@ def remote_cluster(
             "sync-canaries": bool(config and config.capabilities.synced_canaries),
             "service-exports-enabled": bool(config and config.capabilities.service_exports),
         },
-        "num-rejected": sum(status.rejected.values()),
-        "last-rejected": status.last_rejected,
+        "num-rejected": sum(t.total for t in kinds.values()),
+        "last-rejected": latest,
+        "violations": [
+            {"kind": kind, "count": tally.total, "example": tally.example}
+            for kind, tally in sorted(kinds.items())
+        ],
+        "num-late": status.late,
+        "num-throttled": status.throttled,
     }
     if status.freshness is not None:
         shape["copy"] = {

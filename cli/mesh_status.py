@@ -16,7 +16,8 @@ class MeshStatus:
     expected: tuple[str, ...] = ()
     global_services: list[int] = field(default_factory=list)
     ages: dict[str, int] = field(default_factory=dict)  # cluster -> seconds since it was heard of
-    violations: dict[str, str] = field(default_factory=dict)  # cluster -> latest rejected record
+    # cluster -> kind -> (how often an agent refused it at most, example)
+    violations: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -77,8 +78,19 @@ def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None
     status.nodes[agent] = {name: found.get(name, "unknown status") for name in status.expected}
     status.global_services.append(int(mesh.get("num-global-services") or 0))
     for remote in mesh.get("clusters") or []:
-        if remote.get("last-rejected"):
-            status.violations[remote["name"]] = str(remote["last-rejected"])
+        for kind, count, example in _violations(remote):
+            kinds = status.violations.setdefault(remote["name"], {})
+            kinds[kind] = max(kinds.get(kind, (0, "")), (count, example))
+
+
+def _violations(remote: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """Kind, count and example; an older agent tells the latest record only."""
+    found = [
+        (str(v["kind"]), int(v["count"]), str(v["example"])) for v in remote.get("violations") or []
+    ]
+    if not found and remote.get("last-rejected"):
+        found.append(("record", int(remote.get("num-rejected") or 1), str(remote["last-rejected"])))
+    return found
 
 
 def add_kvstoremesh(status: MeshStatus, pod: str, clusters: Sequence[Mapping[str, Any]]) -> None:
@@ -163,8 +175,12 @@ def lines(
         out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
     if status.violations:
-        out += ["", "⚠️  Rejected records (latest):"]
-        out += [f"  - {name}: {text}" for name, text in sorted(status.violations.items())]
+        out += ["", "⚠️  Rejected records:"]
+        out += [
+            f"  - {name}: {count} {kind}, as: {example}"
+            for name, kinds in sorted(status.violations.items())
+            for kind, (count, example) in sorted(kinds.items())
+        ]
     errors = [*status.errors(), *(copies.errors() if copies else ())]
     if errors:
         out += ["", f"❌ {len({e.split(' ')[0] for e in errors})} Errors:"]
@@ -180,7 +196,13 @@ def as_json(
         "access_information": dict(access),
         "connectivity": _connectivity(status, "cilium"),
         "kvstoremesh": {"enabled": False},
-        "violations": status.violations,
+        "violations": {
+            name: [
+                {"kind": kind, "count": count, "example": example}
+                for kind, (count, example) in sorted(kinds.items())
+            ]
+            for name, kinds in sorted(status.violations.items())
+        },
     }
     if copies is not None:
         said = _connectivity(copies, "kvstoremesh") | {"age_seconds": copies.ages}

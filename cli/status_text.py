@@ -130,7 +130,7 @@ def _mesh(mesh: Object | None, whole: bool, now: datetime) -> list[Line]:
     summary = f"{ready}/{len(clusters)} remote clusters ready, {services} global-services"
     lines = [("ClusterMesh:", summary)]
     for remote in clusters:
-        if whole or not remote.get("ready"):
+        if whole or not remote.get("ready") or remote.get("num-rejected"):
             lines += [("", line) for line in remote_cluster(remote, now)]
     return lines
 
@@ -169,6 +169,15 @@ def remote_cluster(remote: Object, now: datetime) -> list[str]:
     if remote.get("num-rejected"):
         latest = remote.get("last-rejected", "")
         lines.append(f"   └  rejected records: {remote['num-rejected']}, the latest: {latest}")
+        lines += [
+            f"      {found['count']} {found['kind']}, as: {found['example']}"
+            for found in remote.get("violations") or []
+        ]
+    if remote.get("num-late"):
+        lines.append(
+            f"   └  too many changes: {remote['num-late']} wait, {remote.get('num-throttled', 0)} "
+            "had to wait so far"
+        )
     return lines
 
 

@@ -7,6 +7,7 @@ rule is rejected alone, counted, and shown; the last good value of its key stays
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -15,8 +16,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from kvstore.allowance import Limits, Pace, Purse
 from kvstore.mirror import Mirror
-from kvstore.port import CompactedError, Store, StoreError, UnavailableError
+from kvstore.port import CompactedError, Event, Put, Store, StoreError, UnavailableError
 from model.address import Prefix
 from model.cluster import (
     ClusterConfig,
@@ -45,7 +47,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
 CONFIG_TIMEOUT_S = 180.0
 CONFIG_POLL_S = 0.5
+PAGE_ROWS = 5_000  # of a listing, held at once
 PART_ROWS = 256  # of a listing, between which others have their turn: about 10 ms
+READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
 RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # an attempt itself goes on for 5 s
 
 Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName
@@ -114,6 +118,9 @@ class RemoteStatus:
     last_heartbeat_s: float = 0.0
     rejected: dict[str, int] = field(default_factory=dict)  # by type
     last_rejected: str = ""
+    examples: dict[str, str] = field(default_factory=dict)  # by type, the latest
+    late: int = 0  # changes that wait because this cluster has said too much too fast
+    throttled: int = 0  # changes that had to wait
     freshness: Freshness | None = None  # what a mirror in between says of its own connection
 
     @property
@@ -176,6 +183,9 @@ class Session(ABC, Generic[S]):
 
     async def _beat(self) -> None:
         """A heartbeat has come."""
+
+    async def _catch_up(self) -> None:
+        """What the heir has to do beside following, as long as the connection stands."""
 
     async def _lost(self, error: BaseException) -> None:
         """The connection did not come about, or has ended."""
@@ -248,6 +258,7 @@ class Session(ABC, Generic[S]):
             await self._believe(config)
             self.status.config = config
             tasks.create_task(self._keep_to(store, data))
+            tasks.create_task(self._catch_up())
             self._move(Happening.CONFIG_ACCEPTED)
             cached = config.capabilities.cached
             if not config.capabilities.synced_canaries:
@@ -336,9 +347,18 @@ class Remote(Session[RemoteStore]):
         sink: Sink,
         accept: Callable[[ClusterName, ClusterConfig], None],
         randomness: random.Random | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable."""
         super().__init__(name, connect, randomness=randomness)
+        self._limits = limits or Limits()
+        self._purse = Purse(self._limits)
+        self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
+        self._full: dict[str, int] = {}  # keys there was no room for, by type
+        # Changes that wait, by key the latest only; (type, prefix) beside it. They outlive a
+        # connection: what a mirror has told once, it does not tell again.
+        self._late: dict[str, tuple[str, str, bytes | None]] = {}
+        self._is_late = asyncio.Event()
         self._sink = sink
         self._accept = accept
         self._mirrors = {r: Mirror() for r in keys.REQUIRED}
@@ -350,6 +370,10 @@ class Remote(Session[RemoteStore]):
         """Take back everything learnt from this cluster."""
         for mirror in self._mirrors.values():
             mirror.snapshot((), 0)
+        self._purse = Purse(self._limits)
+        self._full.clear()
+        self._late.clear()
+        self.status.late = 0
         self._sink.on_removed(self._name)
 
     def _begin(self) -> None:
@@ -383,23 +407,109 @@ class Remote(Session[RemoteStore]):
         mirror.move(self._prefixes.get(resource, prefix), prefix)
         self._prefixes[resource] = prefix
         while True:
-            snapshot = await store.range(prefix)
-            mirror.begin_listing()
-            for start in range(0, len(snapshot.rows), PART_ROWS):
-                part = mirror.listed(snapshot.rows[start : start + PART_ROWS])
-                self._hand_over(resource, prefix, part)
-                await asyncio.sleep(0)
-            self._hand_over(resource, prefix, mirror.end_listing(snapshot.revision))
-            revision = snapshot.revision
-            del snapshot  # its rows would live as long as the watch
-            self._synced(resource)
+            again_s = _now() + self._limits.relist_gap_s
             try:
+                revision = await self._list(store, resource, prefix)
+                self._synced(resource)
                 async for batch in store.watch(prefix, revision + 1):
-                    told = [c for e in batch.events if (c := mirror.event(e)) is not None]
+                    if any(_revision(e) < revision for e in batch.events):
+                        # What is told twice or out of order may hide what is not told at all.
+                        log.warning("event=disorder cluster=%s type=%s", self._name, resource)
+                        break
+                    revision = max([revision, *map(_revision, batch.events)])
+                    told = [
+                        c
+                        for e in batch.events
+                        if (not isinstance(e, Put) or self._admits(resource, e.row.key))
+                        and (c := mirror.event(e)) is not None
+                    ]
                     if told:
-                        self._hand_over(resource, prefix, told)
+                        await self._tell(resource, prefix, told)
+                    if self._full.get(resource) and self._has_room(resource):
+                        log.info("event=room cluster=%s resource=%s", self._name, resource)
+                        break
             except CompactedError:
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
+            await asyncio.sleep(max(0.0, again_s - _now()))
+
+    async def _list(self, store: RemoteStore, resource: str, prefix: str) -> int:
+        """Take a full listing, page by page; the revision it stands for."""
+        mirror = self._mirrors[resource]
+        mirror.begin_listing()
+        self._full.pop(resource, None)
+        revision, start = 0, ""
+        while True:
+            page = await store.range(prefix, limit=PAGE_ROWS, revision=revision, start=start)
+            revision = revision or page.revision
+            refused = self._full.get(resource, 0)
+            for first in range(0, len(page.rows), PART_ROWS):
+                part: list[tuple[str, bytes | None]] = []
+                for row in page.rows[first : first + PART_ROWS]:
+                    if self._admits(resource, row.key):
+                        part += mirror.listed((row,))
+                self._take_over(resource, prefix, part)
+                await asyncio.sleep(0)
+            if not page.more:
+                break
+            if self._full.get(resource, 0) > refused:
+                await asyncio.sleep(len(page.rows) / READ_ROWS_PER_S)
+            start = page.rows[-1].key + "\0"
+        self._take_over(resource, prefix, mirror.end_listing(revision))
+        return revision
+
+    def _admits(self, resource: str, key: str) -> bool:
+        """Whether a key is known, or there is room for one more."""
+        mirror, most = self._mirrors[resource], self._limits.rows[resource]
+        if len(mirror) < most or key in mirror:
+            return True
+        self._full[resource] = self._full.get(resource, 0) + 1
+        self._reject(resource, f"{key}: no room: this cluster has more than {most} {resource}")
+        return False
+
+    def _has_room(self, resource: str) -> bool:
+        """A tenth is free, so that a full listing is worth its price."""
+        most = self._limits.rows[resource]
+        return len(self._mirrors[resource]) <= most - max(1, most // 10)
+
+    async def _tell(
+        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        """Hand changes over now, or, when there are too many, the latest of each key later."""
+        if not self._late and self._pace.take(len(rows), _now()):
+            self._hand_over(resource, prefix, rows)
+            return
+        for key, data in rows:
+            self._late[key] = (resource, prefix, data)
+        self.status.late = len(self._late)
+        self.status.throttled += len(rows)
+        self._is_late.set()
+        # While we do not read, the other side is not asked for more.
+        await asyncio.sleep(len(rows) / READ_ROWS_PER_S)
+
+    async def _catch_up(self) -> None:
+        """Hand over what is late, as fast as this cluster's pace allows."""
+        while True:
+            while self._late:
+                count = min(len(self._late), PART_ROWS)
+                if not self._pace.take(count, _now()):
+                    await asyncio.sleep(self._pace.wait_s(count))
+                    continue
+                for key in list(itertools.islice(self._late, count)):
+                    resource, prefix, data = self._late.pop(key)
+                    self._hand_over(resource, prefix, [(key, data)])
+                self.status.late = len(self._late)
+                await asyncio.sleep(0)
+            self._is_late.clear()
+            await self._is_late.wait()
+
+    def _take_over(
+        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        """What a listing says is newer than what waits."""
+        if self._late:
+            for key, _ in rows:
+                self._late.pop(key, None)
+        self._hand_over(resource, prefix, rows)
 
     def _synced(self, resource: str) -> None:
         super()._synced(resource)  # first: who is told may ask what has been listed so far
@@ -411,16 +521,25 @@ class Remote(Session[RemoteStore]):
         changes: list[Change] = []
         for key, data in rows:
             try:
+                if data is not None:
+                    self._purse.check(resource, key, data)
                 changes.append(self._decode(resource, key, key[len(prefix) :], data))
+                self._purse.keep(resource, key, len(data or b""))
             except RemoteWireError as error:
-                if data is None:  # what was never believed is no loss
-                    continue
-                self.status.rejected[resource] = self.status.rejected.get(resource, 0) + 1
-                self.status.last_rejected = str(error)
-                log.warning('event=rejected cluster=%s why="%s"', self._name, error)
+                if data is not None:  # what was never believed is no loss
+                    self._reject(resource, str(error))
         if changes:
             self._sink.on_changes(self._name, resource, changes)
         self.status.counts[resource] = len(self._mirrors[resource])
+
+    def _reject(self, resource: str, why: str) -> None:
+        count = self.status.rejected.get(resource, 0) + 1
+        self.status.rejected[resource] = count
+        self.status.last_rejected = self.status.examples[resource] = why[:1000]
+        if count & (count - 1) == 0:  # a peer that lies for ever fills no disk
+            log.warning(
+                'event=rejected cluster=%s count=%d why="%s"', self._name, count, why[:1000]
+            )
 
     def _decode(self, resource: str, key: str, name: str, data: bytes | None) -> Change:
         assert self._id is not None  # a session believes first
@@ -444,6 +563,10 @@ class Remote(Session[RemoteStore]):
                     return service_v1.decode_name(name, key), None
                 service = service_v1.decode(name, data, self._name, self._id, key)
                 return service.name, service
+
+
+def _revision(event: Event) -> int:
+    return event.row.mod_revision if isinstance(event, Put) else event.revision
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from kvstore import etcd
+from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.remote import Remote, RemoteStatus, Sink
@@ -27,7 +28,9 @@ class Remotes:
         own_name: ClusterName,
         own_id: ClusterId,
         max_connected: int = 255,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits
         self._directory = directory
         self._sink = sink
         self._own_name = own_name
@@ -87,7 +90,7 @@ class Remotes:
         async def connect() -> etcd.EtcdStore:
             return await etcd.connect(self._sessions[name][0].config)
 
-        return Remote(name, connect, self._sink, self._accept)
+        return Remote(name, connect, self._sink, self._accept, limits=self._limits)
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
         if not self._own_id:

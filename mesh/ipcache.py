@@ -2,7 +2,8 @@
 
 A stronger source wins (``model.ipcache.Source``). Between two remote clusters that claim one
 address the name decides, so that every node of this cluster takes the same side; within one cluster
-the younger pod has the address. A peer is not heard about addresses of our own pod prefixes.
+the younger pod has the address. A peer is heard only about addresses that its own nodes declare and
+that are not ours (``mesh.territory``).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,15 +11,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from mesh.blocks import Blocks, Groups
 from mesh.claims import Claims
 from mesh.guard import LocalPrefixes
-from mesh.problems import Problems
+from mesh.problems import Problems, Violation
+from mesh.territory import WAITING
 from model.address import Address, Prefix
 from model.cluster import ClusterId, ClusterName
-from model.identity import NumericIdentity
+from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
 
 _OWN = ClusterId(0)  # this cluster, in every table of the datapath
+# Reserved numbers that a workload of a peer can have; all others stand for something of ours.
+_FOREIGN: frozenset[int] = frozenset(ReservedIdentity) - {
+    ReservedIdentity.HOST,
+    ReservedIdentity.KUBE_APISERVER,
+}
+_FIRST_ALLOCATABLE = 256
 
 
 class Claimant(NamedTuple):
@@ -53,37 +62,63 @@ def entry(
 Pair = tuple[Claimant, IpClaim]
 
 
+def refusal(
+    prefix: Prefix, claimant: Claimant, claim: IpClaim, local: LocalPrefixes
+) -> Violation | None:
+    """Why a peer's claim is not heard; one of kind ``WAITING`` is no fault of the peer yet."""
+    row = claim.entry
+    found = local.refuses(claimant.cluster, prefix, row.tunnel_endpoint)
+    if found is None and row.identity < _FIRST_ALLOCATABLE and row.identity not in _FOREIGN:
+        return Violation(
+            "reserved-identity",
+            claimant.cluster,
+            f"cluster {claimant.cluster} gives {prefix} the identity {row.identity}, "
+            "which no workload of a peer can have",
+        )
+    return found
+
+
 def decide(
     prefix: Prefix, pairs: tuple[Pair, ...], local: LocalPrefixes
-) -> tuple[Pair | None, tuple[str, ...]]:
-    """The claim that holds, and what is wrong with the others."""
-    if len(pairs) == 1 and pairs[0][0].source is not Source.CLUSTERMESH:
-        return pairs[0], ()
+) -> tuple[Pair | None, tuple[str, ...], tuple[ClusterName, ...]]:
+    """The claim that holds, what is wrong with the others, and whose claims wait for a node."""
+    if len(pairs) == 1:
+        claimant, claim = pairs[0]
+        if claimant.source is not Source.CLUSTERMESH:
+            return pairs[0], (), ()
+        refused = refusal(prefix, claimant, claim, local)
+        if refused is None:
+            return pairs[0], (), ()
     sentences: list[str] = []
     heard: list[Pair] = []
+    waiting: list[ClusterName] = []
     for pair in sorted(pairs, key=lambda p: (p[0].source, p[0].cluster)):
         claimant = pair[0]
         if claimant.source is Source.CLUSTERMESH:
-            ours = local.overlap(prefix)
-            if ours is not None:
-                sentences.append(
-                    f"cluster {claimant.cluster} claims {prefix}, which lies in this cluster's "
-                    f"pod prefix {ours}: give the clusters pod CIDRs that do not overlap"
-                )
+            refused = refusal(prefix, claimant, pair[1], local)
+            if refused is not None:
+                if refused.kind == WAITING:
+                    waiting.append(claimant.cluster)
+                else:
+                    sentences.append(refused)
                 continue
         heard.append(pair)
     if not heard:
-        return None, tuple(sentences)
+        return None, tuple(sentences), tuple(waiting)
     first = heard[0][0]
+    keeper = f"cluster {first.cluster}" if first.source is Source.CLUSTERMESH else "this cluster"
     best = max((p for p in heard if p[0][:2] == first[:2]), key=lambda p: (p[1].born, p[0].origin))
     sentences += [
-        f"{prefix} is claimed by cluster {claimant.cluster} and by "
-        f"{'cluster ' + first.cluster if first.source is Source.CLUSTERMESH else 'this cluster'}, "
-        "which keeps it: give the clusters pod CIDRs that do not overlap"
+        Violation(
+            "other-cluster" if first.source is Source.CLUSTERMESH else "own-address",
+            claimant.cluster,
+            f"{prefix} is claimed by cluster {claimant.cluster} and by {keeper}, which keeps it: "
+            "give the clusters pod CIDRs that do not overlap",
+        )
         for claimant, _ in heard
         if claimant.source is Source.CLUSTERMESH and claimant[:2] != first[:2]
     ]
-    return best, tuple(sentences)
+    return best, tuple(sentences), tuple(waiting)
 
 
 class Ipcache:
@@ -94,32 +129,73 @@ class Ipcache:
         self._local = local
         self._on_change = on_change
         self.problems: Problems[Prefix] = Problems()
+        self._peers = Blocks()  # keys that a peer claims
+        self._waiting: Groups[ClusterName] = Groups()
+        # Claims behind a node whose own pod prefixes do not lead to them, by that node's address.
+        self._astray: Groups[tuple[ClusterName, Address]] = Groups()
 
     def put(self, prefix: Prefix, claimant: Claimant, claim: IpClaim) -> None:
         """Hear a claim."""
         if self._claims.put(prefix, claimant, claim):
+            if claimant.source is Source.CLUSTERMESH:
+                self._peers.add(prefix)
             self._changed(prefix)
 
     def drop(self, prefix: Prefix, claimant: Claimant) -> None:
         """A claim is withdrawn."""
         if self._claims.drop(prefix, claimant):
-            self._changed(prefix)
+            self._dropped(prefix)
 
     def drop_all(self, matches: Callable[[Claimant], bool]) -> None:
         """All claims of some claimants are withdrawn, as when a cluster leaves."""
         for prefix in self._claims.drop_owners(matches):
-            self._changed(prefix)
+            self._dropped(prefix)
+
+    def _dropped(self, prefix: Prefix) -> None:
+        if not any(c.source is Source.CLUSTERMESH for c, _ in self._claims.of(prefix)):
+            self._peers.discard(prefix)
+        self._changed(prefix)
 
     def recheck_peers(self) -> None:
-        """Our own prefixes have changed: every claim of a peer is judged again."""
+        """Every claim of a peer is judged again."""
         for prefix in list(self._claims):
             if any(c.source is Source.CLUSTERMESH for c, _ in self._claims.of(prefix)):
                 self._changed(prefix)
 
+    def recheck(self, prefix: Prefix) -> None:
+        """Who may speak for a prefix has changed: the claims of peers inside are judged again."""
+        for found in self._peers.inside(prefix):
+            self._changed(found)
+
+    def recheck_host(self, cluster: ClusterName, host: Address) -> None:
+        """A peer's node has come or gone: claims that it alone decides are judged again."""
+        for prefix in self._astray.members((cluster, host)):
+            self._changed(prefix)
+
+    def recheck_waiting(self, cluster: ClusterName) -> None:
+        """A peer's nodes are listed: what still waits is judged again."""
+        for prefix in self._waiting.members(cluster):
+            self._changed(prefix)
+
     def _changed(self, prefix: Prefix) -> None:
-        _, sentences = decide(prefix, self._claims.of(prefix), self._local)
+        pairs = self._claims.of(prefix)
+        _, sentences, waiting = decide(prefix, pairs, self._local)
+        self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
+        self._astray.set(prefix, self._away(prefix, pairs))
         self.problems.set(prefix, sentences)
         self._on_change(prefix)
+
+    def _away(
+        self, prefix: Prefix, pairs: tuple[Pair, ...]
+    ) -> tuple[tuple[ClusterName, Address], ...]:
+        found = []
+        for claimant, claim in pairs:
+            host = claim.entry.tunnel_endpoint
+            if claimant.source is not Source.CLUSTERMESH or claimant.origin or host is None:
+                continue
+            if not self._local.at_home(claimant.cluster, prefix, host):
+                found.append((claimant.cluster, host))
+        return tuple(dict.fromkeys(found))
 
     def winner(self, prefix: Prefix) -> Pair | None:
         """The claim that holds, with who made it."""

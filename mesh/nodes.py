@@ -7,7 +7,7 @@ own addresses are reached by the underlay, its router address through the tunnel
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from mesh.guard import LocalPrefixes
+from mesh.guard import NODE_ADDRESS, POD_PREFIX, LocalPrefixes
 from mesh.ipcache import Claimant, Ipcache, IpClaim, entry
 from model.address import Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
@@ -38,6 +38,7 @@ class Nodes:
         self._local, self._ipcache = local, ipcache
         self._on_local_prefixes = on_local_prefixes
         self._nodes: dict[NodeKey, Node] = {}
+        self._refused: set[NodeKey] = set()
 
     def put(self, node: Node) -> None:
         """A node is new or has changed."""
@@ -45,24 +46,49 @@ class Nodes:
         known = self._nodes.get(key)
         if known == node:
             return
+        stale = self._heard_claims(known)
         self._nodes[key] = node
-        # New claims before old ones go: what stays the same is never gone in between.
-        fresh = dict(self._claims_of(node))
-        stale = dict(self._claims_of(known)) if known else {}
         self._local_prefixes(node, known)
+        self._refused.discard(key)
+        if node.cluster != self._own and not self._local.declare(node):
+            self._refused.add(key)
+        self._claim(node, stale)
+
+    def verdict(self, node: Node, heard: bool) -> None:
+        """A peer's node is judged otherwise than before, because what is ours has changed."""
+        stale = self._heard_claims(node)
+        if heard:
+            self._refused.discard((node.cluster, node.name))
+        else:
+            self._refused.add((node.cluster, node.name))
+        self._claim(node, stale)
+
+    def _heard_claims(self, node: Node | None) -> dict[Prefix, IpClaim]:
+        if node is None or (node.cluster, node.name) in self._refused:
+            return {}
+        return dict(self._claims_of(node))
+
+    def _claim(self, node: Node, stale: dict[Prefix, IpClaim]) -> None:
+        # New claims before old ones go: what stays the same is never gone in between.
+        claimant = self._claimant((node.cluster, node.name))
+        fresh = self._heard_claims(node)
         for prefix, claim in fresh.items():
-            self._ipcache.put(prefix, self._claimant(key), claim)
+            self._ipcache.put(prefix, claimant, claim)
         for prefix in stale.keys() - fresh.keys():
-            self._ipcache.drop(prefix, self._claimant(key))
+            self._ipcache.drop(prefix, claimant)
 
     def drop(self, cluster: ClusterName, name: NodeName) -> None:
         """A node is gone."""
         key = (cluster, name)
+        stale = self._heard_claims(self._nodes.get(key))
         node = self._nodes.pop(key, None)
         if node is None:
             return
-        for prefix, _ in self._claims_of(node):
+        self._refused.discard(key)
+        for prefix in stale:
             self._ipcache.drop(prefix, self._claimant(key))
+        if cluster != self._own:
+            self._local.withdraw(cluster, name)
         self._local_prefixes(None, node)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
@@ -72,15 +98,15 @@ class Nodes:
                 self.drop(found, name)
 
     def get(self, cluster: ClusterName, name: NodeName) -> Node | None:
-        """One node."""
-        return self._nodes.get((cluster, name))
+        """One node, unless it is a peer's and says what it may not say."""
+        return None if (cluster, name) in self._refused else self._nodes.get((cluster, name))
 
     def __iter__(self) -> Iterator[Node]:
-        return iter(self._nodes.values())
+        return (node for key, node in self._nodes.items() if key not in self._refused)
 
     def count(self, cluster: ClusterName) -> int:
-        """How many nodes a cluster has."""
-        return sum(1 for found, _ in self._nodes if found == cluster)
+        """How many nodes a cluster has that are heard."""
+        return sum(1 for key in self._nodes if key[0] == cluster and key not in self._refused)
 
     def _claimant(self, key: NodeKey) -> Claimant:
         cluster, name = key
@@ -110,9 +136,15 @@ class Nodes:
         some = node or known
         if some is None or some.cluster != self._own:
             return
-        new = set(node.pod_cidrs) if node else set()
-        old = set(known.pod_cidrs) if known else set()
-        changed = [self._local.add(p) for p in new - old]
-        changed += [self._local.remove(p) for p in old - new]
+        new, old = _own_of(node), _own_of(known)
+        changed = [self._local.add(*p) for p in new - old]
+        changed += [self._local.remove(*p) for p in old - new]
         if any(changed):
             self._on_local_prefixes()
+
+
+def _own_of(node: Node | None) -> set[tuple[Prefix, str]]:
+    if node is None:
+        return set()
+    addresses = {(host_prefix(a.ip), NODE_ADDRESS) for a in node.addresses}
+    return {(p, POD_PREFIX) for p in node.pod_cidrs} | addresses

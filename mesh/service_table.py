@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from mesh.blocks import BLOCK_BITS, blocks_of
 from mesh.claims import Claims
 from mesh.draining import Draining
-from mesh.guard import LocalPrefixes
+from mesh.guard import SERVICE_ADDRESS, LocalPrefixes
 from mesh.problems import Problems
 from mesh.services import ServiceClaims, merge
-from model.address import Address
+from model.address import Address, Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService
 from model.service import (
@@ -66,10 +67,19 @@ class Services:
         self._fading: dict[Frontend, tuple[Backend, ...]] = {}  # restored, but not heard again
         self._fading_ends: deque[tuple[float, Frontend, tuple[Backend, ...]]] = deque()
         self.problems: Problems[ServiceName] = Problems()
+        # Services with backends of peers, by block of addresses.
+        self._blocks: dict[tuple[int, int], dict[ServiceName, int]] = {}
 
     def set_service(self, name: ServiceName, service: LocalService | None) -> None:
         """This cluster's Service object; ``None``: there is none."""
-        self._record(name).service = service
+        record = self._record(name)
+        before = set(record.service.frontends) if record.service else set()
+        record.service = service
+        after = set(service.frontends) if service else set()
+        for address in after - before:
+            self._local.add(host_prefix(address), SERVICE_ADDRESS)
+        for address in before - after:
+            self._local.remove(host_prefix(address), SERVICE_ADDRESS)
         self._recompute(name)
 
     def set_backends(
@@ -84,11 +94,23 @@ class Services:
     ) -> None:
         """What a remote cluster publishes under a name; ``None``: nothing any more."""
         record = self._record(name)
-        self._draining.replaced(name, record.shared.get(cluster), shared)
+        known = record.shared.get(cluster)
+        self._draining.replaced(name, known, shared)
         if shared is None:
             record.shared.pop(cluster, None)
         else:
             record.shared[cluster] = shared
+        before, after = _blocks(known), _blocks(shared)
+        for block in after - before:
+            names = self._blocks.setdefault(block, {})
+            names[name] = names.get(name, 0) + 1
+        for block in before - after:
+            names = self._blocks[block]
+            names[name] -= 1
+            if not names[name]:
+                del names[name]
+                if not names:
+                    del self._blocks[block]
         self._recompute(name)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
@@ -158,6 +180,20 @@ class Services:
         """Our own prefixes have changed: every peer's backends are judged again."""
         for name, record in list(self._records.items()):
             if record.shared:
+                self._recompute(name)
+
+    def recheck(self, prefix: Prefix) -> None:
+        """Who may speak for a prefix has changed: services with backends there are judged again."""
+        found: dict[ServiceName, int] = {}
+        for block in blocks_of(prefix, self._blocks, len(self._blocks)):
+            found |= self._blocks.get(block, {})
+        for name in found:
+            self._recompute(name)
+
+    def recheck_cluster(self, cluster: ClusterName) -> None:
+        """A peer's nodes are listed: its backends are judged again."""
+        for name, record in list(self._records.items()):
+            if cluster in record.shared:
                 self._recompute(name)
 
     def get(self, frontend: Frontend, /) -> LoadBalancer | None:
@@ -230,6 +266,10 @@ class Services:
             for f in frontends
             if f in self._restored or f in self._fading
         }
+
+
+def _blocks(shared: SharedService | None) -> set[tuple[int, int]]:
+    return {(a.version, int(a) >> BLOCK_BITS) for a in shared.backends} if shared else set()
 
 
 def desired_services(

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from mesh.draining import Drained, offered
 from mesh.guard import LocalPrefixes
+from mesh.problems import Violation
 from mesh.selection import choose, is_preferred
+from mesh.territory import WAITING
 from model.address import Address
 from model.cluster import ClusterName
 from model.local_service import LocalBackend, LocalService
@@ -80,19 +82,22 @@ def _peers(
     sentences: list[str] = []
     for peer in sorted(shared, key=lambda s: s.cluster):
         for address in offered(peer):
-            winner = ""
+            refused = local.refuses_backend(peer.cluster, address)
             if address in own or local.contains(address):
-                winner = "this cluster"
+                kind, why = "own-backend", "this cluster has that address"
+            elif refused is not None:
+                kind, why = refused.kind, str(refused)
             elif address in heard:
-                winner = f"cluster {heard[address].cluster}"
-            if winner:
-                sentences.append(
-                    f"Service {service.name}: backend {address} of cluster {peer.cluster} is not "
-                    f"used because {winner} has that address: give the clusters pod CIDRs that "
-                    "do not overlap"
-                )
+                kind, why = "other-cluster", f"cluster {heard[address].cluster} has that address"
             else:
                 heard[address] = peer
+                continue
+            if kind != WAITING:
+                sentence = (
+                    f"Service {service.name}: backend {address} of cluster {peer.cluster} is not "
+                    f"used because {why}: give the clusters pod CIDRs that do not overlap"
+                )
+                sentences.append(Violation(kind, peer.cluster, sentence))
     return heard, tuple(sentences)
 
 
@@ -148,12 +153,13 @@ def _drained_backends(
     frontend: L4,
     vip: Address,
 ) -> Iterable[Backend]:
-    """Those whose address nobody has taken since."""
+    """Those whose address nobody has taken since, and that their cluster may speak for."""
     for one in drained:
         target = one.ports.get(port_name)
         if target is None or not _matches(target, frontend, one.address, vip.version):
             continue
-        if one.address not in own and one.address not in peers and not local.contains(one.address):
+        taken = one.address in own or one.address in peers or local.contains(one.address)
+        if not taken and local.refuses_backend(one.cluster, one.address) is None:
             yield Backend(
                 one.address,
                 target.port,

@@ -221,7 +221,8 @@ async def test_bad_records_harm_no_others(node: AgentNode, beta: RemoteCluster) 
     await node.ready()
     beta.connect()
     found = await _ready(node)
-    assert found["num-rejected"] == 2
+    kinds = {v["kind"]: v["count"] for v in found["violations"]}
+    assert kinds == {"record-ip": 2, "own-pod-prefix": 2}
     kernel = _kernel(node)
     assert "10.213.1.5" in kernel
     assert not {"10.213.1.30", "10.213.1.31", "10.203.1.200"} & kernel.keys()

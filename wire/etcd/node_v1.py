@@ -84,6 +84,8 @@ def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, 
         raise RemoteWireError(where, f"the value is of node {raw.Name!r}")
     if raw.ClusterID != cluster_id:
         raise RemoteWireError(where, f"cluster ID {raw.ClusterID}, announced was {cluster_id}")
+    if not 0 <= raw.EncryptionKey <= 255:
+        raise RemoteWireError(where, f"encryption key {raw.EncryptionKey} is outside 0..255")
     cidrs = [raw.IPv4AllocCIDR, *(raw.IPv4SecondaryAllocCIDRs or ())]
     cidrs += [raw.IPv6AllocCIDR, *(raw.IPv6SecondaryAllocCIDRs or ())]
     return Node(

@@ -1,6 +1,6 @@
 """Last words of remote clusters: whose they are, and when they go."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from agent.mesh_state import MeshState
@@ -10,7 +10,7 @@ from model.address import host_prefix
 from model.cluster import ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress, IpcacheEntry
-from model.node import NodeName
+from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import Selection
 from wire.etcd import keys
 
@@ -40,13 +40,18 @@ class Life:
         self.status.config = ClusterConfig(ClusterId(self.number))
         self.status.state = State.CONFIGURED
         value = EndpointAddress(ip_address("192.0.2.9"), NumericIdentity((self.number << 16) + 300))
+        host = NodeAddress(INTERNAL_IP, ip_address("192.0.2.9"))
+        pods = ip_network("10.2.0.0/24")
+        node = Node(BETA, NodeName("b1"), ClusterId(self.number), (host,), (pods,))
+        self.inputs.on_changes(BETA, keys.NODES, [(node.name, node)])
         self.inputs.on_changes(BETA, keys.IP, [(NEW, value)])
         for resource in keys.REQUIRED:
             self.status.synced.add(resource)
             self.inputs.on_synced(BETA, resource)
 
     def known(self) -> set[str]:
-        return {str(prefix.network_address) for prefix, _ in self.mesh.ipcache.items()}
+        rows = (str(p.network_address) for p, _ in self.mesh.ipcache.items() if p.prefixlen == 32)
+        return {text for text in rows if text != "192.0.2.9"}
 
 
 def test_they_stay_until_the_cluster_has_listed_everything(tmp_path: Path) -> None:

@@ -113,8 +113,10 @@ def test_rejected_records_are_shown() -> None:
     status = mesh_status.MeshStatus(expected=("paris",))
     text = "cilium/state/nodes/v1/paris/n1: not JSON"
     mesh_status.add_agent(status, "cilium-a", answer(changed(**{"last-rejected": text})))
-    assert f"  - paris: {text}" in report(status)
-    assert mesh_status.as_json(status, ACCESS)["violations"] == {"paris": text}
+    assert f"  - paris: 1 record, as: {text}" in report(status)
+    assert mesh_status.as_json(status, ACCESS)["violations"] == {
+        "paris": [{"kind": "record", "count": 1, "example": text}]
+    }
 
 
 def test_json_of_a_good_mesh() -> None:

@@ -1,0 +1,169 @@
+"""A session over a real etcd whose watches lose, double, reorder and compact, and whose past comes
+back: the tables always end in the truth."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvstore.allowance import Limits
+from kvstore.config import StoreConfig
+from kvstore.etcd import EtcdStore
+from kvstore.port import Batch, CompactedError, UnavailableError
+from tests.conformance.test_hostile_peer import Reader, published
+from tests.conformance.test_mesh_store import running
+from tests.support import hostile
+from tests.support.etcd import Etcd, plain_etcd, when_up
+from wire.etcd import keys
+
+pytestmark = pytest.mark.root
+
+LIMITS = Limits(relist_gap_s=0)
+
+
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[Etcd]:
+    with plain_etcd() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def older() -> Iterator[Etcd]:
+    with plain_etcd() as found:
+        yield found
+
+
+class Torturer:
+    """A connection to the real store that tells what it is told with faults, while ``on``."""
+
+    on = True
+
+    def __init__(self, store: EtcdStore, rng: random.Random, faults: list[str]) -> None:
+        self._store, self._rng, self._faults = store, rng, faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def watch(self, prefix: str, revision: int, **more: Any) -> AsyncIterator[Batch]:
+        told: list[Batch] = []
+        held: Batch | None = None
+        async for batch in self._store.watch(prefix, revision, **more):
+            fault = self._rng.choice(["", "", *self._faults]) if Torturer.on else ""
+            if not prefix.startswith(keys.STATE_PREFIX):
+                fault = ""
+            if fault == "lost":
+                raise UnavailableError("the connection went down with what was under way")
+            if fault == "compacted":
+                raise CompactedError("what follows is thrown away", revision)
+            if fault == "held" and held is None and batch.events:
+                held = batch
+                continue
+            yield batch
+            if held is not None:  # later than what came after it
+                late, held = held, None
+                yield late
+            if fault == "doubled" and told:
+                yield self._rng.choice(told)
+            if fault == "shuffled":
+                events = list(batch.events)
+                self._rng.shuffle(events)
+                yield Batch(batch.revision, tuple(events))
+            told.append(batch)
+
+
+def address(n: int) -> str:
+    return f"10.213.1.{n}"
+
+
+def change(rng: random.Random) -> tuple[str, bytes | None]:
+    """One record comes, changes or goes."""
+    if rng.random() < 0.25:
+        name = f"m{rng.randint(2, 3)}"
+        row = hostile.node(
+            Name=name,
+            IPAddresses=[{"Type": "InternalIP", "IP": f"172.31.9.{70 + rng.randint(0, 2)}"}],
+            IPv4AllocCIDR=f"10.213.{rng.randint(2, 4)}.0/24",
+        )
+        return f"{hostile.NODES}{name}", None if rng.random() < 0.3 else hostile.encoded(row)
+    text = rng.choice([address(rng.randint(10, 16)), f"10.213.{rng.randint(2, 4)}.9"])
+    host = rng.choice([hostile.HOST, "172.31.9.70", "172.31.9.71"])
+    row = hostile.ip(IP=text, ID=hostile.IDENTITY + rng.randint(0, 3), HostIP=host)
+    return f"{hostile.IPS}{text}", None if rng.random() < 0.3 else hostile.encoded(row)
+
+
+async def truth(etcd: Etcd, directory: Path) -> dict[str, Any]:
+    """What a reader that has seen nothing else makes of the store."""
+    reader = Reader(etcd, directory)
+    async with running(reader.session):
+        await reader.until(lambda: reader.session.status.ready)
+        return reader.tables()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_it_ends_in_the_truth(etcd: Etcd, tmp_path: Path, seed: int) -> None:
+    """Under all faults at once; when they end, the tables are those of a fresh reader."""
+    rng = random.Random(seed)
+    store = await published(etcd, hostile.HONEST)
+    reader = Reader(etcd, tmp_path, LIMITS)
+
+    async def connect() -> Any:
+        made = await when_up(StoreConfig((etcd.url,)))
+        return Torturer(made, rng, ["lost", "compacted", "held", "doubled", "shuffled"])
+
+    reader.session._connect = connect
+    Torturer.on = True
+    async with running(reader.session):
+        await reader.until(lambda: reader.session.status.ready)
+        for _ in range(120):
+            key, value = change(rng)
+            await (store.delete(key) if value is None else store.put(key, value))
+            if rng.random() < 0.03:
+                await store.compact((await store.status()).revision)
+        Torturer.on = False
+        # A last change: what a held event hid comes out with the next one.
+        for prefix, rows in (
+            (hostile.IPS, hostile.ip(IP=address(99))),
+            (hostile.NODES, hostile.node(Name="m9", IPAddresses=[], IPv4AllocCIDR=None)),
+        ):
+            name = str(rows.get("Name", rows.get("IP")))
+            await store.put(f"{prefix}{name}", hostile.encoded(rows))
+        wanted = await truth(etcd, tmp_path / "fresh")
+        await reader.until(lambda: reader.tables() == wanted, 40)
+    assert ip_network(f"{address(99)}/32") in wanted["ipcache"]
+    await store.close()
+
+
+async def test_the_past_comes_back(etcd: Etcd, older: Etcd, tmp_path: Path) -> None:
+    """An etcd restored from an older backup answers with smaller revisions and fewer rows: what it
+    says is the truth, and what follows is heard."""
+    rng = random.Random(1)
+    store = await published(etcd, hostile.HONEST)
+    for _ in range(60):
+        key, value = change(rng)
+        await (store.delete(key) if value is None else store.put(key, value))
+    past = await published(older, hostile.HONEST)
+    assert (await past.status()).revision < (await store.status()).revision
+    reader = Reader(etcd, tmp_path, LIMITS)
+    now = etcd
+
+    async def connect() -> EtcdStore:
+        return await when_up(StoreConfig((now.url,)))
+
+    reader.session._connect = connect  # type: ignore[assignment]
+    async with running(reader.session):
+        await reader.until(lambda: reader.session.status.ready)
+        assert reader.tables() == await truth(etcd, tmp_path / "a")
+        now = older
+        etcd.kill()
+        wanted = await truth(older, tmp_path / "b")
+        await reader.until(lambda: reader.tables() == wanted, 40)
+        await past.put(f"{hostile.IPS}{address(99)}", hostile.encoded(hostile.ip(IP=address(99))))
+        pod = ip_network(f"{address(99)}/32")
+        await reader.until(lambda: pod in reader.tables()["ipcache"])
+    async with asyncio.timeout(10):
+        await past.close()
+    etcd.start()
