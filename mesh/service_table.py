@@ -100,24 +100,16 @@ class Services:
             record.shared.pop(cluster, None)
         else:
             record.shared[cluster] = shared
-        before, after = _blocks(known), _blocks(shared)
-        for block in after - before:
-            names = self._blocks.setdefault(block, {})
-            names[name] = names.get(name, 0) + 1
-        for block in before - after:
-            names = self._blocks[block]
-            names[name] -= 1
-            if not names[name]:
-                del names[name]
-                if not names:
-                    del self._blocks[block]
+        self._index(name, known, shared)
         self._recompute(name)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A remote cluster leaves; nothing will lead to its backends, so none is kept."""
         changed = self._draining.drop_cluster(cluster)
         for name, record in list(self._records.items()):
-            if record.shared.pop(cluster, None) is not None or name in changed:
+            known = record.shared.pop(cluster, None)
+            self._index(name, known, None)
+            if known is not None or name in changed:
                 self._recompute(name)
 
     def expire(self) -> None:
@@ -223,6 +215,21 @@ class Services:
     def count_shared(self, cluster: ClusterName) -> int:
         """How many services a remote cluster publishes."""
         return sum(1 for r in self._records.values() if cluster in r.shared)
+
+    def _index(
+        self, name: ServiceName, known: SharedService | None, shared: SharedService | None
+    ) -> None:
+        before, after = _blocks(known), _blocks(shared)
+        for block in after - before:
+            names = self._blocks.setdefault(block, {})
+            names[name] = names.get(name, 0) + 1
+        for block in before - after:
+            names = self._blocks[block]
+            names[name] -= 1
+            if not names[name]:
+                del names[name]
+                if not names:
+                    del self._blocks[block]
 
     def _record(self, name: ServiceName) -> _Record:
         record = self._records.get(name)

@@ -308,3 +308,20 @@ def test_last_words_count_until_the_cluster_speaks() -> None:
     row = services.get(FRONT)
     assert row is not None
     assert [str(b.address) for b in row.backends] == ["10.2.0.1"]
+
+
+def test_a_cluster_that_left_is_not_judged_again() -> None:
+    """A service known from a peer only is forgotten with it, its addresses too."""
+    services, told = _services()
+    services.set_shared(ClusterName("beta"), NAME, theirs("10.2.0.1"))
+    services.set_shared(ClusterName("gamma"), NAME, theirs("10.2.0.1", cluster="gamma", number=3))
+    services.drop_cluster(ClusterName("beta"))
+    services.recheck(ip_network("10.2.0.0/24"))
+    services.drop_cluster(ClusterName("gamma"))
+    services.recheck(ip_network("10.2.0.0/24"))
+    assert told == []
+    services.set_service(NAME, local())
+    services.set_shared(ClusterName("beta"), NAME, theirs("10.2.0.1"))
+    told.clear()
+    services.recheck(ip_network("10.2.0.0/24"))
+    assert services.get(FRONT) is not None
