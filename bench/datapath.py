@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from bench import topology
 from bench.figure import Figure, interleave, ratio
@@ -10,6 +11,9 @@ from bench.node import our_node
 RUNS = 7
 SECONDS = 1.0
 MODES = ("rr", "crr", "stream")
+# Shown beside CUBIC, without limits: BBR keeps twice (least round trip x bandwidth) in flight, so
+# in a stream without a wire a quicker path is the slower one.
+OTHER_STREAMS = ("stream/reno", "stream/bbr")
 
 
 @contextmanager
@@ -47,6 +51,12 @@ def our_two_nodes() -> Iterator[tuple[str, str]]:
         yield a, "10.2.0.2"
 
 
+def other_streams() -> list[str]:
+    """Those of ``OTHER_STREAMS`` whose congestion control this kernel has."""
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    return [mode for mode in OTHER_STREAMS if mode.partition("/")[2] in known]
+
+
 def measure() -> Iterator[Figure]:
     """Same node against plain veth routing, across nodes against plain VXLAN."""
     for place, ours, peer in (
@@ -54,7 +64,7 @@ def measure() -> Iterator[Figure]:
         ("cross", our_two_nodes, topology.plain_two_nodes),
     ):
         with ours() as mine, peer() as theirs:
-            for mode in MODES:
+            for mode in (*MODES, *other_streams()):
                 samples = interleave(
                     RUNS,
                     {
@@ -62,4 +72,8 @@ def measure() -> Iterator[Figure]:
                         "peer": lambda: topology.client(theirs[0], mode, theirs[1], SECONDS),  # noqa: B023
                     },
                 )
-                yield ratio(f"datapath.{place}_{mode}_ratio", samples["ours"], samples["peer"])
+                yield ratio(
+                    f"datapath.{place}_{mode.replace('/', '_')}_ratio",
+                    samples["ours"],
+                    samples["peer"],
+                )

@@ -3,10 +3,11 @@
  * stream.
  *
  *   netbench server ADDRESS PORT            serves all three on one port until killed
- *   netbench rr|crr|stream ADDRESS PORT SECONDS
+ *   netbench rr|crr|stream ADDRESS PORT SECONDS [CONGESTION]
  *
  * A client prints one line: operations (or bytes) per second. The client pins itself to CPU 0 and
  * the server to CPU 1, so that two runs differ by the path between them and not by the scheduler.
+ * Congestion control is CUBIC, the kernel's default, unless another is named; never the machine's.
  * The first byte a client sends chooses the service: 'r' echoes, 's' swallows.
  */
 #define _GNU_SOURCE
@@ -24,6 +25,8 @@
 #include <unistd.h>
 
 enum { STREAM_CHUNK = 128 * 1024 };
+
+static const char *congestion = "cubic";
 
 static void die(const char *what)
 {
@@ -125,6 +128,8 @@ static int dial(const struct sockaddr_in *sa)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
+	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, strlen(congestion)))
+		die(congestion);
 	if (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)))
 		die("connect");
 	no_delay(fd);
@@ -196,10 +201,12 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 4 && !strcmp(argv[1], "server"))
 		server(parse(argv[2], argv[3]));
-	if (argc == 5) {
+	if (argc == 5 || argc == 6) {
 		struct sockaddr_in sa = parse(argv[2], argv[3]);
 		double seconds = atof(argv[4]);
 
+		if (argc == 6)
+			congestion = argv[5];
 		pin(0);
 		if (!strcmp(argv[1], "rr"))
 			return printf("%.1f\n", request_response(&sa, seconds)) < 0;
@@ -209,6 +216,6 @@ int main(int argc, char **argv)
 			return printf("%.1f\n", stream(&sa, seconds)) < 0;
 	}
 	fprintf(stderr, "usage: netbench server ADDRESS PORT | netbench rr|crr|stream ADDRESS PORT "
-			"SECONDS\n");
+			"SECONDS [CONGESTION]\n");
 	return 2;
 }

@@ -126,10 +126,11 @@ def server(namespace_: str, address: str, port: int = 7000) -> Iterator[None]:
 
 
 def client(namespace_: str, mode: str, address: str, seconds: float, port: int = 7000) -> float:
-    """Operations (or bytes, for ``stream``) per second."""
-    return float(
-        run(*inside(namespace_, str(NETBENCH), mode, address, str(port), str(seconds))).strip()
-    )
+    """Operations (or bytes, for ``stream``) per second. ``stream/bbr`` names its congestion
+    control."""
+    what, _, congestion = mode.partition("/")
+    words = [what, address, str(port), str(seconds), *([congestion] if congestion else [])]
+    return float(run(*inside(namespace_, str(NETBENCH), *words)).strip())
 
 
 @contextmanager
