@@ -5,7 +5,6 @@ Errors have a JSON string as their body, as clients of this API expect.
 
 import os
 import socket
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from agent import health, metrics, shapes
 from agent.cni import Cni
 from agent.cni_types import CniError
 from agent.view import View
-from model.address import host_prefix, parse_address
+from model.address import host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity
 
@@ -185,7 +184,7 @@ class Api:
                 [shapes.ip(prefix, pair) for prefix, pair in sorted_rows(ipcache.winners())]
             )
         try:
-            inside = ip_network(wanted) if "/" in wanted else host_prefix(parse_address(wanted))
+            inside = parse_prefix(wanted) if "/" in wanted else host_prefix(parse_address(wanted))
         except ValueError as error:
             return _json(f"cidr is not valid: {error}", 400)
         rows = [

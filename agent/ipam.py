@@ -20,7 +20,7 @@ class Pool:
         self.prefix = prefix
         self._owners: dict[Address, str] = {}
         # A v6 prefix is larger than any node needs; its first part is all that is used.
-        self._size = min(prefix.num_addresses, 1 << 24)
+        self._size = min(1 << prefix.max_prefixlen - prefix.prefixlen, 1 << 24)
 
     @property
     def capacity(self) -> int:
@@ -32,7 +32,7 @@ class Pool:
 
     def __iter__(self) -> Iterator[tuple[Address, str]]:
         """Taken addresses with their owners, in order."""
-        return iter(sorted(self._owners.items(), key=lambda item: int(item[0])))
+        return iter(sorted(self._owners.items(), key=lambda item: item[0]))
 
     def owner(self, address: Address) -> str | None:
         """Who has an address."""
@@ -40,9 +40,8 @@ class Pool:
 
     def contains(self, address: Address) -> bool:
         """Whether an address may be given out by this pool."""
-        if address.version != self.prefix.version or address not in self.prefix:
-            return False
-        return 1 <= int(address) - int(self.prefix.network_address) <= self.capacity
+        place = int.from_bytes(address) - self.prefix.bits
+        return 1 <= place <= self.capacity
 
     def take(self, address: Address, owner: str) -> bool:
         """Give a certain address. False when it is another's or not of this pool."""
@@ -64,7 +63,7 @@ class Pool:
         start = int(draw() * self.capacity)
         base = self.prefix.network_address
         for step in range(self.capacity):
-            address = base + (1 + (start + step) % self.capacity)
+            address = base.offset(1 + (start + step) % self.capacity)
             if address not in self._owners:
                 self._owners[address] = owner
                 return address

@@ -22,12 +22,12 @@ from kube.resources import (
     PODS,
     SERVICES,
 )
-from mesh.ipcache import Claimant, IpClaim, entry
+from mesh.ipcache import Claimant, IpClaim
 from mesh.problems import Problems
 from model.address import Address, host_prefix
 from model.cluster import ClusterId
 from model.identity import Identity
-from model.ipcache import Source
+from model.ipcache import IpcacheEntry, Source
 from model.node import NodeName
 from model.service import ServiceName
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
@@ -201,7 +201,7 @@ class KubeInputs:
             if value.host_ip == self._node_ip or value.host_ip is None:
                 self._mesh.ipcache.drop(host_prefix(address), claimant)
                 continue  # our own pods we know first hand
-            row = entry(value.identity, value.host_ip, value.key)
+            row = IpcacheEntry(value.identity, value.host_ip, value.key)
             born = meta.creation_timestamp or ""
             claim = IpClaim(row, value.namespace, value.pod, born)
             self._mesh.ipcache.put(host_prefix(address), claimant, claim)

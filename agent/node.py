@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
 
 from agent.config import AgentConfig, ConfigError, cluster_id
 from agent.ipam import Pool
 from kube.port import ApiError, Client
 from kube.resources import CILIUM_NODES, NODES
-from model.address import Address, Prefix, parse_address
+from model.address import Address, Prefix, parse_address, parse_prefix
 from model.node import (
     CILIUM_INTERNAL_IP,
     EXTERNAL_IP,
@@ -60,7 +59,7 @@ def addresses_of(node: core.Node) -> tuple[NodeAddress, ...]:
 def pod_prefixes(node: core.Node) -> tuple[Prefix, ...]:
     """Pod CIDRs of a Kubernetes node. Raises ``ConfigError``."""
     try:
-        return tuple(ip_network(text) for text in node.pod_cidrs)
+        return tuple(parse_prefix(text) for text in node.pod_cidrs)
     except ValueError as error:
         raise ConfigError(
             f"Node {node.metadata.name}: pod CIDR is not valid: {error}: correct spec.podCIDRs"

@@ -15,7 +15,7 @@ import msgspec
 from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
 from kvstore.remote import Change, RemoteStatus
-from mesh.ipcache import Claimant, IpClaim, entry
+from mesh.ipcache import Claimant, IpClaim
 from model.address import Prefix
 from model.cluster import ClusterId, ClusterName
 from model.ipcache import IpcacheEntry, Source
@@ -128,7 +128,7 @@ class RemoteInputs:
         if value is None:
             self._mesh.ipcache.drop(key, claimant)
             return
-        row = entry(value.identity, value.host_ip, value.key, self._id_of(cluster))
+        row = IpcacheEntry(value.identity, value.host_ip, value.key, self._id_of(cluster))
         self._mesh.ipcache.put(key, claimant, IpClaim(row, value.namespace, value.pod))
 
     def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from agent.endpoint_store import Endpoint
 from datapath.routes import Route
 from datapath.runtime import Datapath
-from mesh.ipcache import Claimant, Ipcache, IpClaim, entry
+from mesh.ipcache import Claimant, Ipcache, IpClaim
 from mesh.service_table import Services
 from model.address import Address, Prefix, host_prefix, is_host
 from model.cluster import ClusterName
@@ -112,7 +112,7 @@ class Tables:
             if new is None:
                 self._claims.drop(host_prefix(address), claimant)
             else:
-                claim = IpClaim(entry(new.identity.id), new.namespace, new.pod)
+                claim = IpClaim(IpcacheEntry(new.identity.id), new.namespace, new.pod)
                 self._claims.put(host_prefix(address), claimant, claim)
 
     async def written(self, endpoint: Endpoint) -> None:

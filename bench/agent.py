@@ -8,7 +8,6 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kind.lab.topology import Topology
 from kube import resources
 from kube.config import connect
 from kube.port import Client
+from model.address import parse_address
 
 ENDPOINTS = 10_000
 PARALLEL = 16
@@ -90,7 +90,7 @@ async def _create(api: Client, numbers: Iterator[int], identity: int) -> None:
 
 
 def _endpoint(number: int, identity: int) -> dict[str, Any]:
-    address = str(ip_address("10.2.100.0") + number)
+    address = str(parse_address("10.2.100.0").offset(number))
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumEndpoint",

@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from ipaddress import ip_address
 from statistics import median
 
 from bench import topology
 from bench.figure import Figure, interleave
 from bench.node import our_node
+from model.address import parse_address
 
 RUNS = 5
 SECONDS = 1.0
@@ -21,7 +21,7 @@ COUNTS = (1, 1000, 10000)
 
 def frontend(count: int) -> str:
     """Address of the last of ``count`` services."""
-    return str(ip_address("10.101.0.10") + count - 1)
+    return str(parse_address("10.101.0.10").offset(count - 1))
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from bench import topology
+from model.address import parse_address, parse_prefix
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
@@ -34,14 +34,14 @@ class Child:
         from datapath import links
 
         interface = f"lxcbench{number}"
-        ip = ip_address(address)
+        ip = parse_address(address)
         link = await asyncio.to_thread(
             links.create_endpoint_link,
             f"/run/netns/{netns}",
             "eth0",
             interface,
             (ip,),
-            ip_address(router),
+            parse_address(router),
             self._datapath.device_mtu,
             self._datapath.route_mtu,
         )
@@ -56,26 +56,26 @@ class Child:
         )
         raise_errors(await self._datapath.endpoints.upsert([(endpoint.id, endpoint)]))
         entry = IpcacheEntry(endpoint.identity)
-        raise_errors(await self._datapath.ipcache.upsert([(ip_network(address), entry)]))
+        raise_errors(await self._datapath.ipcache.upsert([(parse_prefix(address), entry)]))
         await self._datapath.attach_endpoint(interface)
 
     async def remote(self, prefix: str, node: str, identity: int) -> None:
-        entry = IpcacheEntry(NumericIdentity(identity), ip_address(node))
-        raise_errors(await self._datapath.ipcache.upsert([(ip_network(prefix), entry)]))
+        entry = IpcacheEntry(NumericIdentity(identity), parse_address(node))
+        raise_errors(await self._datapath.ipcache.upsert([(parse_prefix(prefix), entry)]))
 
     async def services(self, count: int, backend: str, port: int, maglev: bool) -> None:
         """``count`` services 10.101.x.y:80, all with one backend."""
         rows = []
-        first = ip_address("10.101.0.10")
+        first = parse_address("10.101.0.10")
         for index in range(count):
-            frontend = Frontend(first + index, 80, Protocol.TCP)
+            frontend = Frontend(first.offset(index), 80, Protocol.TCP)
             rows.append(
                 (
                     frontend,
                     LoadBalancer(
                         frontend,
                         ServiceName("bench", f"s{index}"),
-                        (Backend(ip_address(backend), port, Protocol.TCP),),
+                        (Backend(parse_address(backend), port, Protocol.TCP),),
                         1,
                         Selection.MAGLEV if maglev else Selection.RANDOM,
                     ),
@@ -97,9 +97,9 @@ async def serve(settings: dict[str, Any]) -> None:
     datapath = await open_datapath(
         DatapathConfig(
             pin_dir=Path(settings["pin_dir"]),
-            node_ip=ip_address(settings["node_ip"]),
-            router_ip=ip_address(settings["router_ip"]),
-            pod_cidrs=(ip_network(settings["pod_cidr"]),),
+            node_ip=parse_address(settings["node_ip"]),
+            router_ip=parse_address(settings["router_ip"]),
+            pod_cidrs=(parse_prefix(settings["pod_cidr"]),),
         )
     )
     child = Child(datapath)

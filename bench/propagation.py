@@ -12,7 +12,6 @@ import struct
 import time
 from collections.abc import Iterator
 from functools import partial
-from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from kind.lab.topology import Topology
 from kube import resources
 from kube.config import connect
 from kube.port import Client
-from model.address import pack
+from model.address import Address, pack, parse_address
 from wire.bpf import layouts
 
 CHANGES = 200
@@ -97,7 +96,7 @@ async def _backends(one: Client, two: Client, lab: Topology) -> tuple[list[float
     await two.create(SERVICES, service, "default")
     await two.create(SLICES, slice_, "default")
     fd = syscall.get_pinned(str(pinned.map_pin(pins(lab, "cluster1-worker"), "ist_services")))
-    address = pack(ip_address(made["spec"]["clusterIP"]))
+    address = pack(parse_address(made["spec"]["clusterIP"]))
     key = layouts.ServiceKey(address, 80, 0, 6, 0).pack()
     added: list[float] = []
     removed: list[float] = []
@@ -146,7 +145,7 @@ async def _pods(two: Client, netns: Path) -> tuple[list[float], list[float]]:
             else:
                 await asyncio.sleep(0.002)
         end = await asyncio.to_thread(
-            namespaces.run_inside, str(netns), partial(_until_connected, IPv4Address(address))
+            namespaces.run_inside, str(netns), partial(_until_connected, parse_address(address))
         )
         if number:
             reached.append(end - start)
@@ -167,7 +166,7 @@ def _pod(name: str) -> dict[str, Any]:
     }
 
 
-def _until_connected(address: IPv4Address) -> float:
+def _until_connected(address: Address) -> float:
     """Try to connect every few milliseconds; when it worked."""
     deadline = time.perf_counter() + LIMIT_S
     reset = struct.pack("ii", 1, 0)

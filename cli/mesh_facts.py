@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from certs import check
@@ -12,7 +11,7 @@ from certs.profiles import CA_SECRET, MESH_DOMAIN, REMOTE_SECRET, SERVER_SECRET
 from cli import cluster
 from kube import resources
 from kube.port import ApiError, Client
-from model.address import Prefix
+from model.address import Prefix, parse_address, parse_prefix
 
 CLUSTERS_SECRET = "cilium-clustermesh"
 KVSTOREMESH_SECRET = "cilium-kvstoremesh"  # with KVStoreMesh: where the clusters really are
@@ -138,7 +137,7 @@ async def _pod_cidrs(api: Client) -> tuple[Prefix, ...]:
     if not texts:
         nodes = await api.list(resources.untyped(resources.NODES))
         texts = [c for n in nodes for c in n["spec"].get("podCIDRs", [])]
-    return tuple(ip_network(text) for text in texts)
+    return tuple(parse_prefix(text) for text in texts)
 
 
 def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
@@ -147,7 +146,7 @@ def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
         return facts
     address, _, number = endpoint.rpartition(":")
     try:
-        place, port = str(ip_address(address.strip("[]"))), int(number)
+        place, port = str(parse_address(address.strip("[]"))), int(number)
     except ValueError:
         place, port = "", 0
     if not 0 < port < 65536:

@@ -52,7 +52,8 @@ def shared_service(
         return None
     if service.name.name in NEVER_SHARED:
         return None
-    ready = {address: b for address, b in sorted(backends.items(), key=_order) if b.ready}
+    # One value for one set of backends, so that an unchanged one is not written again.
+    ready = {address: backends[address] for address in sorted(backends) if backends[address].ready}
     return SharedService(
         cluster=cluster,
         cluster_id=cluster_id,
@@ -65,11 +66,6 @@ def shared_service(
         include_external=True,
         shared=True,
     )
-
-
-def _order(item: tuple[Address, object]) -> tuple[int, bytes]:
-    """One value for one set of backends, so that an unchanged one is not written again."""
-    return item[0].version, item[0].packed
 
 
 @dataclass(frozen=True, slots=True)

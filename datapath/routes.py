@@ -9,11 +9,10 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_network
 
 from datapath import netlink
 from datapath.tables import ThreadedTarget
-from model.address import Address, Prefix, parse_address
+from model.address import Address, Prefix, parse_address, parse_prefix
 from model.kernel_numbers import DEVICE_HOST, ROUTE_PROTOCOL
 
 
@@ -84,7 +83,7 @@ def _read() -> dict[Prefix, Route]:
 
 def _decode(message: netlink.Message, family: int) -> tuple[Prefix, Route]:
     base = message.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::")
-    prefix: Prefix = ip_network(f"{base}/{message['dst_len']}")
+    prefix: Prefix = parse_prefix(f"{base}/{message['dst_len']}")
     metrics = message.get_attr("RTA_METRICS")
     source, gateway = message.get_attr("RTA_PREFSRC"), message.get_attr("RTA_GATEWAY")
     return prefix, Route(

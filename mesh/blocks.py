@@ -5,32 +5,35 @@ question about a node's pod prefix costs the blocks it has.
 """
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network
 from typing import Generic, TypeVar
 
-from model.address import Prefix, is_host
+from model.address import Address, Prefix, is_host
 
 G = TypeVar("G")
 
-BLOCK_BITS = 8
-_Block = tuple[int, int]  # version, first bits of the address
+BLOCK_LENGTH = 120  # in the 128-bit space: /24 of IPv4
+Block = bytes  # the first 15 bytes of an address
 
 
-def _block(prefix: Prefix) -> _Block:
-    return prefix.version, int(prefix.network_address) >> BLOCK_BITS
+def block_of(key: Prefix | Address) -> Block:
+    """Where an address or the first address of a prefix lies."""
+    return key[:15]
 
 
-def blocks_of(prefix: Prefix, known: Iterable[_Block], count: int) -> Iterator[_Block]:
+def blocks_of(prefix: Prefix, known: Iterable[Block], count: int) -> Iterator[Block]:
     """Those of ``known`` (``count`` of them) that share addresses with a prefix."""
-    version, first = _block(prefix)
-    span = max(0, prefix.max_prefixlen - BLOCK_BITS - prefix.prefixlen)
+    span = max(0, BLOCK_LENGTH - prefix.length)
+    if not span:
+        yield block_of(prefix)
+        return
+    first = int.from_bytes(block_of(prefix))
     if 1 << span <= count:
         for index in range(first, first + (1 << span)):
-            yield version, index
+            yield index.to_bytes(15)
         return
     wanted = first >> span
     for block in known:
-        if block[0] == version and block[1] >> span == wanted:
+        if int.from_bytes(block) >> span == wanted:
             yield block
 
 
@@ -38,31 +41,30 @@ class Blocks:
     """A set of prefixes, most of them single addresses."""
 
     def __init__(self) -> None:
-        self._hosts: dict[_Block, int] = {}
-        self._small: dict[_Block, set[Prefix]] = {}  # within one block
+        self._hosts: dict[Block, int] = {}
+        self._small: dict[Block, set[Prefix]] = {}  # within one block
         self._large: set[Prefix] = set()
 
     def add(self, prefix: Prefix) -> None:
         """Once or more often is the same."""
-        block = _block(prefix)
+        block = prefix[:15]
         if is_host(prefix):
-            bit = 1 << (int(prefix.network_address) & 0xFF)
-            self._hosts[block] = self._hosts.get(block, 0) | bit
-        elif prefix.max_prefixlen - prefix.prefixlen <= BLOCK_BITS:
+            self._hosts[block] = self._hosts.get(block, 0) | 1 << prefix[15]
+        elif prefix.length >= BLOCK_LENGTH:
             self._small.setdefault(block, set()).add(prefix)
         else:
             self._large.add(prefix)
 
     def discard(self, prefix: Prefix) -> None:
         """Also when it is absent."""
-        block = _block(prefix)
+        block = prefix[:15]
         if is_host(prefix):
-            rest = self._hosts.get(block, 0) & ~(1 << (int(prefix.network_address) & 0xFF))
+            rest = self._hosts.get(block, 0) & ~(1 << prefix[15])
             if rest:
                 self._hosts[block] = rest
             else:
                 self._hosts.pop(block, None)
-        elif prefix.max_prefixlen - prefix.prefixlen <= BLOCK_BITS:
+        elif prefix.length >= BLOCK_LENGTH:
             found = self._small.get(block, set())
             found.discard(prefix)
             if not found:
@@ -73,29 +75,25 @@ class Blocks:
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""
         if is_host(prefix):
-            mask = self._hosts.get(_block(prefix), 0)
-            return [prefix] if mask >> (int(prefix.network_address) & 0xFF) & 1 else []
+            mask = self._hosts.get(prefix[:15], 0)
+            return [prefix] if mask >> prefix[15] & 1 else []
         found: list[Prefix] = []
-        low, high = int(prefix.network_address), int(prefix.broadcast_address)
-        make = IPv4Network if prefix.version == 4 else IPv6Network
-        width = prefix.max_prefixlen
+        # Within a block the last byte tells.
+        low, high = 0, 255
+        if prefix.length > BLOCK_LENGTH:
+            low, high = prefix[15], prefix.last_bits & 0xFF
         for block in blocks_of(prefix, self._hosts, len(self._hosts)):
             mask = self._hosts.get(block, 0)
-            base = block[1] << BLOCK_BITS
             while mask:
                 bit = mask & -mask
                 mask ^= bit
-                address = base + bit.bit_length() - 1
-                if low <= address <= high:
-                    found.append(make((address, width)))
+                last = bit.bit_length() - 1
+                if low <= last <= high:
+                    found.append(Prefix(block + bytes((last, 128))))
         for block in blocks_of(prefix, self._small, len(self._small)):
-            found += (p for p in self._small.get(block, ()) if _within(p, low, high))
-        found += (p for p in self._large if p.version == prefix.version and _within(p, low, high))
+            found += (p for p in self._small.get(block, ()) if prefix.covers(p))
+        found += (p for p in self._large if prefix.covers(p))
         return found
-
-
-def _within(prefix: Prefix, low: int, high: int) -> bool:
-    return low <= int(prefix.network_address) and int(prefix.broadcast_address) <= high
 
 
 class Groups(Generic[G]):

@@ -18,39 +18,37 @@ class Claims(Generic[K, Owner, C]):
     __slots__ = ("_by_key",)
 
     def __init__(self) -> None:
-        self._by_key: dict[K, tuple[tuple[Owner, C], ...]] = {}
+        self._by_key: dict[K, tuple[Owner, C] | list[tuple[Owner, C]]] = {}
 
     def put(self, key: K, owner: Owner, claim: C) -> bool:
         """Record a claim, replacing the claimant's earlier one. True when that is news."""
-        known = self._by_key.get(key)
-        if known is None:
-            self._by_key[key] = ((owner, claim),)
-            return True
-        rest = tuple(pair for pair in known if pair[0] != owner)
-        if len(rest) < len(known) and next(c for o, c in known if o == owner) == claim:
+        known = self.of(key)
+        if (owner, claim) in known:
             return False
-        self._by_key[key] = (*rest, (owner, claim))
+        self._set(key, [*(pair for pair in known if pair[0] != owner), (owner, claim)])
         return True
+
+    def _set(self, key: K, pairs: list[tuple[Owner, C]]) -> None:
+        if len(pairs) == 1:
+            self._by_key[key] = pairs[0]
+        elif pairs:
+            self._by_key[key] = pairs
+        else:
+            del self._by_key[key]
 
     def drop(self, key: K, owner: Owner) -> bool:
         """Withdraw a claim. True when there was one."""
-        known = self._by_key.get(key, ())
-        rest = tuple(pair for pair in known if pair[0] != owner)
+        known = self.of(key)
+        rest = [pair for pair in known if pair[0] != owner]
         if len(rest) == len(known):
             return False
-        if rest:
-            self._by_key[key] = rest
-        else:
-            del self._by_key[key]
+        self._set(key, rest)
         return True
 
     def drop_owners(self, matches: Callable[[Owner], bool]) -> list[K]:
         """Withdraw all claims of some claimants. The keys that changed; costs a walk over all."""
         found = [
-            (key, owner)
-            for key, pairs in self._by_key.items()
-            for owner, _ in pairs
-            if matches(owner)
+            (key, owner) for key in self._by_key for owner, _ in self.of(key) if matches(owner)
         ]
         for key, owner in found:
             self.drop(key, owner)
@@ -58,7 +56,10 @@ class Claims(Generic[K, Owner, C]):
 
     def of(self, key: K) -> tuple[tuple[Owner, C], ...]:
         """Claimants with their claims, in no order that means anything."""
-        return self._by_key.get(key, ())
+        found = self._by_key.get(key)
+        if found is None:
+            return ()
+        return tuple(found) if isinstance(found, list) else (found,)
 
     def __iter__(self) -> Iterator[K]:
         """Every key with a claim."""

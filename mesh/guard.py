@@ -1,11 +1,11 @@
 """Which addresses are this cluster's own, so that no peer may speak for them. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from mesh.problems import Violation
-from model.address import Address, Prefix
+from model.address import MAPPED_BITS, Address, Prefix
 from model.cluster import ClusterName
 from model.node import Node, NodeName
 
@@ -17,52 +17,51 @@ class Covering(Generic[V]):
     """Values by prefix. Who covers an address costs as many look-ups as lengths are in use."""
 
     def __init__(self) -> None:
-        self._tables: dict[int, dict[int, dict[int, V]]] = {4: {}, 6: {}}  # version, length, bits
+        self._tables: dict[int, dict[int, V]] = {}  # by length, by first bits
 
     def get(self, prefix: Prefix) -> V | None:
         """The value of exactly this prefix."""
-        table = self._tables[prefix.version].get(prefix.prefixlen)
-        return table.get(_bits(prefix)) if table else None
+        table = self._tables.get(prefix[16])
+        return table.get(prefix.bits >> 128 - prefix[16]) if table else None
 
     def set(self, prefix: Prefix, value: V) -> None:
         """Put or replace."""
-        table = self._tables[prefix.version].setdefault(prefix.prefixlen, {})
-        table[_bits(prefix)] = value
+        table = self._tables.setdefault(prefix[16], {})
+        table[prefix.bits >> 128 - prefix[16]] = value
 
     def pop(self, prefix: Prefix) -> None:
         """It must be there."""
-        table = self._tables[prefix.version][prefix.prefixlen]
-        del table[_bits(prefix)]
+        table = self._tables[prefix[16]]
+        del table[prefix.bits >> 128 - prefix[16]]
         if not table:
-            del self._tables[prefix.version][prefix.prefixlen]
+            del self._tables[prefix[16]]
 
-    def covering(self, version: int, bits: int, length: int) -> Iterator[V]:
-        """Values of the prefixes that contain ``bits``/``length``."""
-        width = 32 if version == 4 else 128
-        for known, table in self._tables[version].items():
-            if known <= length and (value := table.get(bits >> width - known)) is not None:
+    def covering(self, what: Prefix | Address) -> Iterator[V]:
+        """Values of the prefixes that contain a prefix or an address, itself included."""
+        bits = int.from_bytes(what[:16])
+        length = what.length if isinstance(what, Prefix) else 128
+        for known, table in self._tables.items():
+            if known <= length and (value := table.get(bits >> 128 - known)) is not None:
                 yield value
 
     def inside(self, prefix: Prefix) -> Iterator[V]:
         """Values of the prefixes that lie in ``prefix``, itself included; costs a walk."""
-        for known, table in self._tables[prefix.version].items():
-            if known == prefix.prefixlen:
-                if (value := table.get(_bits(prefix))) is not None:
+        length = prefix[16]
+        wanted = prefix.bits >> 128 - length
+        for known, table in self._tables.items():
+            if known == length:
+                if (value := table.get(wanted)) is not None:
                     yield value
-            elif known > prefix.prefixlen:
-                shift, wanted = known - prefix.prefixlen, _bits(prefix)
+            elif known > length:
+                shift = known - length
                 yield from (v for bits, v in table.items() if bits >> shift == wanted)
 
 
-def _bits(prefix: Prefix) -> int:
-    return int(prefix.network_address) >> prefix.max_prefixlen - prefix.prefixlen
-
-
-def _supernets(prefix: Prefix) -> Iterable[tuple[int, int, int]]:
-    """The prefix and everything that contains it, as (version, length, bits)."""
-    bits = _bits(prefix)
-    for length in range(prefix.prefixlen, -1, -1):
-        yield prefix.version, length, bits >> prefix.prefixlen - length
+def _supernets(prefix: Prefix) -> Iterator[tuple[int, int]]:
+    """The prefix and everything of its family that contains it, as (length, first bits)."""
+    bits, end = prefix.bits, MAPPED_BITS if prefix.version == 4 else 0
+    for length in range(prefix[16], end - 1, -1):
+        yield length, bits >> 128 - length
 
 
 class LocalPrefixes:
@@ -71,7 +70,7 @@ class LocalPrefixes:
     def __init__(self) -> None:
         self._own: Counter[tuple[Prefix, str]] = Counter()
         self._exact: Covering[tuple[Prefix, str]] = Covering()
-        self._around: Counter[tuple[int, int, int]] = Counter()
+        self._around: Counter[tuple[int, int]] = Counter()
 
     def add(self, prefix: Prefix, kind: str = POD_PREFIX) -> bool:
         """True when it was not known."""
@@ -108,17 +107,15 @@ class LocalPrefixes:
     def _overlap(self, prefix: Prefix) -> tuple[Prefix, str] | None:
         if not self._own:
             return None
-        bits = int(prefix.network_address)
-        for found in self._exact.covering(prefix.version, bits, prefix.prefixlen):
+        for found in self._exact.covering(prefix):
             return found
-        if (prefix.version, prefix.prefixlen, _bits(prefix)) in self._around:
+        if (prefix[16], prefix.bits >> 128 - prefix[16]) in self._around:
             return min(self._exact.inside(prefix), key=str)
         return None
 
     def contains(self, address: Address) -> bool:
         """Whether an address lies in one of ours."""
-        width = address.max_prefixlen
-        return any(True for _ in self._exact.covering(address.version, int(address), width))
+        return any(True for _ in self._exact.covering(address))
 
     def refuses(
         self, cluster: ClusterName, prefix: Prefix, host: Address | None = None
@@ -148,6 +145,11 @@ class LocalPrefixes:
 
     def withdraw(self, cluster: ClusterName, name: NodeName) -> None:
         """A peer's node is gone."""
+
+    def plainly(self, cluster: ClusterName, prefix: Prefix, host: Address | None) -> bool:
+        """Whether a cluster surely may speak for a prefix behind ``host``, and ``at_home``."""
+        del cluster, prefix, host
+        return False
 
     def at_home(self, cluster: ClusterName, prefix: Prefix, host: Address) -> bool:
         """Whether changes of the node behind ``host`` are told by its own pod prefixes."""

@@ -7,8 +7,6 @@ that are not ours (``mesh.territory``).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from mesh.blocks import Blocks, Groups
@@ -18,7 +16,7 @@ from mesh.problems import Problems, Violation
 from mesh.territory import WAITING
 from model.address import Address, Prefix
 from model.cluster import ClusterId, ClusterName
-from model.identity import NumericIdentity, ReservedIdentity
+from model.identity import ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
 
 _OWN = ClusterId(0)  # this cluster, in every table of the datapath
@@ -38,8 +36,7 @@ class Claimant(NamedTuple):
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class IpClaim:
+class IpClaim(NamedTuple):
     """What is claimed; the names are for people."""
 
     entry: IpcacheEntry
@@ -48,18 +45,14 @@ class IpClaim:
     born: str = ""  # creation time of the object, RFC 3339: sorts as text
 
 
-@lru_cache(maxsize=65536)
-def entry(
-    identity: NumericIdentity,
-    tunnel_endpoint: Address | None = None,
-    encrypt_key: int = 0,
-    cluster_id: ClusterId = _OWN,
-) -> IpcacheEntry:
-    """An entry that equal ones share: all pods of one workload on one node have the same."""
-    return IpcacheEntry(identity, tunnel_endpoint, encrypt_key, cluster_id)
-
-
 Pair = tuple[Claimant, IpClaim]
+
+
+def plain(prefix: Prefix, claimant: Claimant, row: IpcacheEntry, local: LocalPrefixes) -> bool:
+    """Whether a peer's claim is surely in order and nothing but its block decides so."""
+    return (row.identity >= _FIRST_ALLOCATABLE or row.identity in _FOREIGN) and local.plainly(
+        claimant.cluster, prefix, row.tunnel_endpoint
+    )
 
 
 def refusal(
@@ -85,6 +78,8 @@ def decide(
     if len(pairs) == 1:
         claimant, claim = pairs[0]
         if claimant.source is not Source.CLUSTERMESH:
+            return pairs[0], (), ()
+        if plain(prefix, claimant, claim.entry, local):
             return pairs[0], (), ()
         refused = refusal(prefix, claimant, claim, local)
         if refused is None:
@@ -129,6 +124,7 @@ class Ipcache:
         self._local = local
         self._on_change = on_change
         self.problems: Problems[Prefix] = Problems()
+        self._noted: set[Prefix] = set()  # keys that are in one of the three tables below
         self._peers = Blocks()  # keys that a peer claims
         self._waiting: Groups[ClusterName] = Groups()
         # Claims behind a node whose own pod prefixes do not lead to them, by that node's address.
@@ -179,11 +175,26 @@ class Ipcache:
 
     def _changed(self, prefix: Prefix) -> None:
         pairs = self._claims.of(prefix)
-        _, sentences, waiting = decide(prefix, pairs, self._local)
-        self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
-        self._astray.set(prefix, self._away(prefix, pairs))
-        self.problems.set(prefix, sentences)
+        if prefix in self._noted or not self._in_order(prefix, pairs):
+            _, sentences, waiting = decide(prefix, pairs, self._local)
+            away = self._away(prefix, pairs)
+            self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
+            self._astray.set(prefix, away)
+            self.problems.set(prefix, sentences)
+            if waiting or away or sentences:
+                self._noted.add(prefix)
+            else:
+                self._noted.discard(prefix)
         self._on_change(prefix)
+
+    def _in_order(self, prefix: Prefix, pairs: tuple[Pair, ...]) -> bool:
+        """Whether there is nothing to say about a key; nearly always so."""
+        if len(pairs) != 1:
+            return not pairs
+        claimant, claim = pairs[0]
+        return claimant.source is not Source.CLUSTERMESH or plain(
+            prefix, claimant, claim.entry, self._local
+        )
 
     def _away(
         self, prefix: Prefix, pairs: tuple[Pair, ...]

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from mesh.guard import NODE_ADDRESS, POD_PREFIX, LocalPrefixes
-from mesh.ipcache import Claimant, Ipcache, IpClaim, entry
+from mesh.ipcache import Claimant, Ipcache, IpClaim
 from model.address import Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity, ReservedIdentity
-from model.ipcache import Source
+from model.ipcache import IpcacheEntry, Source
 from model.node import CILIUM_INTERNAL_IP, EXTERNAL_IP, INTERNAL_IP, Node, NodeName
 
 NodeKey: TypeAlias = tuple[ClusterName, NodeName]
@@ -124,10 +124,10 @@ class Nodes:
         for address in node.addresses:
             if address.type in (*_DIRECT, CILIUM_INTERNAL_IP):
                 tunnel = None if mine or address.type in _DIRECT else endpoint
-                row = entry(identity, tunnel, key if tunnel else 0, cluster_id)
+                row = IpcacheEntry(identity, tunnel, key if tunnel else 0, cluster_id)
                 yield host_prefix(address.ip), IpClaim(row, pod=node.name)
         if not mine and endpoint is not None:
-            row = entry(_WORLD, endpoint, key, cluster_id)
+            row = IpcacheEntry(_WORLD, endpoint, key, cluster_id)
             for prefix in node.pod_cidrs:
                 yield prefix, IpClaim(row, pod=node.name)
 

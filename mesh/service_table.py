@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.blocks import BLOCK_BITS, blocks_of
+from mesh.blocks import Block, block_of, blocks_of
 from mesh.claims import Claims
 from mesh.draining import Draining
 from mesh.guard import SERVICE_ADDRESS, LocalPrefixes
@@ -68,7 +68,7 @@ class Services:
         self._fading_ends: deque[tuple[float, Frontend, tuple[Backend, ...]]] = deque()
         self.problems: Problems[ServiceName] = Problems()
         # Services with backends of peers, by block of addresses.
-        self._blocks: dict[tuple[int, int], dict[ServiceName, int]] = {}
+        self._blocks: dict[Block, dict[ServiceName, int]] = {}
 
     def set_service(self, name: ServiceName, service: LocalService | None) -> None:
         """This cluster's Service object; ``None``: there is none."""
@@ -275,8 +275,8 @@ class Services:
         }
 
 
-def _blocks(shared: SharedService | None) -> set[tuple[int, int]]:
-    return {(a.version, int(a) >> BLOCK_BITS) for a in shared.backends} if shared else set()
+def _blocks(shared: SharedService | None) -> set[Block]:
+    return set(map(block_of, shared.backends)) if shared else set()
 
 
 def desired_services(

@@ -5,14 +5,13 @@ that declare one address the name decides, so that every node of this cluster ta
 record about an address waits for the node that declares it: nothing orders records of two types.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
-from mesh.blocks import Blocks
+from mesh.blocks import BLOCK_LENGTH, Block, Blocks, block_of, blocks_of
 from mesh.guard import POD_PREFIX, Covering, LocalPrefixes
 from mesh.problems import Problems, Violation
-from model.address import Address, Prefix, host_prefix
+from model.address import Address, Prefix, host_prefix, parse_prefix
 from model.cluster import ClusterName
 from model.node import EXTERNAL_IP, INTERNAL_IP, Node, NodeName
 
@@ -20,25 +19,26 @@ NodeKey = tuple[ClusterName, NodeName]
 WAITING = "waiting"  # no violation yet: the peer's nodes are not all listed
 MAX_PER_NODE = 256  # addresses and prefixes
 SHORTEST = {4: 8, 6: 32}  # a shorter pod prefix takes more than any cluster's share
-_MAPPED = IPv6Network("::ffff:0:0/96")  # the same keys as IPv4 in the kernel
-_UNUSABLE = (
-    IPv4Network("0.0.0.0/8"),
-    IPv4Network("127.0.0.0/8"),
-    IPv4Network("169.254.0.0/16"),
-    IPv4Network("224.0.0.0/4"),
-    IPv4Network("255.255.255.255/32"),
-    IPv6Network("::/127"),
-    _MAPPED,
-    IPv6Network("fe80::/10"),
-    IPv6Network("ff00::/8"),
+_UNUSABLE = tuple(
+    parse_prefix(text)
+    for text in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/127",
+        "fe80::/10",
+        "ff00::/8",
+    )
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Record:
     node: Node
-    prefixes: frozenset[Prefix]
-    hosts: frozenset[Address]  # where tunnels may end
+    prefixes: tuple[Prefix, ...]  # each once
+    hosts: tuple[Address, ...]  # where tunnels may end
     why: Violation | None = None  # against what is ours
     heard: bool = False  # not against another peer, either
 
@@ -47,7 +47,9 @@ class _Record:
         return self.node.cluster, self.node.name
 
 
-_Speech = tuple[ClusterName, frozenset[Prefix]] | None
+_Speech = tuple[ClusterName, tuple[Prefix, ...]] | None
+_Sure = tuple[ClusterName, tuple[Address, ...]]
+_NOBODY: _Sure = (ClusterName(""), ())
 
 
 class Territories(LocalPrefixes):
@@ -60,9 +62,13 @@ class Territories(LocalPrefixes):
         self.on_verdict: Callable[[Node, bool], None] = lambda node, heard: None
         self.problems: Problems[NodeKey] = Problems()
         self._records: dict[NodeKey, _Record] = {}
-        self._declared: Covering[dict[NodeKey, None]] = Covering()
+        self._declared: Covering[tuple[_Record, ...]] = Covering()
         self._prefixes = Blocks()  # all that are declared
         self._lawful: Covering[dict[ClusterName, int]] = Covering()
+        self._alone: dict[ClusterName, dict[ClusterName, int]] = {}  # shared by all that say so
+        # Blocks of which one cluster may have every address, with the nodes it may put them
+        # behind; ``_NOBODY``: ask in full.
+        self._sure: dict[Block, _Sure] = {}
         self._hosts: dict[tuple[ClusterName, Address], dict[NodeKey, _Record]] = {}
         self._listed: set[ClusterName] = set()
 
@@ -98,8 +104,7 @@ class Territories(LocalPrefixes):
         ours = super().refuses(cluster, prefix)
         if ours is not None:
             return ours
-        bits, length = int(prefix.network_address), prefix.prefixlen
-        found = self._undeclared(cluster, prefix, self._speakers(prefix.version, bits, length))
+        found = self._undeclared(cluster, prefix)
         if found is not None:
             return found
         if host is not None and (cluster, host) not in self._hosts:
@@ -112,19 +117,17 @@ class Territories(LocalPrefixes):
 
     def refuses_backend(self, cluster: ClusterName, address: Address) -> Violation | None:
         """Why a cluster may not offer an address as a backend; ours is judged by ``contains``."""
-        width = address.max_prefixlen
-        speakers = self._speakers(address.version, int(address), width)
-        return self._undeclared(cluster, address, speakers)
+        if self._surely(block_of(address))[0] == cluster:
+            return None
+        return self._undeclared(cluster, address)
 
-    def _speakers(self, version: int, bits: int, length: int) -> Iterator[ClusterName]:
-        for clusters in self._lawful.covering(version, bits, length):
+    def _speakers(self, what: Prefix | Address) -> Iterator[ClusterName]:
+        for clusters in self._lawful.covering(what):
             yield from clusters
 
-    def _undeclared(
-        self, cluster: ClusterName, what: Prefix | Address, speakers: Iterable[ClusterName]
-    ) -> Violation | None:
+    def _undeclared(self, cluster: ClusterName, what: Prefix | Address) -> Violation | None:
         first, mine = cluster, False
-        for speaker in speakers:
+        for speaker in self._speakers(what):
             mine = mine or speaker == cluster
             first = min(first, speaker)
         if not mine:
@@ -148,7 +151,39 @@ class Territories(LocalPrefixes):
     def at_home(self, cluster: ClusterName, prefix: Prefix, host: Address) -> bool:
         """Whether changes of the node behind ``host`` are told by its own pod prefixes."""
         records = self._hosts.get((cluster, host), {})
-        return any(_covers(p, prefix) for r in records.values() for p in r.prefixes)
+        return any(p.covers(prefix) for r in records.values() for p in r.prefixes)
+
+    def plainly(self, cluster: ClusterName, prefix: Prefix, host: Address | None) -> bool:
+        """Whether a cluster surely may speak for a prefix behind ``host``, and ``at_home``."""
+        if prefix[16] < BLOCK_LENGTH:
+            return False
+        speaker, hosts = self._surely(prefix[:15])
+        return speaker == cluster and (host is None or host in hosts)
+
+    def _surely(self, block: Block) -> _Sure:
+        sure = self._sure.get(block)
+        if sure is None:
+            sure = self._sure[block] = self._sole_speaker(block)
+        return sure
+
+    def _sole_speaker(self, block: Block) -> _Sure:
+        whole = Prefix(block + bytes((0, BLOCK_LENGTH)))
+        first = min(self._speakers(whole), default=None)
+        if first is None or self._overlap(whole) is not None:
+            return _NOBODY
+        for inner in self._prefixes.inside(whole):
+            if any(r.node.cluster != first for r in self._declared.get(inner) or ()):
+                return _NOBODY
+        records = [r for found in self._declared.covering(whole) for r in found]
+        heard = [r for r in records if r.heard and r.node.cluster == first]
+        if len(heard) == 1:
+            return first, heard[0].hosts
+        return first, tuple({h: None for r in heard for h in r.hosts})
+
+    def _unsure(self, prefix: Prefix) -> None:
+        """Who may speak for a prefix, or for something in it or around it, has changed."""
+        for block in list(blocks_of(prefix, self._sure, len(self._sure))):
+            self._sure.pop(block, None)
 
     def declare(self, node: Node) -> bool:
         """A peer's node is new or has changed; whether it may claim what it says."""
@@ -156,15 +191,13 @@ class Territories(LocalPrefixes):
         known = self._records.get(fresh.key)
         fresh.why = self._judge(fresh)
         self._records[fresh.key] = fresh
-        for prefix in fresh.prefixes - (known.prefixes if known else frozenset()):
-            keys = self._declared.get(prefix)
-            if keys is None:
-                self._declared.set(prefix, {fresh.key: None})
-                self._prefixes.add(prefix)
-            else:
-                keys[fresh.key] = None
         if known:
-            self._undeclare(known, known.prefixes - fresh.prefixes)
+            self._undeclare(known)
+        for prefix in fresh.prefixes:
+            records = self._declared.get(prefix)
+            self._declared.set(prefix, (fresh,) if records is None else (*records, fresh))
+            if records is None:
+                self._prefixes.add(prefix)
         changed = self._speak(_lawful(known), _lawful(fresh))
         self._tell(changed, known, fresh)
         return fresh.heard
@@ -173,16 +206,16 @@ class Territories(LocalPrefixes):
         """A peer's node is gone."""
         known = self._records.pop((cluster, name), None)
         if known is not None:
-            self._undeclare(known, known.prefixes)
+            self._undeclare(known)
             self._tell(self._speak(_lawful(known), None), known, None)
             self.problems.drop(known.key)
 
-    def _undeclare(self, record: _Record, prefixes: Iterable[Prefix]) -> None:
-        for prefix in prefixes:
-            keys = self._declared.get(prefix)
-            assert keys is not None
-            del keys[record.key]
-            if not keys:
+    def _undeclare(self, record: _Record) -> None:
+        for prefix in record.prefixes:
+            rest = tuple(r for r in self._declared.get(prefix) or () if r is not record)
+            if rest:
+                self._declared.set(prefix, rest)
+            else:
                 self._declared.pop(prefix)
                 self._prefixes.discard(prefix)
 
@@ -195,7 +228,7 @@ class Territories(LocalPrefixes):
                 f"node {name} of cluster {cluster} has {len(record.prefixes)} addresses and pod "
                 f"CIDRs: at most {MAX_PER_NODE} are taken",
             )
-        for prefix in sorted(record.prefixes, key=str):
+        for prefix in record.prefixes:
             why = _unusable(prefix, cluster, name) or LocalPrefixes.refuses(self, cluster, prefix)
             if why is not None:
                 return why
@@ -203,14 +236,11 @@ class Territories(LocalPrefixes):
 
     def _judge_again(self, prefix: Prefix) -> None:
         """What is ours has changed here."""
-        bits, length = int(prefix.network_address), prefix.prefixlen
-        touched: dict[NodeKey, None] = {}
-        for keys in self._declared.covering(prefix.version, bits, length):
-            touched |= keys
-        for keys in self._declared.inside(prefix):
-            touched |= keys
-        for key in touched:
-            record = self._records[key]
+        self._unsure(prefix)
+        touched: dict[_Record, None] = {}
+        for records in (*self._declared.covering(prefix), *self._declared.inside(prefix)):
+            touched |= dict.fromkeys(records)
+        for record in touched:
             before, heard = _lawful(record), record.heard
             record.why = self._judge(record)
             self._tell(self._speak(before, _lawful(record)), record, record)
@@ -220,43 +250,46 @@ class Territories(LocalPrefixes):
 
     def _speak(self, old: _Speech, new: _Speech) -> set[Prefix]:
         """What a record speaks for by our leave, in place of an older one; the difference."""
-        before, after = (old[1] if old else frozenset()), (new[1] if new else frozenset())
+        before, after = set(old[1] if old else ()), set(new[1] if new else ())
         for prefix in after - before:
             assert new is not None
-            counts = self._lawful.get(prefix)
-            if counts is None:
-                counts = {}
-                self._lawful.set(prefix, counts)
-            counts[new[0]] = counts.get(new[0], 0) + 1
+            self._count(prefix, new[0], 1)
         for prefix in before - after:
             assert old is not None
-            counts = self._lawful.get(prefix)
-            assert counts is not None
-            counts[old[0]] -= 1
-            if not counts[old[0]]:
-                del counts[old[0]]
-                if not counts:
-                    self._lawful.pop(prefix)
-        return set(before ^ after)
+            self._count(prefix, old[0], -1)
+        return before ^ after
+
+    def _count(self, prefix: Prefix, cluster: ClusterName, more: int) -> None:
+        counts = self._lawful.get(prefix) or {}
+        rest = {c: n for c, n in counts.items() if c != cluster}
+        mine = counts.get(cluster, 0) + more
+        if not rest and mine == 1:
+            alone = self._alone.setdefault(cluster, {cluster: 1})
+            self._lawful.set(prefix, alone)
+        elif mine or rest:
+            self._lawful.set(prefix, rest | {cluster: mine} if mine else rest)
+        else:
+            self._lawful.pop(prefix)
 
     def _tell(self, changed: set[Prefix], old: _Record | None, new: _Record | None) -> None:
         """Judge between peers anew where somebody's speech has changed, then tell who depends."""
         some = new or old
         assert some is not None
-        touched: dict[NodeKey, None] = {}
+        touched: dict[_Record, None] = {}
         for prefix in changed:
             for inner in self._prefixes.inside(prefix):
-                touched |= self._declared.get(inner) or {}
+                touched |= dict.fromkeys(self._declared.get(inner) or ())
         again = set(changed)
         moved = self._hear(old, new, again)
         verdicts = []
-        for key in touched:
-            record = self._records[key]
+        for record in touched:
             if record.node.cluster > some.node.cluster:
                 before = record.heard
                 moved |= self._hear(record, record, again)
                 if record.heard != before:
                     verdicts.append(record)
+        for prefix in again:
+            self._unsure(prefix)
         for prefix in again:
             self.on_prefix(prefix)
         for cluster, host in moved:
@@ -285,14 +318,13 @@ class Territories(LocalPrefixes):
             assert new is not None
             self._hosts.setdefault(host, {})[new.key] = new
         if before != after:
-            again |= (old.prefixes if old else set()) | (new.prefixes if new else set())
+            again.update(old.prefixes if old else (), new.prefixes if new else ())
         return before ^ after
 
     def _contested(self, record: _Record) -> Violation | None:
         cluster, name = record.key
-        for prefix in sorted(record.prefixes, key=str):
-            bits, length = int(prefix.network_address), prefix.prefixlen
-            first = min(self._speakers(prefix.version, bits, length), default=cluster)
+        for prefix in record.prefixes:
+            first = min(self._speakers(prefix), default=cluster)
             if first < cluster:
                 return Violation(
                     "other-cluster",
@@ -310,23 +342,13 @@ def _lawful(record: _Record | None) -> _Speech:
 def _record(node: Node) -> _Record:
     addresses = [a.ip for a in node.addresses]
     addresses += (*node.health_ips, *node.ingress_ips)
-    hosts = frozenset(a.ip for a in node.addresses if a.type in (INTERNAL_IP, EXTERNAL_IP))
-    return _Record(node, frozenset((*map(host_prefix, addresses), *node.pod_cidrs)), hosts)
-
-
-def _covers(outer: Prefix, inner: Prefix) -> bool:
-    shift = outer.max_prefixlen - outer.prefixlen
-    return (
-        outer.version == inner.version
-        and outer.prefixlen <= inner.prefixlen
-        and int(outer.network_address) >> shift == int(inner.network_address) >> shift
-    )
+    hosts = dict.fromkeys(a.ip for a in node.addresses if a.type in (INTERNAL_IP, EXTERNAL_IP))
+    prefixes = {*map(host_prefix, addresses), *node.pod_cidrs}
+    return _Record(node, tuple(sorted(prefixes)), tuple(hosts))
 
 
 def _unusable(prefix: Prefix, cluster: ClusterName, name: NodeName) -> Violation | None:
-    base = prefix.network_address
-    scoped = isinstance(base, IPv6Address) and base.scope_id is not None
-    if scoped or any(u.version == prefix.version and u.overlaps(prefix) for u in _UNUSABLE):
+    if any(u.overlaps(prefix) for u in _UNUSABLE):
         return Violation(
             "unusable-address",
             cluster,

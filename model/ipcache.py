@@ -1,7 +1,7 @@
 """Which identity an address has and behind which node it is. Pure."""
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from model.address import Address
 from model.identity import NumericIdentity
@@ -20,8 +20,7 @@ class Source(IntEnum):
     RESTORED = 7
 
 
-@dataclass(frozen=True, slots=True)
-class IpcacheEntry:
+class IpcacheEntry(NamedTuple):
     """What the datapath knows about one prefix."""
 
     identity: NumericIdentity
@@ -30,8 +29,7 @@ class IpcacheEntry:
     cluster_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointAddress:
+class EndpointAddress(NamedTuple):
     """One pod address as a cluster publishes it (`cilium/state/ip/v1/default/...`)."""
 
     host_ip: Address | None

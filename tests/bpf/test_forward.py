@@ -12,7 +12,9 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Ether
 
+from model.address import pack, parse_address
 from tests.support import packets
+from tests.support.addresses import truncated
 from tests.support.bpf import (
     MTU,
     NODE,
@@ -91,11 +93,7 @@ def test_prefix_gives_identity_where_no_address_does(machine: Machine) -> None:
 
 
 def packets_address(text: str, length: int) -> bytes:
-    from ipaddress import ip_network
-
-    from model.address import pack
-
-    return pack(ip_network(f"{text}/{length - 96}", strict=False).network_address)
+    return pack(truncated(parse_address(text), length - 96).network_address)
 
 
 def test_kube_apiserver_behind_a_remote_node_keeps_its_identity(machine: Machine) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from datapath.service_rows import Map
 from datapath.services import ServiceTable
 from datapath.syscall import NO_PREALLOC, MapType
 from datapath.tables import EndpointTable, HostAddressTable, IpcacheTable
+from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
@@ -44,14 +44,14 @@ def _fake(_: ExitStack) -> Case:
 
 
 def _ipcache_row(number: int) -> tuple[Any, IpcacheEntry]:
-    entry = IpcacheEntry(NumericIdentity(70000 + number), ip_address("192.0.2.1"), 3, 7)
+    entry = IpcacheEntry(NumericIdentity(70000 + number), parse_address("192.0.2.1"), 3, 7)
     kinds = (
         f"10.1.{number}.0/24",
         f"10.2.0.{number}/32",
         f"fd00::{number:x}/128",
         f"fd00:{number:x}::/64",
     )
-    return ip_network(kinds[number % 4]), entry
+    return parse_prefix(kinds[number % 4]), entry
 
 
 def _ipcache(stack: ExitStack) -> Case:
@@ -76,7 +76,7 @@ def _endpoint(number: int) -> LocalEndpoint:
         "lo" if number == 0 else "",
         bytes([2, 0, 0, 0, 0, number % 256]),
         bytes([2, 1, 0, 0, 0, number % 256]),
-        (ip_address(f"10.3.0.{number + 1}"), ip_address(f"fd00::{number + 1:x}")),
+        (parse_address(f"10.3.0.{number + 1}"), parse_address(f"fd00::{number + 1:x}")),
     )
 
 
@@ -98,7 +98,7 @@ def _host_addresses(stack: ExitStack) -> Case:
     return Case(
         HostAddressTable(thread, rows),
         lambda: HostAddressTable(thread, copy_of(rows)),
-        lambda n: (ip_address(f"192.0.2.{n}"), NumericIdentity(1)),
+        lambda n: (parse_address(f"192.0.2.{n}"), NumericIdentity(1)),
         lambda _: NumericIdentity(6),
     )
 
@@ -114,9 +114,9 @@ def service_tables() -> dict[Map, KernelTable]:
 
 
 def _service(number: int) -> tuple[Frontend, LoadBalancer]:
-    frontend = Frontend(ip_address(f"10.96.0.{number + 1}"), 80, Protocol.TCP)
+    frontend = Frontend(parse_address(f"10.96.0.{number + 1}"), 80, Protocol.TCP)
     backends = tuple(
-        Backend(ip_address(f"10.4.{number}.{b}"), 8080, Protocol.TCP, cluster_id=ClusterId(b))
+        Backend(parse_address(f"10.4.{number}.{b}"), 8080, Protocol.TCP, cluster_id=ClusterId(b))
         for b in (1, 2)
     )
     name = ServiceName("default", f"service-{number}")
@@ -142,7 +142,7 @@ def _routes(stack: ExitStack) -> Case:
         RouteTable(thread),
         lambda: RouteTable(thread),
         lambda n: (
-            ip_network(f"10.5.{n}.0/24" if n % 2 else f"fd05:{n:x}::/64"),
+            parse_prefix(f"10.5.{n}.0/24" if n % 2 else f"fd05:{n:x}::/64"),
             Route("lo", None, 1400),
         ),
         lambda route: replace(route, mtu=1350),

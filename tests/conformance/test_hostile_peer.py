@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
 from kvstore.remote import Remote
+from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.local_service import LocalService, MeshSettings
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
@@ -57,13 +57,13 @@ class Reader:
         ports = {"http": L4(80, Protocol.TCP)}
         for index, name in enumerate(("web", "api")):
             key = ServiceName("default", name)
-            vip = ip_address(hostile.OUR_SERVICE) + index
+            vip = parse_address(hostile.OUR_SERVICE).offset(index)
             made = LocalService(key, {vip: ports}, mesh=MeshSettings(is_global=True))
             self.mesh.services.set_service(key, made)
 
     def _node(self, cluster: str, number: int, host: str, cidr: str) -> None:
-        address = NodeAddress(INTERNAL_IP, ip_address(host))
-        name, pods = NodeName("n1"), (ip_network(cidr),)
+        address = NodeAddress(INTERNAL_IP, parse_address(host))
+        name, pods = NodeName("n1"), (parse_prefix(cidr),)
         node = Node(ClusterName(cluster), name, ClusterId(number), (address,), pods)
         self.mesh.nodes.put(node)
 
@@ -111,7 +111,7 @@ async def test_a_lie_reaches_nothing(etcd: Etcd, tmp_path: Path, lie: Lie) -> No
     async with running(reader.session):
         await reader.until(lambda: reader.session.status.ready)
         honest = reader.tables()
-        pod = ip_network(f"{hostile.POD}/32")
+        pod = parse_prefix(f"{hostile.POD}/32")
         assert honest["ipcache"][pod].identity == hostile.IDENTITY
         assert reader.violations() == {}
         await store.put(lie.key, lie.value)
@@ -157,7 +157,7 @@ async def test_an_address_waits_for_its_node(etcd: Etcd, tmp_path: Path) -> None
     store = await published(etcd, rows)
     await store.delete(keys.canary(BETA, keys.NODES))
     reader = Reader(etcd, tmp_path)
-    pod = ip_network(f"{hostile.POD}/32")
+    pod = parse_prefix(f"{hostile.POD}/32")
     async with running(reader.session):
         await reader.until(
             lambda: reader.session.status.synced == set(keys.REQUIRED) - {keys.NODES}
@@ -242,7 +242,7 @@ async def test_a_flapping_peer_delays_nobody(etcd: Etcd, tmp_path: Path) -> None
     limits = Limits(rows_per_s=200, burst_rows=100)
     store = await published(etcd, hostile.HONEST)
     reader = Reader(etcd, tmp_path, limits)
-    pod = ip_network(f"{hostile.POD}/32")
+    pod = parse_prefix(f"{hostile.POD}/32")
     taken = 0
     original = reader.inputs.on_changes
 

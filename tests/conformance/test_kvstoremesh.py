@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from kvstore.etcd import EtcdStore
 from kvstore.reflection import Reflection
 from kvstore.reflections import Reflections
 from kvstore.remote import Remote
+from model.address import parse_address
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.service import ServiceName
 from tests.conformance.test_mesh_store import EXPECTED, Learnt, publisher, rows, running
@@ -128,7 +128,7 @@ async def test_the_copy_is_exact(far: Etcd, near: Etcd, tmp_path: Path) -> None:
     The announcement keeps number and limits and says that the data lies in the cache, every row
     hangs on a lease, and each type has its canary.
     """
-    content = rows() | {keys.ip(ip_address("10.2.9.9")): ODD}  # no row of ours to judge
+    content = rows() | {keys.ip(parse_address("10.2.9.9")): ODD}  # no row of ours to judge
     writer = publisher(far)
     say_all(writer, content)
     await put(far, {"cilium/state/identities/v1/value/x/n1": b"1"})
@@ -144,8 +144,8 @@ async def test_the_copy_is_exact(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         store = await near.store("admin-c1")
         assert all(row.lease for row in (await store.range("cilium/")).rows)
         await store.close()
-        address = keys.ip(ip_address("10.2.9.9"))
-        content = content | {address: b"another", keys.ip(ip_address("10.2.9.10")): ODD}
+        address = keys.ip(parse_address("10.2.9.9"))
+        content = content | {address: b"another", keys.ip(parse_address("10.2.9.10")): ODD}
         del content[keys.node(C2, "w1")]
         writer.put({**content, keys.node(C2, "w1"): None})
         await until(same(copies, content))
@@ -256,9 +256,9 @@ async def test_cut_off_and_back(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         # Twice the time that its leases live: they are kept, the cluster's absence is no reason.
         await until(lambda: asyncio.sleep(6.5, True))
         assert await same(copies, content)()
-        gone = keys.ip(ip_address("10.2.1.7"))
+        gone = keys.ip(parse_address("10.2.1.7"))
         content = {k: v for k, v in content.items() if k != gone}
-        content[keys.ip(ip_address("10.2.1.8"))] = ODD
+        content[keys.ip(parse_address("10.2.1.8"))] = ODD
         writer.put({**content, gone: None})
         await until(lambda: not writer.problems)
         door.open_door()
@@ -462,7 +462,7 @@ async def test_a_row_that_our_store_refuses_stays_alone(
     # A limit that the two stores do not share.
     near.kill()
     near.start("--max-request-bytes", "100000")
-    big = keys.ip(ip_address("10.2.8.8"))
+    big = keys.ip(parse_address("10.2.8.8"))
     await put(far, {big: b"x" * 150_000})
     async with copying(tmp_path / "mesh", near, writer) as copies:
         writer.put({big: b"x" * 150_000})
@@ -481,7 +481,7 @@ async def test_a_burst_of_changes_arrives_whole(far: Etcd, near: Etcd, tmp_path:
         configure(copies.directory, C2, far)
         await until(copies.ready)
         store = await far.store("admin-c2")
-        extra = [keys.ip(ip_address(f"10.2.{n}.1")) for n in range(200)]
+        extra = [keys.ip(parse_address(f"10.2.{n}.1")) for n in range(200)]
         try:
             for round_ in range(15):
                 async with asyncio.TaskGroup() as tasks:

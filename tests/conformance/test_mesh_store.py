@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from kvstore.publisher import Publisher
 from kvstore.remote import TRANSITIONS, Change, Happening, Remote, State
+from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
@@ -71,14 +71,14 @@ class Learnt:
 
 
 def rows() -> dict[str, bytes | None]:
-    node = Node(C2, NodeName("w1"), TWO, pod_cidrs=(ip_network("10.2.1.0/24"),))
-    address = EndpointAddress(ip_address("172.20.2.1"), IDENTITY, 0, "ns", "pod")
+    node = Node(C2, NodeName("w1"), TWO, pod_cidrs=(parse_prefix("10.2.1.0/24"),))
+    address = EndpointAddress(parse_address("172.20.2.1"), IDENTITY, 0, "ns", "pod")
     labels = Labels.k8s({CLUSTER_LABEL: "c2", "app": "x"})
     name = ServiceName("ns", "svc")
     return {
         keys.node(C2, "w1"): node_v1.encode(node),
         keys.identity(IDENTITY): identity_v1.encode(labels),
-        keys.ip(ip_address("10.2.1.7")): ip_v1.encode(ip_address("10.2.1.7"), address),
+        keys.ip(parse_address("10.2.1.7")): ip_v1.encode(parse_address("10.2.1.7"), address),
         keys.service(C2, name): service_v1.encode(SharedService(C2, TWO, name)),
     }
 
@@ -86,7 +86,7 @@ def rows() -> dict[str, bytes | None]:
 EXPECTED = {
     (keys.NODES, NodeName("w1")),
     (keys.IDENTITIES, IDENTITY),
-    (keys.IP, ip_network("10.2.1.7/32")),
+    (keys.IP, parse_prefix("10.2.1.7/32")),
     (keys.SERVICES, ServiceName("ns", "svc")),
 }
 
@@ -139,8 +139,8 @@ async def test_what_is_published_is_learnt(etcd: Etcd) -> None:
         assert set(sink.rows) == EXPECTED
         assert writer.ready.is_set()
         assert session.status.config == CONFIG
-        writer.put({keys.ip(ip_address("10.2.1.7")): None})
-        await sink.until(lambda: (keys.IP, ip_network("10.2.1.7/32")) not in sink.rows)
+        writer.put({keys.ip(parse_address("10.2.1.7")): None})
+        await sink.until(lambda: (keys.IP, parse_prefix("10.2.1.7/32")) not in sink.rows)
 
 
 async def test_nothing_is_believed_before_its_canary(etcd: Etcd) -> None:
@@ -165,11 +165,11 @@ async def test_a_store_that_restarts_keeps_what_was_learnt(etcd: Etcd) -> None:
         etcd.kill()
         await sink.until(lambda: not session.status.connected)
         assert set(sink.rows) == EXPECTED
-        writer.put({keys.ip(ip_address("10.2.1.7")): None})
+        writer.put({keys.ip(parse_address("10.2.1.7")): None})
         etcd.start()
-        await sink.until(lambda: (keys.IP, ip_network("10.2.1.7/32")) not in sink.rows)
+        await sink.until(lambda: (keys.IP, parse_prefix("10.2.1.7/32")) not in sink.rows)
         await sink.until(lambda: session.status.ready)
-        assert set(sink.rows) == EXPECTED - {(keys.IP, ip_network("10.2.1.7/32"))}
+        assert set(sink.rows) == EXPECTED - {(keys.IP, parse_prefix("10.2.1.7/32"))}
         assert session.status.failures >= 1
 
 
@@ -194,7 +194,10 @@ async def test_a_new_writer_removes_what_the_old_one_left(etcd: Etcd) -> None:
     async with running(old):
         complete(
             old,
-            {**rows(), keys.ip(ip_address("10.2.1.9")): rows()[keys.ip(ip_address("10.2.1.7"))]},
+            {
+                **rows(),
+                keys.ip(parse_address("10.2.1.9")): rows()[keys.ip(parse_address("10.2.1.7"))],
+            },
         )
         async with asyncio.timeout(15):
             await old.ready.wait()
@@ -206,7 +209,7 @@ async def test_a_new_writer_removes_what_the_old_one_left(etcd: Etcd) -> None:
         await sink.until(lambda: session.status.ready)
         store = await etcd.store("admin-c2")
         await eventually(
-            lambda: store.get(keys.ip(ip_address("10.2.1.9"))), lambda row: row is None
+            lambda: store.get(keys.ip(parse_address("10.2.1.9"))), lambda row: row is None
         )
         await store.close()
         await sink.until(lambda: set(sink.rows) == EXPECTED)
@@ -234,13 +237,15 @@ async def test_a_bad_record_harms_only_itself(etcd: Etcd) -> None:
     """It is counted and shown with its key; the last good value of the key stays."""
     sink = Learnt()
     writer, session = publisher(etcd), reader(etcd, sink)
-    key = keys.ip(ip_address("10.2.1.7"))
+    key = keys.ip(parse_address("10.2.1.7"))
     async with running(writer, session):
         complete(writer, rows())
         await sink.until(lambda: session.status.ready)
         store = await etcd.store("admin-c2")
         await store.put(key, b"nonsense")
-        await store.put(keys.ip(ip_address("10.2.1.8")), rows()[key] or b"")  # key and value differ
+        await store.put(
+            keys.ip(parse_address("10.2.1.8")), rows()[key] or b""
+        )  # key and value differ
         await sink.until(lambda: session.status.rejected.get(keys.IP) == 2)
         assert set(sink.rows) == EXPECTED
         assert "10.2.1.8" in session.status.last_rejected
@@ -269,7 +274,7 @@ async def test_history_lost_under_a_watch(etcd: Etcd) -> None:
         complete(writer, rows())
         await sink.until(lambda: session.status.ready)
     async with running(writer):
-        writer.put({keys.ip(ip_address("10.2.1.7")): None, keys.node(C2, "w1"): None})
+        writer.put({keys.ip(parse_address("10.2.1.7")): None, keys.node(C2, "w1"): None})
         store = await etcd.store("admin-c2")
         await eventually(lambda: store.get(keys.node(C2, "w1")), lambda row: row is None)
         await store.compact((await store.status()).revision)
@@ -331,7 +336,7 @@ async def test_a_mirrored_cluster_is_read_from_the_cache(etcd: Etcd, canaries: b
     identity = NumericIdentity(9 << 16 | 300)
     config = ClusterConfig(number, Capabilities(canaries, True, 255, False))
     where = {r: keys.resource_prefix(r, name, cached=True) for r in keys.RESOURCES}
-    address = ip_address("10.9.0.1")
+    address = parse_address("10.9.0.1")
     for key, value in {
         keys.cluster_config(name): cluster_config_v1.encode(config),
         f"{where[keys.IP]}{address}": ip_v1.encode(address, EndpointAddress(None, identity)),
@@ -351,7 +356,10 @@ async def test_a_mirrored_cluster_is_read_from_the_cache(etcd: Etcd, canaries: b
     session = Remote(name, local, sink, lambda name, config: None)
     async with running(session):
         await sink.until(lambda: session.status.ready)
-        assert set(sink.rows) == {(keys.IP, ip_network("10.9.0.1/32")), (keys.IDENTITIES, identity)}
+        assert set(sink.rows) == {
+            (keys.IP, parse_prefix("10.9.0.1/32")),
+            (keys.IDENTITIES, identity),
+        }
         assert session.status.rejected == {}
     await store.close()
 

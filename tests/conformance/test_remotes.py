@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from certs.issue import KeyPair, create_ca
 from kvstore.config_directory import ConfigDirectory
 from kvstore.publisher import Publisher
 from kvstore.remotes import Remotes
+from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, identity_range
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
@@ -90,7 +90,7 @@ def writer(etcd: Etcd, name: ClusterName, number: int, *addresses: str) -> Publi
     found = Publisher(admin, name, announce(number))
     identity = NumericIdentity(identity_range(ClusterId(number)).first + 256)
     for text in addresses:
-        ip = ip_address(text)
+        ip = parse_address(text)
         found.put({keys.ip(ip): ip_v1.encode(ip, EndpointAddress(None, identity))})
     for resource in keys.RESOURCES:
         found.complete(resource)
@@ -225,7 +225,7 @@ async def test_a_foreign_certificate_is_said_and_mended(etcd: Etcd, tmp_path: Pa
         # The same file names, another content: certificates are read at each connect.
         configure(mesh.directory, C2, etcd)
         await mesh.sink.until(mesh.ready(C2), 30)
-        assert ip_network("10.2.0.1/32") in {k for _, (_, k) in mesh.sink.rows}
+        assert parse_prefix("10.2.0.1/32") in {k for _, (_, k) in mesh.sink.rows}
 
 
 async def test_a_broken_file_harms_nobody(stores: dict[str, Etcd], tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ back: the tables always end in the truth."""
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
 from kvstore.port import Batch, CompactedError, UnavailableError
+from model.address import parse_prefix
 from tests.conformance.test_hostile_peer import Reader, published
 from tests.conformance.test_mesh_store import running
 from tests.support import hostile
@@ -133,7 +133,7 @@ async def test_it_ends_in_the_truth(etcd: Etcd, tmp_path: Path, seed: int) -> No
             await store.put(f"{prefix}{name}", hostile.encoded(rows))
         wanted = await truth(etcd, tmp_path / "fresh")
         await reader.until(lambda: reader.tables() == wanted, 40)
-    assert ip_network(f"{address(99)}/32") in wanted["ipcache"]
+    assert parse_prefix(f"{address(99)}/32") in wanted["ipcache"]
     await store.close()
 
 
@@ -162,7 +162,7 @@ async def test_the_past_comes_back(etcd: Etcd, older: Etcd, tmp_path: Path) -> N
         wanted = await truth(older, tmp_path / "b")
         await reader.until(lambda: reader.tables() == wanted, 40)
         await past.put(f"{hostile.IPS}{address(99)}", hostile.encoded(hostile.ip(IP=address(99))))
-        pod = ip_network(f"{address(99)}/32")
+        pod = parse_prefix(f"{address(99)}/32")
         await reader.until(lambda: pod in reader.tables()["ipcache"])
     async with asyncio.timeout(10):
         await past.close()

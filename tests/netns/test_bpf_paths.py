@@ -4,18 +4,17 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 
 import pytest
 
 from datapath.routes import Route
-from model.address import Address
+from model.address import Address, parse_address, parse_prefix
 from model.service import Backend, Frontend, LoadBalancer, Protocol, ServiceName
 from tests.support.nodes import Node, Pod, Stage, two_nodes
 
 pytestmark = pytest.mark.root
 
-VIP = ip_address("10.202.0.10")
+VIP = parse_address("10.202.0.10")
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ async def stage() -> AsyncIterator[Stage]:
     async with two_nodes() as made:
         for node in made.nodes:
             for prefix in ("10.202.0.0/16", "169.254.42.1/32"):
-                row = (ip_network(prefix), Route(source=node.config.router_ip))
+                row = (parse_prefix(prefix), Route(source=node.config.router_ip))
                 assert await node.datapath.routes.upsert([row]) == {}
         yield made
 

@@ -1,13 +1,13 @@
 """Claims about a global service → its row → the kernel → where real connections end."""
 
 from collections.abc import AsyncIterator
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from mesh.guard import LocalPrefixes
 from mesh.service_table import Services
+from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService
 from model.service import L4, Frontend, Protocol, Selection, ServiceName, SharedService
@@ -17,7 +17,7 @@ from wire.k8s.service import mesh_settings
 
 pytestmark = pytest.mark.root
 
-VIP = ip_address("10.202.0.10")
+VIP = parse_address("10.202.0.10")
 NAME = ServiceName("default", "web")
 FRONT = Frontend(VIP, 80, Protocol.TCP)
 TARGET = {"http": L4(8080, Protocol.TCP)}
@@ -67,7 +67,7 @@ class World:
         address = self.backends["cluster1"].address
         found = {address: LocalBackend(address, TARGET, ready=bool(ready))}
         for number in range(unready):
-            other = ip_address(f"10.201.1.{200 + number}")
+            other = parse_address(f"10.201.1.{200 + number}")
             found[other] = LocalBackend(other, TARGET, ready=False)
         self.table.set_backends(NAME, found)
         await self.publish()

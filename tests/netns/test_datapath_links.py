@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from datapath import devices, links
+from model.address import parse_address
 from tests.support.datapath import kernel_thread
 from tests.support.nodes import enter, netns_path, new_namespace, sh
 
 pytestmark = pytest.mark.root
 
 HOST_END = "lxc0123456789ab"
-ADDRESSES = [ip_address("10.201.1.7"), ip_address("fd00::7")]
-ROUTER = ip_address("10.201.1.1")
+ADDRESSES = [parse_address("10.201.1.7"), parse_address("fd00::7")]
+ROUTER = parse_address("10.201.1.1")
 
 
 class Space:
@@ -145,7 +145,7 @@ def test_delete_is_repeatable(space: Space) -> None:
     assert space.devices() == set()
 
 
-NODE_IP = ip_address("172.31.0.1")
+NODE_IP = parse_address("172.31.0.1")
 
 
 def ensure(space: Space, **changes: Any) -> devices.Devices:
@@ -204,7 +204,7 @@ def test_foreign_device_of_our_name_is_an_error(underlay: Space) -> None:
 def test_unknown_node_address_is_named(underlay: Space) -> None:
     """An address that no device holds is an error with the remedy."""
     with pytest.raises(OSError, match=r"172\.31\.9\.9.*devices"):
-        ensure(underlay, node_ip=ip_address("172.31.9.9"))
+        ensure(underlay, node_ip=parse_address("172.31.9.9"))
 
 
 def test_tiny_mtu_is_refused(underlay: Space) -> None:
@@ -216,6 +216,6 @@ def test_tiny_mtu_is_refused(underlay: Space) -> None:
 def test_router_address_can_change(underlay: Space) -> None:
     """A node that was given another pod prefix has the new router address and not the old."""
     ensure(underlay)
-    ensure(underlay, router=ip_address("10.209.1.1"))
+    ensure(underlay, router=parse_address("10.209.1.1"))
     (host,) = underlay.in_node("-4 addr show dev ist_host")
     assert [a["local"] for a in host["addr_info"]] == ["10.209.1.1"]

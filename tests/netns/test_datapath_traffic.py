@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from datapath import inspect, links, runtime, syscall
 from datapath.attach import AttachMode
 from datapath.routes import Route
 from datapath.syscall import AttachType
+from model.address import parse_address, parse_prefix
 from model.identity import NumericIdentity
 from model.service import (
     Backend,
@@ -29,7 +29,7 @@ from tests.support.nodes import Node, Pod, Stage, netns_path, two_nodes
 
 pytestmark = pytest.mark.root
 
-VIP = ip_address("10.202.0.10")
+VIP = parse_address("10.202.0.10")
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ async def test_strangers_are_left_alone(stage: Stage) -> None:
     node.sh(f"bash -ec '{STRANGERS}'")
     before = node.sh(f"bash -ec '{LOOK}'")
     await node.reopen()
-    taken = ip_network("10.201.9.0/24")
+    taken = parse_prefix("10.201.9.0/24")
     errors = await node.datapath.routes.upsert([(taken, Route(mtu=1400))])
     assert "not ours" in str(errors[taken])
     assert await node.datapath.routes.delete([taken]) == {}
@@ -392,11 +392,11 @@ async def test_killed_start_harms_nothing(stage: Stage) -> None:
 
 OPEN = """
 import asyncio, sys
-from ipaddress import ip_address
 from pathlib import Path
 from datapath.runtime import DatapathConfig, open_datapath
-node, router, pins = sys.argv[1:]
-asyncio.run(open_datapath(DatapathConfig(ip_address(node), ip_address(router), pin_dir=Path(pins))))
+from model.address import parse_address
+node, router = map(parse_address, sys.argv[1:3])
+asyncio.run(open_datapath(DatapathConfig(node, router, pin_dir=Path(sys.argv[3]))))
 """
 
 

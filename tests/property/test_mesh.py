@@ -1,16 +1,15 @@
 """Order never shows: any history of claims ends in the table that the oracle makes of the last."""
 
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.guard import LocalPrefixes
-from mesh.ipcache import Claimant, Ipcache, IpClaim, desired_ipcache, entry
+from mesh.ipcache import Claimant, Ipcache, IpClaim, desired_ipcache
 from mesh.service_table import Services, desired_services
 from mesh.services import ServiceClaims
-from model.address import Prefix, host_prefix
+from model.address import Prefix, host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry, Source
@@ -29,12 +28,12 @@ from model.service import (
 CLUSTERS = st.sampled_from([ClusterName("beta"), ClusterName("gamma")])
 PREFIXES = st.sampled_from(
     [
-        *(host_prefix(ip_address(f"10.1.0.{n}")) for n in range(3)),
-        ip_network("10.1.0.0/24"),
-        ip_network("10.2.0.0/24"),
+        *(host_prefix(parse_address(f"10.1.0.{n}")) for n in range(3)),
+        parse_prefix("10.1.0.0/24"),
+        parse_prefix("10.2.0.0/24"),
     ]
 )
-OWN_PREFIXES = st.sampled_from([ip_network("10.1.0.0/30"), ip_network("10.2.0.0/16")])
+OWN_PREFIXES = st.sampled_from([parse_prefix("10.1.0.0/30"), parse_prefix("10.2.0.0/16")])
 CLAIMANTS = st.one_of(
     st.builds(Claimant, st.just(Source.CLUSTERMESH), CLUSTERS),
     st.builds(
@@ -47,7 +46,7 @@ CLAIMANTS = st.one_of(
     st.just(Claimant(Source.RESTORED, origin="2")),
 )
 CLAIMS = st.builds(
-    lambda number, born: IpClaim(entry(NumericIdentity(number)), born=born),
+    lambda number, born: IpClaim(IpcacheEntry(NumericIdentity(number)), born=born),
     st.integers(256, 259),
     st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
 )
@@ -104,7 +103,7 @@ def test_ipcache_is_a_function_of_its_claims(steps: list[tuple[str, Any, Any, An
         assert reader == oracle
 
 
-ADDRESSES = st.sampled_from([ip_address(t) for t in ("10.1.0.1", "10.2.0.1", "10.3.0.1")])
+ADDRESSES = st.sampled_from([parse_address(t) for t in ("10.1.0.1", "10.2.0.1", "10.3.0.1")])
 PORTS = st.sampled_from(
     [
         {"http": L4(8080, Protocol.TCP)},
@@ -114,7 +113,7 @@ PORTS = st.sampled_from(
 )
 NAMES = st.sampled_from([ServiceName("a", "x"), ServiceName("b", "x")])
 SETTINGS = st.builds(MeshSettings, st.booleans(), st.booleans(), st.sampled_from(list(Affinity)))
-VIPS = st.sampled_from([ip_address("10.96.0.1"), ip_address("10.96.0.2")])
+VIPS = st.sampled_from([parse_address("10.96.0.1"), parse_address("10.96.0.2")])
 BACKENDS = st.dictionaries(
     ADDRESSES,
     st.tuples(PORTS, st.booleans(), st.booleans(), st.booleans()),
@@ -161,7 +160,7 @@ def test_services_are_a_function_of_their_claims(steps: list[tuple[str, Any, Any
     """Row by row they equal the oracle, and a reader who looks up only what was marked agrees."""
     marked: set[Frontend] = set()
     local = LocalPrefixes()
-    local.add(ip_network("10.3.0.0/24"))
+    local.add(parse_prefix("10.3.0.0/24"))
     services = Services(local, Selection.RANDOM, marked.add)
     model = Model()
     reader: dict[Frontend, LoadBalancer] = {}

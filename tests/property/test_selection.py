@@ -1,7 +1,6 @@
 """Who is chosen, against a plain restatement of the rules; draining, against a plain memory."""
 
 from fractions import Fraction
-from ipaddress import ip_address
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from mesh.guard import LocalPrefixes
 from mesh.selection import choose
 from mesh.service_table import Services, desired_services
 from mesh.services import ServiceClaims
+from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
 from model.service import (
@@ -47,7 +47,7 @@ def found(draw: st.DrawFn) -> list[Backend]:
     pairs = draw(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(list(BackendState)))))
     return [
         Backend(
-            ip_address(0x0A000000 + place),
+            parse_address("10.0.0.0").offset(place),
             80,
             Protocol.TCP,
             state,
@@ -152,9 +152,9 @@ def test_maglev_table_gives_each_its_weight(weights: dict[str, int]) -> None:
 
 
 NAME = ServiceName("a", "x")
-VIP = ip_address("10.96.0.1")
+VIP = parse_address("10.96.0.1")
 PORTS = {"http": L4(80, Protocol.TCP)}
-ADDRESSES = st.sampled_from([ip_address(f"10.{n}.0.1") for n in range(4)])
+ADDRESSES = st.sampled_from([parse_address(f"10.{n}.0.1") for n in range(4)])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("says"), st.sampled_from(CLUSTERS[1:3]), st.none() | st.sets(ADDRESSES)),

@@ -1,7 +1,6 @@
 """The order of service writes, checked after every single write of random histories."""
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from datapath import alias
 from datapath import encoding as e
 from datapath.service_rows import Map, Operation, ServiceRows
+from model.address import parse_address
 from model.cluster import ClusterId
 from model.service import (
     Backend,
@@ -21,7 +21,7 @@ from model.service import (
     ServiceName,
 )
 
-FRONTENDS = [Frontend(ip_address(f"10.96.0.{n}"), 80, Protocol.TCP) for n in (1, 2, 3)]
+FRONTENDS = [Frontend(parse_address(f"10.96.0.{n}"), 80, Protocol.TCP) for n in (1, 2, 3)]
 
 
 @st.composite
@@ -29,7 +29,7 @@ def balancers(draw: st.DrawFn) -> LoadBalancer:
     hosts = draw(st.lists(st.integers(1, 6), unique=True, max_size=5))
     backends = tuple(
         Backend(
-            ip_address(f"10.0.0.{host}"),
+            parse_address(f"10.0.0.{host}"),
             8080,
             Protocol.TCP,
             # The row of a backend is shared, so all frontends must mean the same state.

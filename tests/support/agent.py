@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import aiohttp
 from datapath import namespaces, pins
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
+from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
@@ -472,18 +472,18 @@ class RemoteCluster:
             cluster=self.name,
             name=NodeName(name),
             cluster_id=self.cluster_id,
-            addresses=(NodeAddress(INTERNAL_IP, ip_address(ip)),),
-            pod_cidrs=(ip_network(cidr),),
+            addresses=(NodeAddress(INTERNAL_IP, parse_address(ip)),),
+            pod_cidrs=(parse_prefix(cidr),),
         )
         await self.put(keys.node(self.name, name), node_v1.encode(node))
 
     async def add_pod(self, address: str, node_ip: str, identity: int | None = None) -> None:
         number = identity if identity is not None else (self.number << 16) + 300
-        entry = EndpointAddress(ip_address(node_ip), NumericIdentity(number), pod=address)
-        await self.put(keys.ip(ip_address(address)), ip_v1.encode(ip_address(address), entry))
+        entry = EndpointAddress(parse_address(node_ip), NumericIdentity(number), pod=address)
+        await self.put(keys.ip(parse_address(address)), ip_v1.encode(parse_address(address), entry))
 
     async def remove_pod(self, address: str) -> None:
-        await self.delete(keys.ip(ip_address(address)))
+        await self.delete(keys.ip(parse_address(address)))
 
     async def share(self, name: str, *addresses: str, shared: bool = True) -> None:
         service_name = ServiceName("default", name)
@@ -491,8 +491,8 @@ class RemoteCluster:
             cluster=self.name,
             cluster_id=self.cluster_id,
             name=service_name,
-            frontends={ip_address("10.214.0.10"): {"http": L4(80, Protocol.TCP)}},
-            backends={ip_address(a): {"http": L4(8080, Protocol.TCP)} for a in addresses},
+            frontends={parse_address("10.214.0.10"): {"http": L4(80, Protocol.TCP)}},
+            backends={parse_address(a): {"http": L4(8080, Protocol.TCP)} for a in addresses},
             shared=shared,
         )
         await self.put(keys.service(self.name, service_name), service_v1.encode(service_))

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from datapath.kernel_table import KernelTable
 from datapath.libbpf import BpfObject
 from datapath.runtime import default_object_dir
 from datapath.syscall import MapType
-from model.address import pack
+from model.address import pack, parse_address
 from model.kernel_numbers import VXLAN_PORT
 from wire.bpf import layouts as w
 
@@ -53,7 +52,7 @@ NODE = "192.0.2.1"
 
 
 def address(text: str) -> bytes:
-    return pack(ip_address(text))
+    return pack(parse_address(text))
 
 
 def mac(text: str) -> bytes:

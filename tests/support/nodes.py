@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, ip_address, ip_network
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from datapath import links, namespaces, pins, runtime
 from datapath.kernel_thread import KernelThread
 from datapath.routes import Route
 from datapath.runtime import Datapath, DatapathConfig
-from model.address import Address, host_prefix
+from model.address import Address, host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry
@@ -89,7 +88,7 @@ class Pod:
 
     name: str
     namespace: str
-    address: IPv4Address
+    address: Address
     identity: NumericIdentity
     node: "Node"
     link: links.EndpointLink
@@ -134,7 +133,7 @@ class Node:
 
     async def add_pod(self, name: str, identity: int) -> Pod:
         number = len(self.pods) + 2
-        address = IPv4Address(int(self.config.pod_cidrs[0].network_address) + number)
+        address = self.config.pod_cidrs[0].network_address.offset(number)
         namespace = new_namespace(name)
         interface = f"{ENDPOINT_PREFIX}{os.getpid():07d}{next(_numbers):05d}"[:15]
         link = await self.thread.call(
@@ -225,10 +224,10 @@ async def _open_node(
     pin_dir = Path(f"/sys/fs/bpf/{space}")
     stack.callback(pins.remove_tree, pin_dir)
     config = DatapathConfig(
-        node_ip=ip_address(f"172.31.0.{number}"),
-        router_ip=ip_address(f"10.201.{number}.1"),
-        pod_cidrs=(ip_network(f"10.201.{number}.0/24"),),
-        service_cidr=ip_network("10.202.0.0/16"),
+        node_ip=parse_address(f"172.31.0.{number}"),
+        router_ip=parse_address(f"10.201.{number}.1"),
+        pod_cidrs=(parse_prefix(f"10.201.{number}.0/24"),),
+        service_cidr=parse_prefix("10.202.0.0/16"),
         pin_dir=pin_dir,
         map_sizes=SIZES,
         **settings,

@@ -5,13 +5,14 @@ unknown fields, so that the usual value is read in one step and a field in anoth
 taken for an absent one: every other value is brought into the exact form first.
 """
 
+import base64
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
 import msgspec.inspect
 
-from model.address import Address, parse_address
+from model.address import Address, Prefix, make_prefix, parse_address
 from wire.etcd.errors import RemoteWireError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -43,6 +44,31 @@ def address(text: str, where: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise RemoteWireError(where, f"{text!r} is not an IP address") from error
+
+
+def encode_mask(prefix: Prefix) -> str:
+    """The netmask in base64, as a Go program writes bytes."""
+    width = prefix.max_prefixlen
+    bits = (1 << width) - (1 << width - prefix.prefixlen)
+    return base64.b64encode(bits.to_bytes(width // 8)).decode()
+
+
+def masked(first: Address, mask: str) -> Prefix:
+    """The prefix of an address and a netmask in base64. Raises ``ValueError``."""
+    width, length = _mask_length(mask)
+    if width != first.max_prefixlen:
+        raise ValueError("address and mask are of different families")
+    return make_prefix(first, length)
+
+
+@lru_cache
+def _mask_length(mask: str) -> tuple[int, int]:
+    packed = base64.b64decode(mask, validate=True)
+    width, bits = len(packed) * 8, int.from_bytes(packed)
+    length = bits.bit_count()
+    if bits != (1 << width) - (1 << width - length):
+        raise ValueError("the mask has holes")
+    return width, length
 
 
 @lru_cache

@@ -1,16 +1,12 @@
 """``cilium/state/ip/v1/default/<ip>[/<length>]``: identity and node of an address. Pure."""
 
-import base64
-import binascii
-from ipaddress import IPv4Network, IPv6Network, ip_network
-
 import msgspec
 
-from model.address import Address, Prefix, host_prefix
+from model.address import Address, Prefix, host_prefix, parse_prefix
 from model.cluster import IdentityRange
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import EndpointAddress
-from wire.etcd.codec import address, decode_json, encode_json
+from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked
 from wire.etcd.errors import RemoteWireError
 
 FIRST_CLUSTER_IDENTITY = 256  # below: reserved, the same in every cluster
@@ -41,9 +37,9 @@ def encode(ip: Address | Prefix, entry: EndpointAddress) -> bytes:
     """The value of the key. Pod fields are left out where empty, all others always present."""
     mask = None
     text = str(ip)
-    if isinstance(ip, IPv4Network | IPv6Network):
+    if isinstance(ip, Prefix):
         text = str(ip.network_address)
-        mask = base64.b64encode(ip.netmask.packed).decode()
+        mask = encode_mask(ip)
     host = "" if entry.host_ip is None else str(entry.host_ip)
     head = encode_json(_Entry(text, mask, host, entry.identity, entry.key))
     tail = encode_json(_Pod(entry.namespace, entry.pod, entry.service_account))
@@ -81,20 +77,14 @@ def _prefix(raw: _Full, where: str) -> Prefix:
     if raw.Mask is None:
         return host_prefix(ip)
     try:
-        mask = base64.b64decode(raw.Mask, validate=True)
-        bits = int.from_bytes(mask)
-        width = len(mask) * 8
-        length = bits.bit_count()
-        if len(mask) != len(ip.packed) or bits != ((1 << length) - 1) << (width - length):
-            raise ValueError("not a prefix mask")
-        return ip_network((ip, length))
-    except (ValueError, binascii.Error) as error:
+        return masked(ip, raw.Mask)
+    except ValueError as error:
         raise RemoteWireError(where, f"mask {raw.Mask!r} of {raw.IP}: {error}") from error
 
 
 def decode_name(name: str, where: str) -> Prefix:
     """The prefix in a key. Raises ``RemoteWireError``."""
     try:
-        return ip_network(name)
+        return parse_prefix(name)
     except ValueError as error:
         raise RemoteWireError(where, f"{name!r} is no address and no prefix") from error

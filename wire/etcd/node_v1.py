@@ -4,17 +4,14 @@ Every field is always present and capitalised. Pod prefixes are written as ``{IP
 and read in that form or as plain text, which newer writers will use.
 """
 
-import base64
-import binascii
-from ipaddress import ip_network
 from typing import Any
 
 import msgspec
 
-from model.address import Address, Prefix
+from model.address import Address, Prefix, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.node import Node, NodeAddress, NodeName
-from wire.etcd.codec import address, decode_json, encode_json
+from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked
 from wire.etcd.errors import RemoteWireError
 
 _IP_TYPES = frozenset({"ExternalIP", "InternalIP", "CiliumInternalIP"})
@@ -109,25 +106,16 @@ def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, 
 
 
 def _cidr(prefix: Prefix) -> dict[str, str]:
-    mask = base64.b64encode(prefix.netmask.packed).decode()
-    return {"IP": str(prefix.network_address), "Mask": mask}
+    return {"IP": str(prefix.network_address), "Mask": encode_mask(prefix)}
 
 
 def _read_cidr(raw: Any, where: str) -> Prefix:
     try:
         if isinstance(raw, str):
-            return ip_network(raw)
+            return parse_prefix(raw)
         fields = {str(k).lower(): v for k, v in raw.items()}
-        mask = base64.b64decode(fields["mask"], validate=True)
-        bits = int.from_bytes(mask)
-        length = bits.bit_count()
-        if bits != ((1 << length) - 1) << (len(mask) * 8 - length):
-            raise ValueError("the mask has holes")
-        base = address(fields["ip"], where)
-        if len(base.packed) != len(mask):
-            raise ValueError("address and mask are of different families")
-        return ip_network((base, length))
-    except (ValueError, AttributeError, KeyError, TypeError, binascii.Error) as error:
+        return masked(address(fields["ip"], where), fields["mask"])
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise RemoteWireError(where, f"pod CIDR {raw!r} is not valid: {error}") from error
 
 

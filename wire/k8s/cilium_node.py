@@ -1,11 +1,10 @@
 """CiliumNode ↔ Node. Pure."""
 
-from ipaddress import ip_network
 from typing import Any
 
 import msgspec
 
-from model.address import Address, Prefix, parse_address
+from model.address import Address, Prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.node import Node, NodeAddress, NodeName
 from wire.k8s.errors import ObjectError
@@ -83,7 +82,7 @@ def _pod_cidrs(ipam: IpamSpec | None) -> tuple[Prefix, ...]:
     texts = list(ipam.pod_cidrs or ())
     if ipam.pools is not None:
         texts += [c for pool in ipam.pools.allocated or () for c in pool.cidrs or ()]
-    return tuple(ip_network(text) for text in texts)
+    return tuple(parse_prefix(text) for text in texts)
 
 
 def decode_node(obj: CiliumNode, cluster: ClusterName, cluster_id: ClusterId) -> Node:

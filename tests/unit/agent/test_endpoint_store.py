@@ -1,10 +1,10 @@
 """Endpoints on disk: whole or not there."""
 
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 
 from agent.endpoint_store import Endpoint, EndpointStore, decode, encode
+from model.address import parse_address
 from model.endpoint import EndpointId, EndpointState, LocalEndpoint
 from model.identity import Identity, NumericIdentity
 from model.labels import Label, Labels
@@ -18,7 +18,7 @@ ENDPOINT = Endpoint(
         "lxc0123456789ab",
         b"\x02\x00\x00\x00\x00\x01",
         b"\x02\x00\x00\x00\x00\x02",
-        (ip_address("10.1.0.5"), ip_address("fd00::5")),
+        (parse_address("10.1.0.5"), parse_address("fd00::5")),
     ),
     identity=Identity(NumericIdentity(65800), LABELS),
     container_id="c" * 64,

@@ -1,12 +1,11 @@
 """Last words of remote clusters: whose they are, and when they go."""
 
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from agent.mesh_state import MeshState
 from agent.remote_inputs import RemoteInputs
 from kvstore.remote import RemoteStatus, State
-from model.address import host_prefix
+from model.address import host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress, IpcacheEntry
@@ -15,8 +14,8 @@ from model.service import Selection
 from wire.etcd import keys
 
 BETA = ClusterName("beta")
-LEFT = host_prefix(ip_address("10.2.0.5"))
-NEW = host_prefix(ip_address("10.2.0.6"))
+LEFT = host_prefix(parse_address("10.2.0.5"))
+NEW = host_prefix(parse_address("10.2.0.6"))
 
 
 class Life:
@@ -31,7 +30,7 @@ class Life:
         if restored:
             rows = {
                 LEFT: IpcacheEntry(NumericIdentity(131400), cluster_id=ClusterId(2)),
-                host_prefix(ip_address("10.1.0.9")): IpcacheEntry(NumericIdentity(65800)),
+                host_prefix(parse_address("10.1.0.9")): IpcacheEntry(NumericIdentity(65800)),
             }
             self.inputs.restore(rows.items(), ())
 
@@ -39,9 +38,11 @@ class Life:
         """The cluster announces itself and lists everything: one address."""
         self.status.config = ClusterConfig(ClusterId(self.number))
         self.status.state = State.CONFIGURED
-        value = EndpointAddress(ip_address("192.0.2.9"), NumericIdentity((self.number << 16) + 300))
-        host = NodeAddress(INTERNAL_IP, ip_address("192.0.2.9"))
-        pods = ip_network("10.2.0.0/24")
+        value = EndpointAddress(
+            parse_address("192.0.2.9"), NumericIdentity((self.number << 16) + 300)
+        )
+        host = NodeAddress(INTERNAL_IP, parse_address("192.0.2.9"))
+        pods = parse_prefix("10.2.0.0/24")
         node = Node(BETA, NodeName("b1"), ClusterId(self.number), (host,), (pods,))
         self.inputs.on_changes(BETA, keys.NODES, [(node.name, node)])
         self.inputs.on_changes(BETA, keys.IP, [(NEW, value)])

@@ -1,12 +1,12 @@
 """Kernel tables as text and JSON."""
 
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from cli import bpf_text, drop_reasons, output
 from datapath.encoding import BackendRow, ConntrackEntry
 from datapath.inspect import BackendLine, EndpointLine, ServiceLine
 from datapath.metrics import Counter
+from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
@@ -15,8 +15,8 @@ from tests.support.cli import isthmus
 from wire.bpf.layouts import DropReason, SourceFile, TrafficDirection
 
 FLOW = ConntrackEntry(
-    source=ip_address("10.44.1.9"),
-    destination=ip_address("10.44.3.2"),
+    source=parse_address("10.44.1.9"),
+    destination=parse_address("10.44.3.2"),
     source_port=41000,
     destination_port=80,
     protocol=6,
@@ -37,10 +37,10 @@ def test_ipcache() -> None:
     """Node, key and identity of a prefix; what is on this node has no tunnel endpoint."""
     texts = bpf_text.ipcache(
         {
-            ip_network("10.44.3.2/32"): IpcacheEntry(
-                NumericIdentity(70123), ip_address("192.0.2.8"), 3, 2
+            parse_prefix("10.44.3.2/32"): IpcacheEntry(
+                NumericIdentity(70123), parse_address("192.0.2.8"), 3, 2
             ),
-            ip_network("10.44.1.0/24"): IpcacheEntry(NumericIdentity(2)),
+            parse_prefix("10.44.1.0/24"): IpcacheEntry(NumericIdentity(2)),
         }
     )
     assert texts == {
@@ -56,9 +56,9 @@ def test_ipcache() -> None:
 def test_endpoints() -> None:
     """A pod's interface and addresses; the host's own address is the local host."""
     pod = EndpointLine(
-        ip_address("10.44.1.9"), 212, 70123, 14, bytes(range(6)), bytes(range(10, 16)), False
+        parse_address("10.44.1.9"), 212, 70123, 14, bytes(range(6)), bytes(range(10, 16)), False
     )
-    host = EndpointLine(ip_address("192.0.2.1"), 0, 1, 0, bytes(6), bytes(6), True)
+    host = EndpointLine(parse_address("192.0.2.1"), 0, 1, 0, bytes(6), bytes(6), True)
     assert bpf_text.endpoints([pod, host]) == {
         "10.44.1.9:0": [
             "id=212 sec_id=70123 flags=0x0000 ifindex=14 "
@@ -73,18 +73,18 @@ def _line(**terms: object) -> ServiceLine:
         1,
         7,
         True,
-        ip_address("10.44.1.17"),
+        parse_address("10.44.1.17"),
         80,
         Protocol.TCP,
         BackendState.ACTIVE,
         0,
     )
     ending = BackendLine(
-        2, 8, False, ip_address("fd00::2"), 80, Protocol.TCP, BackendState.TERMINATING, 2
+        2, 8, False, parse_address("fd00::2"), 80, Protocol.TCP, BackendState.TERMINATING, 2
     )
     lost = BackendLine(3, 9, True, None, 0, None, None, 0)
     values = {
-        "frontend": Frontend(ip_address("10.201.7.70"), 8080, Protocol.TCP),
+        "frontend": Frontend(parse_address("10.201.7.70"), 8080, Protocol.TCP),
         "revnat_id": 9,
         "selectable": 1,
         "affinity_timeout_s": 0,
@@ -121,11 +121,11 @@ def test_backends_and_reverse_translations() -> None:
     """By number, of both families; a remote backend names its cluster."""
     rows = {
         3: BackendRow(
-            ip_address("10.4.0.1"), 80, Protocol.UDP, BackendState.QUARANTINED, ClusterId(2)
+            parse_address("10.4.0.1"), 80, Protocol.UDP, BackendState.QUARANTINED, ClusterId(2)
         )
     }
     assert bpf_text.backends(rows) == {"3": ["10.4.0.1:80/UDP (quarantined) cluster=2"]}
-    pairs = {1: (ip_address("10.96.0.1"), 443), 2: (ip_address("fd00::1"), 53)}
+    pairs = {1: (parse_address("10.96.0.1"), 443), 2: (parse_address("fd00::1"), 53)}
     assert bpf_text.reverse_translations(pairs) == {"1": ["10.96.0.1:443"], "2": ["[fd00::1]:53"]}
 
 

@@ -1,7 +1,6 @@
 """Lists of the agent: columns, JSON, and the values of our own agent's shapes."""
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from agent import shapes
 from cli import inside_text, output
+from model.address import parse_address, parse_prefix
 from model.identity import NumericIdentity
 from model.labels import Label, Labels
 from model.node import Node, NodeAddress
@@ -107,15 +107,15 @@ def test_ip_list_names_identities_it_knows() -> None:
 
 
 def _balancer(*backends: Backend, selectable: int) -> LoadBalancer:
-    front = Frontend(ip_address("10.201.7.70"), 8080, Protocol.TCP)
+    front = Frontend(parse_address("10.201.7.70"), 8080, Protocol.TCP)
     return LoadBalancer(front, ServiceName("default", "web"), backends, selectable)
 
 
 def test_service_list_of_the_agents_own_shape() -> None:
     """Backends one per line; affinity marks preferred ones, verbose names cluster and node."""
-    near = Backend(ip_address("10.44.1.17"), 80, Protocol.TCP, preferred=True, node="w1")
+    near = Backend(parse_address("10.44.1.17"), 80, Protocol.TCP, preferred=True, node="w1")
     far = Backend(
-        ip_address("fd00::2"), 80, Protocol.TCP, state=BackendState.TERMINATING, cluster="beta"
+        parse_address("fd00::2"), 80, Protocol.TCP, state=BackendState.TERMINATING, cluster="beta"
     )
     shape = shapes.service(9, _balancer(near, far, selectable=1))
     assert table(inside_text.services([shape])) == [
@@ -134,8 +134,8 @@ def test_service_list_of_the_agents_own_shape() -> None:
 
 def test_service_list_tells_weights() -> None:
     """Verbose tells a backend's weight where backends are not all alike."""
-    near = Backend(ip_address("10.44.1.17"), 80, Protocol.TCP, node="w1")
-    far = Backend(ip_address("10.44.2.17"), 80, Protocol.TCP, cluster="beta")
+    near = Backend(parse_address("10.44.1.17"), 80, Protocol.TCP, node="w1")
+    far = Backend(parse_address("10.44.2.17"), 80, Protocol.TCP, cluster="beta")
     row = replace(_balancer(near, far, selectable=2), weights=(4, 1))
     lines = inside_text.services([shapes.service(9, row)], verbose=True)
     assert lines[1][-1].endswith("(active) w1, weight 4")
@@ -154,8 +154,8 @@ def test_node_list_of_the_agents_own_shape() -> None:
         name="w1",
         cluster="beta",
         cluster_id=2,
-        addresses=(NodeAddress("InternalIP", ip_address("192.0.2.6")),),
-        pod_cidrs=(ip_network("10.2.0.0/24"),),
+        addresses=(NodeAddress("InternalIP", parse_address("192.0.2.6")),),
+        pod_cidrs=(parse_prefix("10.2.0.0/24"),),
     )
     rows = inside_text.nodes([shapes.node(node, "clustermesh")])
     assert rows[1] == ["beta/w1", "192.0.2.6", "10.2.0.0/24", "", "", "clustermesh"]

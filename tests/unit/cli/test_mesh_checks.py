@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import REMOTE_SECRET, SERVER_SECRET, mesh_profiles
 from cli import mesh_checks
 from cli.mesh_facts import ClusterFacts
+from model.address import parse_prefix
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 OWN_CA, OTHER_CA = create_ca(NOW), create_ca(NOW)
@@ -34,7 +34,7 @@ def facts(name: str, number: int, **changed: Any) -> ClusterFacts:
         id=number,
         max_connected=255,
         tunnel="vxlan",
-        pod_cidrs=(ip_network(f"10.{number}.0.0/16"),),
+        pod_cidrs=(parse_prefix(f"10.{number}.0.0/16"),),
         ca=OWN_CA.certificate,
         addresses=(f"192.0.2.{number % 250}",),
         enabled=True,
@@ -106,7 +106,7 @@ def test_unusable_certificates(which: str, make: Callable[[str, bytes], Any], wh
         ({"max_connected": 511}, ("255 and 511", "set both to the same")),
         ({"tunnel": "geneve"}, ("'vxlan' and 'geneve'", "set both to the same")),
         (
-            {"pod_cidrs": (ip_network("10.9.0.0/24"), ip_network("10.1.128.0/17"))},
+            {"pod_cidrs": (parse_prefix("10.9.0.0/24"), parse_prefix("10.1.128.0/17"))},
             ("10.1.0.0/16 and 10.1.128.0/17 overlap", "other pod CIDRs"),
         ),
     ],
@@ -122,7 +122,7 @@ def test_two_clusters_that_exclude_each_other(
 
 def test_prefixes_of_different_families_do_not_overlap() -> None:
     """An IPv4 and an IPv6 prefix are never compared."""
-    six = (ip_network("::/0"),)
+    six = (parse_prefix("::/0"),)
     assert mesh_checks.together([facts("a", 1), facts("b", 2, pod_cidrs=six)], NOW) == []
 
 
@@ -153,5 +153,5 @@ def test_connecting_again_is_allowed() -> None:
 
 def test_every_problem_is_told_at_once() -> None:
     """A person mends everything before the next try."""
-    bad = facts("b", 1, tunnel="geneve", pod_cidrs=(ip_network("10.1.0.0/20"),), enabled=False)
+    bad = facts("b", 1, tunnel="geneve", pod_cidrs=(parse_prefix("10.1.0.0/20"),), enabled=False)
     assert len(mesh_checks.together([facts("a", 1), bad], NOW)) == 4

@@ -1,10 +1,10 @@
 """Numbers of backends and frontends over updates and restarts."""
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 from datapath import encoding as e
 from datapath.service_rows import Map, ServiceRows
+from model.address import parse_address
 from model.cluster import ClusterId
 from model.service import (
     Backend,
@@ -20,11 +20,11 @@ Rows = dict[Map, dict[bytes, bytes]]
 
 
 def frontend(number: int) -> Frontend:
-    return Frontend(ip_address(f"10.96.0.{number}"), 80, Protocol.TCP)
+    return Frontend(parse_address(f"10.96.0.{number}"), 80, Protocol.TCP)
 
 
 def backend(host: int, state: BackendState = BackendState.ACTIVE) -> Backend:
-    address = ip_address(f"10.0.0.{host}")
+    address = parse_address(f"10.0.0.{host}")
     return Backend(address, 8080, Protocol.TCP, state, cluster_id=ClusterId(1))
 
 

@@ -1,12 +1,11 @@
 """Backends that vanish from a remote cluster's word keep their connections for a while."""
 
-from ipaddress import ip_address, ip_network
-
 import pytest
 
 from mesh import draining
 from mesh.guard import LocalPrefixes
 from mesh.service_table import Services
+from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
 from model.service import (
@@ -22,7 +21,7 @@ from model.service import (
 )
 
 NAME = ServiceName("shop", "rebel-base")
-VIP = ip_address("10.96.0.10")
+VIP = parse_address("10.96.0.10")
 FRONT = Frontend(VIP, 80, Protocol.TCP)
 TARGET = {"http": L4(8080, Protocol.TCP)}
 BETA, GAMMA = ClusterName("beta"), ClusterName("gamma")
@@ -49,11 +48,11 @@ class World:
         mesh = MeshSettings(is_global=is_global)
         service = LocalService(NAME, {VIP: {"http": L4(80, Protocol.TCP)}}, mesh=mesh)
         self.table.set_service(NAME, service)
-        addresses = [ip_address(h) for h in hosts]
+        addresses = [parse_address(h) for h in hosts]
         self.table.set_backends(NAME, {a: LocalBackend(a, TARGET) for a in addresses})
 
     def says(self, cluster: ClusterName, *hosts: str, shared: bool = True) -> None:
-        backends = {ip_address(h): TARGET for h in hosts}
+        backends = {parse_address(h): TARGET for h in hosts}
         record = SharedService(cluster, NUMBERS[cluster], NAME, {}, backends, shared=shared)
         self.table.set_shared(cluster, NAME, record)
 
@@ -134,7 +133,7 @@ def test_an_address_that_somebody_else_has_now_is_not_kept() -> None:
         elif taken == "gamma":
             world.says(GAMMA, "10.2.0.1")
         else:
-            world.local.add(ip_network("10.2.0.0/24"))
+            world.local.add(parse_prefix("10.2.0.0/24"))
             world.table.recheck_peers()
             world.says(BETA)
         assert world.state[1] == [], taken
@@ -181,7 +180,7 @@ def test_last_words_that_are_not_said_again_are_kept_too() -> None:
     """A backend that vanished while our agent was down drains when its cluster speaks."""
     world = World(60)
     left = [
-        Backend(ip_address(a), 8080, Protocol.TCP, cluster=BETA, cluster_id=ClusterId(2))
+        Backend(parse_address(a), 8080, Protocol.TCP, cluster=BETA, cluster_id=ClusterId(2))
         for a in ("10.2.0.1", "10.2.0.2")
     ]
     world.table.restore([(FRONT, LoadBalancer(FRONT, NAME, tuple(left), 2))])

@@ -1,25 +1,23 @@
 """Who has an address when several say so, and what a peer may not say."""
 
-from ipaddress import ip_address, ip_network
-
 from mesh.guard import LocalPrefixes
 from mesh.identities import Identities
-from mesh.ipcache import Claimant, Ipcache, IpClaim, entry
+from mesh.ipcache import Claimant, Ipcache, IpClaim
 from mesh.nodes import Nodes
-from model.address import Prefix, host_prefix
+from model.address import Prefix, host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity
-from model.ipcache import Source
+from model.ipcache import IpcacheEntry, Source
 from model.labels import Labels
 from model.node import CILIUM_INTERNAL_IP, INTERNAL_IP, Node, NodeAddress, NodeName
 
 OWN = ClusterName("alpha")
-ADDRESS = host_prefix(ip_address("10.1.0.5"))
+ADDRESS = host_prefix(parse_address("10.1.0.5"))
 
 
 def claim(number: int, host: str | None = "192.0.2.9", born: str = "") -> IpClaim:
-    tunnel = ip_address(host) if host else None
-    return IpClaim(entry(NumericIdentity(number), tunnel), "default", f"pod{number}", born)
+    tunnel = parse_address(host) if host else None
+    return IpClaim(IpcacheEntry(NumericIdentity(number), tunnel), "default", f"pod{number}", born)
 
 
 def table() -> tuple[Ipcache, LocalPrefixes, list[Prefix]]:
@@ -73,13 +71,13 @@ def test_a_peer_has_no_say_in_our_prefixes() -> None:
     found, local, told = table()
     found.put(ADDRESS, Claimant(Source.CLUSTERMESH, ClusterName("beta")), claim(2))
     assert identity(found) == 2
-    local.add(ip_network("10.1.0.0/24"))
+    local.add(parse_prefix("10.1.0.0/24"))
     told.clear()
     found.recheck_peers()
     assert told == [ADDRESS]
     assert identity(found) is None
     assert dict(found.items()) == {}
-    local.remove(ip_network("10.1.0.0/24"))
+    local.remove(parse_prefix("10.1.0.0/24"))
     found.recheck_peers()
     assert identity(found) == 2
     assert not found.problems.current
@@ -106,11 +104,11 @@ def test_equal_claims_are_no_news() -> None:
 
 
 def node(cluster: str, name: str, ip: str, cidr: str, router: str = "") -> Node:
-    addresses = [NodeAddress(INTERNAL_IP, ip_address(ip))]
+    addresses = [NodeAddress(INTERNAL_IP, parse_address(ip))]
     if router:
-        addresses.append(NodeAddress(CILIUM_INTERNAL_IP, ip_address(router)))
+        addresses.append(NodeAddress(CILIUM_INTERNAL_IP, parse_address(router)))
     number = ClusterId(1 if cluster == OWN else 2)
-    cidrs = (ip_network(cidr),)
+    cidrs = (parse_prefix(cidr),)
     return Node(ClusterName(cluster), NodeName(name), number, tuple(addresses), cidrs)
 
 
@@ -164,19 +162,19 @@ def test_overlapping_pod_cidrs_are_refused() -> None:
 def test_overlap_in_both_directions() -> None:
     """A prefix inside ours, around ours, equal to ours; not its neighbour, not the other family."""
     local = LocalPrefixes()
-    assert local.overlap(ip_network("10.1.0.0/16")) is None
-    local.add(ip_network("10.1.0.0/24"))
+    assert local.overlap(parse_prefix("10.1.0.0/16")) is None
+    local.add(parse_prefix("10.1.0.0/24"))
     for text in ("10.1.0.0/24", "10.1.0.128/25", "10.1.0.7/32", "10.0.0.0/8", "0.0.0.0/0"):
-        assert local.overlap(ip_network(text)) == ip_network("10.1.0.0/24"), text
+        assert local.overlap(parse_prefix(text)) == parse_prefix("10.1.0.0/24"), text
     for text in ("10.1.1.0/24", "10.2.0.0/16", "::/0"):
-        assert local.overlap(ip_network(text)) is None, text
-    assert local.contains(ip_address("10.1.0.9"))
-    assert not local.contains(ip_address("10.1.1.9"))
-    local.add(ip_network("10.1.0.0/24"))
-    local.remove(ip_network("10.1.0.0/24"))
-    assert local.contains(ip_address("10.1.0.9")), "two nodes had it"
-    local.remove(ip_network("10.1.0.0/24"))
-    assert not local.contains(ip_address("10.1.0.9"))
+        assert local.overlap(parse_prefix(text)) is None, text
+    assert local.contains(parse_address("10.1.0.9"))
+    assert not local.contains(parse_address("10.1.1.9"))
+    local.add(parse_prefix("10.1.0.0/24"))
+    local.remove(parse_prefix("10.1.0.0/24"))
+    assert local.contains(parse_address("10.1.0.9")), "two nodes had it"
+    local.remove(parse_prefix("10.1.0.0/24"))
+    assert not local.contains(parse_address("10.1.0.9"))
 
 
 def test_identities() -> None:

@@ -1,10 +1,9 @@
 """Order, threshold and weights of clusters: who is chosen, and how often."""
 
-from ipaddress import ip_address
-
 import pytest
 
 from mesh.selection import WEIGHT_LIMIT, choose, is_preferred
+from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import MeshSettings
 from model.service import Affinity, Backend, BackendState, Protocol
@@ -22,7 +21,7 @@ def backends(text: str) -> list[Backend]:
         number = NAMES[name]
         found.append(
             Backend(
-                ip_address(f"10.{number}.{place // 256}.{place % 256}"),
+                parse_address(f"10.{number}.{place // 256}.{place % 256}"),
                 80,
                 Protocol.TCP,
                 state or BackendState.ACTIVE,

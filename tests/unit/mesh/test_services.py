@@ -1,13 +1,11 @@
 """The rules by which a global service is put together, one test per sentence."""
 
-from ipaddress import ip_address, ip_network
-
 import pytest
 
 from mesh.guard import LocalPrefixes
 from mesh.service_table import Services
 from mesh.services import ServiceClaims, merge
-from model.address import Address
+from model.address import Address, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
 from model.service import (
@@ -24,7 +22,7 @@ from model.service import (
 )
 
 NAME = ServiceName("shop", "rebel-base")
-VIP = ip_address("10.96.0.10")
+VIP = parse_address("10.96.0.10")
 HTTP = {"http": L4(80, Protocol.TCP)}
 TARGET = {"http": L4(8080, Protocol.TCP)}
 FRONT = Frontend(VIP, 80, Protocol.TCP)
@@ -38,7 +36,9 @@ def mine(
     *addresses: str, ports: dict[str, L4] | None = None, **state: bool
 ) -> dict[Address, LocalBackend]:
     return {
-        ip_address(a): LocalBackend(ip_address(a), TARGET if ports is None else ports, **state)
+        parse_address(a): LocalBackend(
+            parse_address(a), TARGET if ports is None else ports, **state
+        )
         for a in addresses
     }
 
@@ -51,12 +51,12 @@ def theirs(
     shared: bool = True,
     include_external: bool = True,
 ) -> SharedService:
-    backends = {ip_address(a): TARGET if ports is None else ports for a in addresses}
+    backends = {parse_address(a): TARGET if ports is None else ports for a in addresses}
     return SharedService(
         ClusterName(cluster),
         ClusterId(number),
         NAME,
-        {ip_address("10.97.0.1"): HTTP},
+        {parse_address("10.97.0.1"): HTTP},
         backends,
         shared=shared,
         include_external=include_external,
@@ -66,7 +66,7 @@ def theirs(
 def merged(claims: ServiceClaims, own: str = "") -> tuple[LoadBalancer | None, tuple[str, ...]]:
     prefixes = LocalPrefixes()
     if own:
-        prefixes.add(ip_network(own))
+        prefixes.add(parse_prefix(own))
     table, sentences = merge(claims, prefixes, Selection.RANDOM, ClusterName("alpha"))
     return table.get(FRONT), sentences
 
@@ -289,7 +289,7 @@ def test_last_words_count_until_the_cluster_speaks() -> None:
     """Remote backends found in the kernel stay in rows of global services until ``forget``."""
     services, told = _services()
     left = Backend(
-        ip_address("10.2.0.9"), 8080, Protocol.TCP, BackendState.ACTIVE, cluster_id=ClusterId(2)
+        parse_address("10.2.0.9"), 8080, Protocol.TCP, BackendState.ACTIVE, cluster_id=ClusterId(2)
     )
     services.restore([(FRONT, LoadBalancer(FRONT, NAME, (left,), 1))])
     assert services.restored_clusters() == {2}
@@ -316,12 +316,12 @@ def test_a_cluster_that_left_is_not_judged_again() -> None:
     services.set_shared(ClusterName("beta"), NAME, theirs("10.2.0.1"))
     services.set_shared(ClusterName("gamma"), NAME, theirs("10.2.0.1", cluster="gamma", number=3))
     services.drop_cluster(ClusterName("beta"))
-    services.recheck(ip_network("10.2.0.0/24"))
+    services.recheck(parse_prefix("10.2.0.0/24"))
     services.drop_cluster(ClusterName("gamma"))
-    services.recheck(ip_network("10.2.0.0/24"))
+    services.recheck(parse_prefix("10.2.0.0/24"))
     assert told == []
     services.set_service(NAME, local())
     services.set_shared(ClusterName("beta"), NAME, theirs("10.2.0.1"))
     told.clear()
-    services.recheck(ip_network("10.2.0.0/24"))
+    services.recheck(parse_prefix("10.2.0.0/24"))
     assert services.get(FRONT) is not None

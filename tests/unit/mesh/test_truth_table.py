@@ -5,7 +5,6 @@ We are cluster alpha with backend A; the other cluster is beta with backend B. C
 releases, which lose B when the annotation is written out as `none`, is left out.
 """
 
-from ipaddress import ip_address
 from itertools import product
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import pytest
 
 from mesh.guard import LocalPrefixes
 from mesh.services import ServiceClaims, merge
+from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
 from model.service import (
@@ -26,9 +26,9 @@ from model.service import (
 )
 
 NAME = ServiceName("shop", "rebel-base")
-VIP = ip_address("10.96.0.10")
+VIP = parse_address("10.96.0.10")
 FRONT = Frontend(VIP, 80, Protocol.TCP)
-A, B = ip_address("10.1.0.1"), ip_address("10.2.0.1")
+A, B = parse_address("10.1.0.1"), parse_address("10.2.0.1")
 TARGET = {"http": L4(8080, Protocol.TCP)}
 LETTERS = {A: "A", B: "B"}
 ANY, YES, NO = (False, True), (True,), (False,)

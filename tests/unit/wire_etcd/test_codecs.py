@@ -1,10 +1,10 @@
 """Values of the mesh store: golden vectors, refusals, tolerance."""
 
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName, identity_range
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
@@ -34,8 +34,8 @@ def test_cluster_config_is_written_as_published() -> None:
 def test_node_is_written_as_published() -> None:
     """Decoding and encoding the vector gives the same bytes."""
     node = node_v1.decode("b-worker-1", golden("node_v1.json"), BERLIN, SEVEN, "k")
-    assert node.pod_cidrs == (ip_network("10.11.3.0/24"),)
-    assert node.tunnel_endpoint() == ip_address("192.0.2.11")
+    assert node.pod_cidrs == (parse_prefix("10.11.3.0/24"),)
+    assert node.tunnel_endpoint() == parse_address("192.0.2.11")
     assert node_v1.encode(node) == golden("node_v1.json")
 
 
@@ -49,21 +49,21 @@ def test_identity_is_written_as_published() -> None:
 def test_ip_is_written_as_published() -> None:
     """Decoding and encoding the vector gives the same bytes."""
     prefix, entry = ip_v1.decode("10.11.3.207", golden("ip_v1.json"), RANGE, "k")
-    assert prefix == ip_network("10.11.3.207/32")
-    assert entry.host_ip == ip_address("192.0.2.11")
-    assert ip_v1.encode(ip_address("10.11.3.207"), entry) == golden("ip_v1.json")
+    assert prefix == parse_prefix("10.11.3.207/32")
+    assert entry.host_ip == parse_address("192.0.2.11")
+    assert ip_v1.encode(parse_address("10.11.3.207"), entry) == golden("ip_v1.json")
 
 
 def test_service_is_written_as_published() -> None:
     """Decoding and encoding the vector gives the same bytes."""
     service = service_v1.decode("web/shop", golden("service_v1.json"), BERLIN, SEVEN, "k")
-    assert service.backends[ip_address("10.11.3.207")]["http"] == L4(8080, Protocol.TCP)
+    assert service.backends[parse_address("10.11.3.207")]["http"] == L4(8080, Protocol.TCP)
     assert service_v1.encode(service) == golden("service_v1.json")
 
 
 def test_a_prefix_has_a_mask() -> None:
     """A prefix is keyed ``ip/length`` and carries its mask in base64."""
-    prefix = ip_network("10.2.0.0/16")
+    prefix = parse_prefix("10.2.0.0/16")
     entry = EndpointAddress(None, NumericIdentity(2))
     data = ip_v1.encode(prefix, entry)
     assert b'"Mask":"//8AAA=="' in data
@@ -74,11 +74,11 @@ def test_a_prefix_has_a_mask() -> None:
 def test_names_are_read_in_any_case() -> None:
     """Field names of other writers may be in another case; port names are data and keep theirs."""
     data = golden("ip_v1.json").replace(b'"IP"', b'"ip"').replace(b'"HostIP"', b'"hostip"')
-    assert ip_v1.decode("10.11.3.207", data, RANGE, "k")[1].host_ip == ip_address("192.0.2.11")
+    assert ip_v1.decode("10.11.3.207", data, RANGE, "k")[1].host_ip == parse_address("192.0.2.11")
     text = golden("service_v1.json").replace(b'"cluster"', b'"CLUSTER"')
     text = text.replace(b'"Port"', b'"PORT"').replace(b'"http"', b'"Port"')
     service = service_v1.decode("web/shop", text, BERLIN, SEVEN, "k")
-    assert service.backends[ip_address("10.11.3.207")]["Port"] == L4(8080, Protocol.TCP)
+    assert service.backends[parse_address("10.11.3.207")]["Port"] == L4(8080, Protocol.TCP)
 
 
 def test_both_cidr_forms_are_read() -> None:
@@ -87,7 +87,7 @@ def test_both_cidr_forms_are_read() -> None:
         b'{"IP":"10.11.3.0","Mask":"////AA=="}', b'"10.11.3.0/24"'
     )
     node = node_v1.decode("b-worker-1", data, BERLIN, SEVEN, "k")
-    assert node.pod_cidrs == (ip_network("10.11.3.0/24"),)
+    assert node.pod_cidrs == (parse_prefix("10.11.3.0/24"),)
 
 
 def test_a_remote_host_is_a_remote_node() -> None:

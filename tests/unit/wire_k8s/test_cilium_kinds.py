@@ -1,13 +1,11 @@
 """CiliumNode, CiliumIdentity and CiliumEndpoint ↔ the model."""
 
-from ipaddress import ip_network
-
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.address import parse_address
+from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, EndpointState
 from model.identity import Identity, NumericIdentity
@@ -42,7 +40,7 @@ NODE = Node(
         NodeAddress("InternalIP", parse_address("192.0.2.11")),
         NodeAddress("CiliumInternalIP", parse_address("10.11.3.1")),
     ),
-    pod_cidrs=(ip_network("10.11.3.0/24"), ip_network("fd00:11::/64")),
+    pod_cidrs=(parse_prefix("10.11.3.0/24"), parse_prefix("fd00:11::/64")),
     health_ips=(parse_address("10.11.3.40"),),
     encryption_key=3,
     boot_id="0d6c1f7e-1111-4222-8333-abcdefabcdef",
@@ -73,7 +71,7 @@ def test_node_takes_cidrs_of_pools_and_the_older_key_annotation() -> None:
         CiliumNode,
     )
     node = decode_node(obj, BERLIN, SEVEN)
-    assert node.pod_cidrs == (ip_network("10.1.0.0/24"), ip_network("10.9.0.0/27"))
+    assert node.pod_cidrs == (parse_prefix("10.1.0.0/24"), parse_prefix("10.9.0.0/27"))
     assert node.wireguard_public_key == "key="
 
 
