@@ -118,10 +118,10 @@ def lies() -> Iterator[Lie]:
         yield _node(f"{kind}:vip", "own-service-address", IPAddresses=_internal(OUR_SERVICE, kind))
         yield _node(f"{kind}:theirs", "other-cluster", IPAddresses=_internal(THEIR_NODE, kind))
     yield _node("InternalIP:loopback", "unusable-address", IPAddresses=_internal("127.0.0.1"))
-    yield _node("InternalIP:mapped", "unusable-address", IPAddresses=_internal("::ffff:172.31.9.1"))
+    yield _node("InternalIP:mapped", "record-nodes", IPAddresses=_internal("::ffff:172.31.9.1"))
     yield _node("InternalIP:metadata", "unusable-address", IPAddresses=_internal("169.254.169.254"))
     yield _node("InternalIP:multicast", "unusable-address", IPAddresses=_internal("224.0.0.1"))
-    yield _node("IPv6HealthIP:scope", "unusable-address", IPv6HealthIP="fd00::1%eth0")
+    yield _node("IPv6HealthIP:scope", "record-nodes", IPv6HealthIP="fd00::1%eth0")
     for field in ("IPv4HealthIP", "IPv4IngressIP"):
         yield _node(f"{field}:pod", "own-pod-prefix", **{field: OUR_POD})
         yield _node(f"{field}:node", "own-node-address", **{field: OUR_NODE})
@@ -141,7 +141,7 @@ def lies() -> Iterator[Lie]:
         field = f"IPv4SecondaryAllocCIDRs:{cidr}"
         yield _node(field, found, IPAddresses=host, IPv4SecondaryAllocCIDRs=[cidr])
     mapped = "::ffff:10.203.1.0/120"
-    yield _node("IPv6AllocCIDR:mapped", "unusable-address", IPAddresses=host, IPv6AllocCIDR=mapped)
+    yield _node("IPv6AllocCIDR:mapped", "record-nodes", IPAddresses=host, IPv6AllocCIDR=mapped)
     many = [f"10.220.{n // 64}.{n % 64 * 4}/30" for n in range(300)]
     yield _node("CIDRs:many", "too-many-addresses", IPv4SecondaryAllocCIDRs=many)
 
@@ -166,7 +166,7 @@ def lies() -> Iterator[Lie]:
     yield _ip("IP:their-node", "undeclared-address", THEIR_NODE)
     yield _ip("IP:undeclared", "undeclared-address", "10.213.2.5")
     yield _ip("IP:world", "undeclared-address", "198.51.100.7")
-    yield _ip("IP:mapped", "undeclared-address", "::ffff:a0b:c0d")
+    yield _ip("IP:mapped", "record-ip", "::ffff:a0b:c0d")
     yield _ip("Mask:wide", "undeclared-address", "10.213.0.0/16", Mask="//8AAA==")
     yield _ip("Mask:everything", "own-pod-prefix", "0.0.0.0/0", Mask="AAAAAA==")
 
