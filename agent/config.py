@@ -96,6 +96,7 @@ class AgentConfig:
     devices: str = _key(str, "")  # empty: the device that holds the node's address
     bpf_lb_algorithm: Selection = _key(_selection, Selection.RANDOM)
     bpf_lb_map_max: int = _key(_number(0, 1 << 24), 0)  # 0: as the objects say
+    bpf_ipcache_map_max: int = _key(_number(0, 1 << 26), 0)  # addresses; 0: as the objects say
     bpf_root: Path = _key(_absolute, Path("/sys/fs/bpf"))
     state_dir: Path = _key(_absolute, Path("/var/run/cilium"))
     clustermesh_config: Path = _key(_absolute, Path("/var/lib/cilium/clustermesh"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agent import api, cni_conf
+from agent import api, cni_conf, map_pressure
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits
 from agent.delete_queue import drained
@@ -31,7 +31,6 @@ from agent.relabel import Relabeller
 from agent.remote_inputs import RemoteInputs
 from agent.targets import Routes, Tables
 from agent.view import Progress, View
-from datapath import map_names
 from datapath.kernel_thread import KernelThread
 from datapath.runtime import Datapath, DatapathConfig, open_datapath
 from kube.client import HttpClient
@@ -94,8 +93,6 @@ async def learn_self(client: HttpClient, config: AgentConfig) -> tuple[Self, Poo
 
 async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
     """Devices, programs and maps of this node."""
-    lb = (map_names.SERVICES, map_names.BACKENDS, map_names.REVNAT)
-    sizes = dict.fromkeys(lb, config.bpf_lb_map_max) if config.bpf_lb_map_max else {}
     return await open_datapath(
         DatapathConfig(
             node_ip=me.ip,
@@ -104,7 +101,7 @@ async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
             underlay=config.devices.split(",")[0] or None,
             mtu=config.mtu or None,
             pin_dir=config.bpf_root / PIN_DIRECTORY,
-            map_sizes=sizes,
+            map_sizes=map_pressure.sizes(config),
         )
     )
 

@@ -8,7 +8,10 @@ import sys
 
 from bench import results
 
-NAMES = ("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh")
+NAMES = (
+    *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
+    *("mesh250", "mesh1m", "publish", "bigservice"),
+)
 
 
 def main(argv: list[str]) -> int:

@@ -103,7 +103,7 @@ def _start(directory: Path, far: str, near: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(argv, stdout=log, stderr=log)
 
 
-async def _until_there(near: EtcdStore, key: str, value: bytes | None = None) -> None:
+async def until_there(near: EtcdStore, key: str, value: bytes | None = None) -> None:
     """The key is in the store: at once when it is, else by the watch."""
     start = (await near.status()).revision
     row = await near.get(key)
@@ -129,9 +129,9 @@ async def _bootstrap(directory: Path, far: EtcdStore, near: EtcdStore, urls: lis
     start = time.monotonic()
     process = _start(directory, *urls)
     try:
-        await _until_there(near, keys.canary("far", keys.NODES, cached=True))
+        await until_there(near, keys.canary("far", keys.NODES, cached=True))
         idle_s, idle_cpu_s = time.monotonic() - start, _cpu_s(process.pid)
-        await _until_there(near, keys.canary("far", keys.IP, cached=True))
+        await until_there(near, keys.canary("far", keys.IP, cached=True))
         run = Run(time.monotonic() - start, _cpu_s(process.pid), idle_s, idle_cpu_s)
         await _check(far, near)
         return run
@@ -147,12 +147,12 @@ async def _changes(directory: Path, far: EtcdStore, near: EtcdStore, urls: list[
     copy = keys.resource_prefix(keys.IP, "far", cached=True) + "end"
     try:
         await far.put(last, b"0")
-        await _until_there(near, copy, b"0")
+        await until_there(near, copy, b"0")
         start, cpu = time.monotonic(), _cpu_s(process.pid)
         await _fill(far, 2)
         written_s = time.monotonic() - start
         await far.put(last, b"1")
-        await _until_there(near, copy, b"1")
+        await until_there(near, copy, b"1")
         run = Run(time.monotonic() - start, _cpu_s(process.pid) - cpu, written_s, 0)
         await far.delete(last)
         while await near.get(copy) is not None:  # noqa: ASYNC110 - a figure is not taken here

@@ -32,6 +32,11 @@ COMMANDS = {
     "version": ("cli.doctor", "version", "Versions of the parts."),
 }
 
+FURTHER = {  # what is said of commands of other rooms, without loading them
+    "lab": "Clusters made of network namespaces.",
+    "simulate": "Rehearse large meshes.",
+}
+
 
 class LazyGroup(click.Group):
     """Knows its commands' names; imports one when it is asked for."""
@@ -54,10 +59,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(n, COMMANDS[n][2] if n in COMMANDS else "") for n in self.list_commands(ctx)]
-        rows = [
-            (n, text or ("Clusters made of network namespaces." if n == "lab" else ""))
-            for n, text in rows
-        ]
+        rows = [(n, text or FURTHER.get(n, "")) for n, text in rows]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

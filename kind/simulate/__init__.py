@@ -1,0 +1,1 @@
+"""Rehearsals: many simulated clusters around one real agent."""
