@@ -81,10 +81,10 @@ class Tables:
             "endpoints", datapath.endpoints, endpoints, clock=clock, draw=draw
         )
         self.ipcache: Table[Prefix, IpcacheEntry] = Table(
-            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw
+            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw, order=None
         )
         self.routes: Table[Prefix, Route] = Table(
-            "routes", datapath.routes, routes, clock=clock, draw=draw
+            "routes", datapath.routes, routes, clock=clock, draw=draw, order=None
         )
         self.services: Table[Frontend, LoadBalancer] = Table(
             "services", datapath.services, services, clock=clock, draw=draw

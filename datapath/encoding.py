@@ -42,9 +42,8 @@ def parse_ipcache_prefix_key(key: bytes) -> Prefix:
 
 def ipcache_value(entry: IpcacheEntry) -> bytes:
     """Value of both ipcache maps."""
-    return layouts.IPCACHE_VALUE.pack(
-        _packed(entry.tunnel_endpoint), entry.identity, entry.cluster_id, entry.encrypt_key, 0
-    )
+    identity, tunnel, key, cluster = entry
+    return layouts.IPCACHE_VALUE.pack(tunnel or _NONE, identity, cluster, key, 0)
 
 
 def parse_ipcache_value(value: bytes) -> IpcacheEntry:

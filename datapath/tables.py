@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from datapath import encoding as e
 from datapath.kernel_table import KernelTable
 from datapath.kernel_thread import KernelThread
-from model.address import Address, Prefix, host_prefix, is_host, pack, unpack
+from model.address import Address, Prefix, is_host, pack, unpack
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
@@ -63,20 +63,15 @@ class IpcacheTable(ThreadedTarget[Prefix, IpcacheEntry]):
         for key, value in self._prefixes.rows():
             found[e.parse_ipcache_prefix_key(key)] = e.parse_ipcache_value(value)
         for key, value in self._hosts.rows():
-            found[host_prefix(unpack(key))] = e.parse_ipcache_value(value)
+            found[_host(key)] = e.parse_ipcache_value(value)
         return found
 
     def upsert_now(self, rows: Sequence[tuple[Prefix, IpcacheEntry]]) -> dict[Prefix, OSError]:
-        errors: dict[Prefix, OSError] = {}
-        for host, table in ((True, self._hosts), (False, self._prefixes)):
-            names: dict[bytes, Prefix] = {}
-            encoded: list[tuple[bytes, bytes]] = []
-            for prefix, entry in rows:
-                if is_host(prefix) is host:
-                    key = _ipcache_key(prefix)
-                    names[key] = prefix
-                    encoded.append((key, e.ipcache_value(entry)))
-            errors |= {names[k]: error for k, error in table.write(encoded).items()}
+        hosts = [(p[:16], e.ipcache_value(row)) for p, row in rows if is_host(p)]
+        others = [(e.ipcache_prefix_key(p), e.ipcache_value(r)) for p, r in rows if not is_host(p)]
+        errors = {_host(k): error for k, error in self._hosts.write(hosts).items()}
+        for key, error in self._prefixes.write(others).items():
+            errors[e.parse_ipcache_prefix_key(key)] = error
         return errors
 
     def delete_now(self, keys: Collection[Prefix]) -> dict[Prefix, OSError]:
@@ -88,7 +83,11 @@ class IpcacheTable(ThreadedTarget[Prefix, IpcacheEntry]):
 
 
 def _ipcache_key(prefix: Prefix) -> bytes:
-    return pack(prefix.network_address) if is_host(prefix) else e.ipcache_prefix_key(prefix)
+    return prefix[:16] if is_host(prefix) else e.ipcache_prefix_key(prefix)
+
+
+def _host(key: bytes) -> Prefix:
+    return Prefix(key + b"\x80")
 
 
 class HostAddressTable(ThreadedTarget[Address, NumericIdentity]):

@@ -74,14 +74,16 @@ class Blocks:
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""
-        if is_host(prefix):
-            mask = self._hosts.get(prefix[:15], 0)
-            return [prefix] if mask >> prefix[15] & 1 else []
-        found: list[Prefix] = []
-        # Within a block the last byte tells.
-        low, high = 0, 255
-        if prefix.length > BLOCK_LENGTH:
+        low, high = 0, 255  # of the last byte
+        if prefix[16] >= BLOCK_LENGTH:
+            block = prefix[:15]
+            mask = self._hosts.get(block, 0)
+            if is_host(prefix):
+                return [prefix] if mask >> prefix[15] & 1 else []
+            if not mask and block not in self._small:
+                return []
             low, high = prefix[15], prefix.last_bits & 0xFF
+        found: list[Prefix] = []
         for block in blocks_of(prefix, self._hosts, len(self._hosts)):
             mask = self._hosts.get(block, 0)
             while mask:

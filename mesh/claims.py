@@ -22,6 +22,9 @@ class Claims(Generic[K, Owner, C]):
 
     def put(self, key: K, owner: Owner, claim: C) -> bool:
         """Record a claim, replacing the claimant's earlier one. True when that is news."""
+        if key not in self._by_key:
+            self._by_key[key] = (owner, claim)
+            return True
         known = self.of(key)
         if (owner, claim) in known:
             return False
@@ -60,6 +63,11 @@ class Claims(Generic[K, Owner, C]):
         if found is None:
             return ()
         return tuple(found) if isinstance(found, list) else (found,)
+
+    def sole(self, key: K) -> tuple[Owner, C] | None:
+        """The claim of a key that has only one."""
+        found = self._by_key.get(key)
+        return None if isinstance(found, list) else found
 
     def __iter__(self) -> Iterator[K]:
         """Every key with a claim."""

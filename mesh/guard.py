@@ -36,13 +36,15 @@ class Covering(Generic[V]):
         if not table:
             del self._tables[prefix[16]]
 
-    def covering(self, what: Prefix | Address) -> Iterator[V]:
+    def covering(self, what: Prefix | Address) -> list[V]:
         """Values of the prefixes that contain a prefix or an address, itself included."""
         bits = int.from_bytes(what[:16])
-        length = what.length if isinstance(what, Prefix) else 128
-        for known, table in self._tables.items():
-            if known <= length and (value := table.get(bits >> 128 - known)) is not None:
-                yield value
+        length = what[16] if len(what) > 16 else 128
+        return [
+            value
+            for known, table in self._tables.items()
+            if known <= length and (value := table.get(bits >> 128 - known)) is not None
+        ]
 
     def inside(self, prefix: Prefix) -> Iterator[V]:
         """Values of the prefixes that lie in ``prefix``, itself included; costs a walk."""
@@ -107,15 +109,16 @@ class LocalPrefixes:
     def _overlap(self, prefix: Prefix) -> tuple[Prefix, str] | None:
         if not self._own:
             return None
-        for found in self._exact.covering(prefix):
-            return found
+        found = self._exact.covering(prefix)
+        if found:
+            return found[0]
         if (prefix[16], prefix.bits >> 128 - prefix[16]) in self._around:
             return min(self._exact.inside(prefix), key=str)
         return None
 
     def contains(self, address: Address) -> bool:
         """Whether an address lies in one of ours."""
-        return any(True for _ in self._exact.covering(address))
+        return bool(self._exact.covering(address))
 
     def refuses(
         self, cluster: ClusterName, prefix: Prefix, host: Address | None = None

@@ -79,8 +79,6 @@ def decide(
         claimant, claim = pairs[0]
         if claimant.source is not Source.CLUSTERMESH:
             return pairs[0], (), ()
-        if plain(prefix, claimant, claim.entry, local):
-            return pairs[0], (), ()
         refused = refusal(prefix, claimant, claim, local)
         if refused is None:
             return pairs[0], (), ()
@@ -192,9 +190,11 @@ class Ipcache:
         if len(pairs) != 1:
             return not pairs
         claimant, claim = pairs[0]
-        return claimant.source is not Source.CLUSTERMESH or plain(
-            prefix, claimant, claim.entry, self._local
-        )
+        if claimant.source is not Source.CLUSTERMESH:
+            return True
+        if claimant.origin:  # a node's own address, of which a block holds many
+            return refusal(prefix, claimant, claim, self._local) is None
+        return plain(prefix, claimant, claim.entry, self._local)
 
     def _away(
         self, prefix: Prefix, pairs: tuple[Pair, ...]
@@ -210,6 +210,9 @@ class Ipcache:
 
     def winner(self, prefix: Prefix) -> Pair | None:
         """The claim that holds, with who made it."""
+        pair = self._claims.sole(prefix)
+        if pair is not None and prefix not in self._noted:  # judged when it last changed
+            return pair
         pairs = self._claims.of(prefix)
         return decide(prefix, pairs, self._local)[0] if pairs else None
 

@@ -176,6 +176,8 @@ class Services:
 
     def recheck(self, prefix: Prefix) -> None:
         """Who may speak for a prefix has changed: services with backends there are judged again."""
+        if not self._blocks:
+            return
         found: dict[ServiceName, int] = {}
         for block in blocks_of(prefix, self._blocks, len(self._blocks)):
             found |= self._blocks.get(block, {})

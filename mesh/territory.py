@@ -5,7 +5,7 @@ that declare one address the name decides, so that every node of this cluster ta
 record about an address waits for the node that declares it: nothing orders records of two types.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mesh.blocks import BLOCK_LENGTH, Block, Blocks, block_of, blocks_of
@@ -20,16 +20,19 @@ WAITING = "waiting"  # no violation yet: the peer's nodes are not all listed
 MAX_PER_NODE = 256  # addresses and prefixes
 SHORTEST = {4: 8, 6: 32}  # a shorter pod prefix takes more than any cluster's share
 _UNUSABLE = tuple(
-    parse_prefix(text)
-    for text in (
-        "0.0.0.0/8",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "224.0.0.0/4",
-        "255.255.255.255/32",
-        "::/127",
-        "fe80::/10",
-        "ff00::/8",
+    (unusable.bits, unusable.length)
+    for unusable in map(
+        parse_prefix,
+        (
+            "0.0.0.0/8",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/4",
+            "255.255.255.255/32",
+            "::/127",
+            "fe80::/10",
+            "ff00::/8",
+        ),
     )
 )
 
@@ -121,9 +124,9 @@ class Territories(LocalPrefixes):
             return None
         return self._undeclared(cluster, address)
 
-    def _speakers(self, what: Prefix | Address) -> Iterator[ClusterName]:
-        for clusters in self._lawful.covering(what):
-            yield from clusters
+    def _speakers(self, what: Prefix | Address) -> Iterable[ClusterName]:
+        found = self._lawful.covering(what)
+        return found[0] if len(found) == 1 else {c: None for clusters in found for c in clusters}
 
     def _undeclared(self, cluster: ClusterName, what: Prefix | Address) -> Violation | None:
         first, mine = cluster, False
@@ -182,6 +185,9 @@ class Territories(LocalPrefixes):
 
     def _unsure(self, prefix: Prefix) -> None:
         """Who may speak for a prefix, or for something in it or around it, has changed."""
+        if prefix[16] >= BLOCK_LENGTH:
+            self._sure.pop(prefix[:15], None)
+            return
         for block in list(blocks_of(prefix, self._sure, len(self._sure))):
             self._sure.pop(block, None)
 
@@ -278,16 +284,17 @@ class Territories(LocalPrefixes):
         touched: dict[_Record, None] = {}
         for prefix in changed:
             for inner in self._prefixes.inside(prefix):
-                touched |= dict.fromkeys(self._declared.get(inner) or ())
+                for record in self._declared.get(inner) or ():
+                    if record.node.cluster > some.node.cluster:
+                        touched[record] = None
         again = set(changed)
         moved = self._hear(old, new, again)
         verdicts = []
         for record in touched:
-            if record.node.cluster > some.node.cluster:
-                before = record.heard
-                moved |= self._hear(record, record, again)
-                if record.heard != before:
-                    verdicts.append(record)
+            before = record.heard
+            moved |= self._hear(record, record, again)
+            if record.heard != before:
+                verdicts.append(record)
         for prefix in again:
             self._unsure(prefix)
         for prefix in again:
@@ -348,7 +355,8 @@ def _record(node: Node) -> _Record:
 
 
 def _unusable(prefix: Prefix, cluster: ClusterName, name: NodeName) -> Violation | None:
-    if any(u.overlaps(prefix) for u in _UNUSABLE):
+    bits, length = prefix.bits, prefix[16]
+    if any((bits ^ u) >> 128 - min(n, length) == 0 for u, n in _UNUSABLE):
         return Violation(
             "unusable-address",
             cluster,

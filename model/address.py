@@ -152,11 +152,20 @@ def parse_address(text: str) -> Address:
     return Address(packed)
 
 
+def parse_host(text: str) -> Prefix:
+    """The prefix of one address, which is seldom read twice. Raises ``ValueError``."""
+    try:
+        a, b, c, d = text.split(".")
+        return Prefix(_MAPPED + bytes((_OCTETS[a], _OCTETS[b], _OCTETS[c], _OCTETS[d], 128)))
+    except (ValueError, KeyError):
+        return host_prefix(parse_address(text))
+
+
 def parse_prefix(text: str) -> Prefix:
     """``a.b.c.d/length``, ``a::b/length``, or an address. Raises ``ValueError``."""
     first, slash, length = text.partition("/")
     if not slash:
-        return host_prefix(parse_address(first))
+        return parse_host(first)
     if not (length.isascii() and length.isdecimal() and len(length) <= 3):
         raise ValueError(f"{text!r} has no prefix length")
     return make_prefix(parse_address(first), int(length))

@@ -6,7 +6,7 @@ and sorted, so the same world gives the same plan in every run.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,6 +25,10 @@ class Plan(Generic[K, V]):
         return not self.upserts and not self.deletes
 
 
+def _first(row: tuple[Any, object]) -> Any:
+    return row[0]
+
+
 def everything(_key: object, _value: object) -> bool:
     """The ``owned`` of a table that holds rows of ours only."""
     return True
@@ -34,11 +38,11 @@ def plan(
     desired: Iterable[tuple[K, V]],
     actual: Mapping[K, V],
     owned: Callable[[K, V], bool] = everything,
-    order: Callable[[K], object] = str,
+    order: Callable[[K], object] | None = str,
 ) -> Plan[K, V]:
     """Diff two tables. A row that is not ours (``owned`` is false) is never deleted.
 
-    ``order`` gives keys a place, since keys of mixed families do not compare with one another.
+    ``order`` gives keys a place; ``None``: they have one of their own.
     """
     wanted: set[K] = set()
     upserts: list[tuple[K, V]] = []
@@ -49,6 +53,6 @@ def plan(
             upserts.append((key, value))
     deletes = [k for k, v in actual.items() if k not in wanted and owned(k, v)]
     return Plan(
-        tuple(sorted(upserts, key=lambda row: order(row[0]))),  # type: ignore[arg-type, return-value]
-        tuple(sorted(deletes, key=order)),  # type: ignore[arg-type]
+        tuple(sorted(upserts, key=_first if order is None else lambda row: order(row[0]))),  # type: ignore[arg-type, return-value]
+        tuple(sorted(deletes, key=order)),  # type: ignore[type-var, arg-type]
     )

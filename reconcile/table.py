@@ -51,13 +51,15 @@ class Table(Generic[K, V]):
         draw: Callable[[], float],
         owned: Callable[[K, V], bool] = everything,
         full_read_s: float = FULL_READ_S,
+        order: Callable[[K], object] | None = str,
     ) -> None:
+        """``order`` gives keys a place within a round; ``None``: they have one of their own."""
         self.name = name
         self.status = TableStatus(name)
         self._target = target
         self._desired = desired
         self._clock, self._draw = clock, draw
-        self._owned = owned
+        self._owned, self._order = owned, order
         self._full_read_s = full_read_s
         self._actual: dict[K, V] = {}
         self._dirty: set[K] = set()
@@ -173,6 +175,9 @@ class Table(Generic[K, V]):
         if rows:
             errors = await self._target.upsert(rows)
             self.status.written += len(rows) - len(errors)
+            if not errors and not self._failing:
+                self._actual.update(rows)
+                return
             for key, value in rows:
                 self._settle(key, value, errors.get(key))
                 if key not in errors:
@@ -185,11 +190,13 @@ class Table(Generic[K, V]):
         self._actual = dict(await self._target.read())
         self.status.full_reads += 1
         self.status.error, self._failures_in_a_row = "", 0
-        found = plan(self._desired.items(), self._actual, self._owned)
+        found = plan(self._desired.items(), self._actual, self._owned, self._order)
         self._removals = set(found.deletes) if self.status.pruning else set()
         wanted = {key for key, _ in found.upserts}
         for key in [k for k in self._failing if k not in wanted and k not in self._removals]:
             self._recovered(key)
+        if not self._failing:
+            return list(found.upserts)
         return [row for row in found.upserts if self._may_try(*row)]
 
     def _changed_rows(self) -> list[tuple[K, V]]:
@@ -197,7 +204,7 @@ class Table(Generic[K, V]):
         now = self._clock()
         dirty.update(k for k, (f, _) in self._failing.items() if f.next_try_s <= now)
         rows: list[tuple[K, V]] = []
-        for key in sorted(dirty, key=str) if len(dirty) > 1 else dirty:
+        for key in self._sorted(dirty):
             value = self._desired.get(key)
             if value is None:
                 # Before pruning is allowed the key is forgotten here: the full comparison that
@@ -215,6 +222,9 @@ class Table(Generic[K, V]):
                 self._recovered(key)
         return rows
 
+    def _sorted(self, keys: Iterable[K]) -> list[K]:
+        return sorted(keys, key=self._order)  # type: ignore[type-var, arg-type]
+
     def _may_try(self, key: K, value: V | None) -> bool:
         """Not while a row rests after a failure, unless something else is wanted of it now."""
         found = self._failing.get(key)
@@ -224,7 +234,7 @@ class Table(Generic[K, V]):
         if self._resting() or not self._removals:
             return
         keys = []
-        for key in sorted(self._removals, key=str):
+        for key in self._sorted(self._removals):
             if self._desired.get(key) is not None:
                 self._removals.discard(key)  # wanted again since
                 self._dirty.add(key)

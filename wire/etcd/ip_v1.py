@@ -1,8 +1,10 @@
 """``cilium/state/ip/v1/default/<ip>[/<length>]``: identity and node of an address. Pure."""
 
+from sys import intern
+
 import msgspec
 
-from model.address import Address, Prefix, host_prefix, parse_prefix
+from model.address import Address, Prefix, parse_host, parse_prefix
 from model.cluster import IdentityRange
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import EndpointAddress
@@ -10,6 +12,8 @@ from wire.etcd.codec import address, decode_json, encode_json, encode_mask, mask
 from wire.etcd.errors import RemoteWireError
 
 FIRST_CLUSTER_IDENTITY = 256  # below: reserved, the same in every cluster
+_HOST = int(ReservedIdentity.HOST)
+_REMOTE_NODE = NumericIdentity(ReservedIdentity.REMOTE_NODE)
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,27 +59,30 @@ def decode(
     said = raw.IP if raw.Mask is None else str(prefix)
     if name != said:
         raise RemoteWireError(where, f"the value speaks of {said!r}, the key of {name!r}")
-    if not (0 <= raw.ID < FIRST_CLUSTER_IDENTITY or raw.ID in allowed):
+    number = raw.ID
+    if not (allowed.first <= number <= allowed.last or 0 <= number < FIRST_CLUSTER_IDENTITY):
         raise RemoteWireError(
             where, f"identity {raw.ID} is outside {allowed.first}..{allowed.last} of this cluster"
         )
     if not 0 <= raw.Key <= 255:
         raise RemoteWireError(where, f"encryption key {raw.Key} is outside 0..255")
-    identity = ReservedIdentity.REMOTE_NODE if raw.ID == ReservedIdentity.HOST else raw.ID
     return prefix, EndpointAddress(
         address(raw.HostIP, where) if raw.HostIP else None,
-        NumericIdentity(identity),
+        _REMOTE_NODE if number == _HOST else NumericIdentity(number),
         raw.Key,
-        raw.K8sNamespace,
+        intern(raw.K8sNamespace),  # few, and said by many
         raw.K8sPodName,
-        raw.K8sServiceAccount,
+        intern(raw.K8sServiceAccount),
     )
 
 
 def _prefix(raw: _Full, where: str) -> Prefix:
-    ip = address(raw.IP, where)
     if raw.Mask is None:
-        return host_prefix(ip)
+        try:
+            return parse_host(raw.IP)
+        except ValueError as error:
+            raise RemoteWireError(where, f"{raw.IP!r} is not an IP address") from error
+    ip = address(raw.IP, where)
     try:
         return masked(ip, raw.Mask)
     except ValueError as error:
