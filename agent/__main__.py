@@ -11,9 +11,8 @@ import time
 
 from agent.config import AgentConfig, ConfigError, load
 
-
 # Objects made before the collector looks at the young ones again, and how often it looks at the
-# older: what an agent learns stays, and looking through it each 700 objects is a third of its start.
+# older: what an agent learns stays, and a look at it for each 700 new ones is a third of its start.
 GC_THRESHOLDS = (50_000, 20, 50)
 
 

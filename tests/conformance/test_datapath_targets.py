@@ -62,7 +62,7 @@ def _ipcache(stack: ExitStack) -> Case:
         IpcacheTable(thread, hosts, prefixes),
         lambda: IpcacheTable(thread, copy_of(hosts), copy_of(prefixes)),
         _ipcache_row,
-        lambda entry: replace(entry, tunnel_endpoint=None, identity=NumericIdentity(9)),
+        lambda entry: entry._replace(tunnel_endpoint=None, identity=NumericIdentity(9)),
         capacity=2 * ENTRIES,
     )
 
