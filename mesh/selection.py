@@ -3,15 +3,18 @@
 The consumer's settings rank the clusters (affinity first, then order). Ranks are taken one after
 the other: the next is added only while the taken ones are not enough. Weights share out new
 connections among the clusters that were taken; they never add one. Rules: docs/modules/mesh.md.
+
+A cluster is taken or not as a whole, so a choice costs the clusters and not their backends.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from math import gcd, lcm
 
+from mesh.pools import Owner, Run
 from model.cluster import ClusterName
 from model.local_service import MeshSettings
-from model.service import Affinity, Backend, BackendState
+from model.service import Affinity
 
 Rank = tuple[int, int]
 
@@ -20,43 +23,41 @@ WEIGHT_LIMIT = 1 << 20
 
 
 def choose(
-    mesh: MeshSettings, own: ClusterName, backends: Sequence[Backend], expected: int
-) -> tuple[list[Backend], tuple[int, ...]]:
-    """Backends for new connections, and their weights (empty: all alike).
+    mesh: MeshSettings, own: ClusterName, runs: Sequence[Run], expected: int
+) -> tuple[list[Run], tuple[int, ...]]:
+    """Clusters whose active backends new connections take, each with the weight of one of its
 
-    ``expected``: how many backends this cluster has behind the frontend, ready or not, without
-    those that terminate. When none is active anywhere, those of ours that terminate but still
-    answer are the last resort.
+    backends (no weights: all alike). ``expected``: how many backends this cluster has behind the
+    frontend, ready or not, without those that terminate.
     """
-    active = [b for b in backends if b.state is BackendState.ACTIVE]
-    if not active:
-        ending = [b for b in backends if b.state is BackendState.TERMINATING and not b.cluster_id]
-        return ending, ()
-    if not mesh.is_global:
+    active = [run for run in runs if run.active]
+    if not active or not mesh.is_global:
         return active, ()
     if mesh.order or mesh.affinity is not Affinity.NONE:
         active = _taken(mesh, own, active, expected)
-    return _weighted(mesh, own, active)
+    return _weighted(mesh, own, active) if mesh.weights else (active, ())
 
 
-def is_preferred(mesh: MeshSettings, own: ClusterName, backend: Backend) -> bool:
-    """Whether a backend's cluster is of the first rank, where affinity or order make ranks."""
-    return _rank(mesh, own, backend) == _first_rank(mesh, own)
+def is_preferred(mesh: MeshSettings, own: ClusterName, owner: Owner) -> bool:
+    """Whether a cluster is of the first rank, where affinity or order make ranks."""
+    if mesh.affinity is Affinity.NONE and not mesh.order:
+        return False
+    return _rank(mesh, own, owner) == _first_rank(mesh, own)
 
 
-def _name(own: ClusterName, backend: Backend) -> ClusterName:
-    return backend.cluster if backend.cluster_id else own
+def _name(own: ClusterName, owner: Owner) -> ClusterName:
+    return owner.cluster if owner.cluster_id else own
 
 
-def _rank(mesh: MeshSettings, own: ClusterName, backend: Backend) -> Rank:
+def _rank(mesh: MeshSettings, own: ClusterName, owner: Owner) -> Rank:
     """Lower is better. Clusters that the order does not name share the last place."""
-    name = _name(own, backend)
+    name = _name(own, owner)
     place = mesh.order.index(name) if name in mesh.order else len(mesh.order)
     match mesh.affinity:
         case Affinity.LOCAL:
-            return int(backend.cluster_id != 0), place
+            return int(owner.cluster_id != 0), place
         case Affinity.REMOTE:
-            return int(backend.cluster_id == 0), place
+            return int(owner.cluster_id == 0), place
         case Affinity.NONE:
             return 0, place
 
@@ -69,45 +70,40 @@ def _first_rank(mesh: MeshSettings, own: ClusterName) -> Rank:
     return 0, 0
 
 
-def _taken(
-    mesh: MeshSettings, own: ClusterName, active: Sequence[Backend], expected: int
-) -> list[Backend]:
+def _taken(mesh: MeshSettings, own: ClusterName, active: Sequence[Run], expected: int) -> list[Run]:
     """Rank after rank until it is enough.
 
     A cluster that publishes ready backends only cannot say what share of them that is, so of
     others one backend is enough; of ours it takes the threshold.
     """
-    ranks: dict[ClusterName, Rank] = {}
-    found: dict[Rank, list[Backend]] = {}
-    for backend in active:
-        name = _name(own, backend)
-        rank = ranks.get(name)
-        if rank is None:
-            rank = ranks[name] = _rank(mesh, own, backend)
-        found.setdefault(rank, []).append(backend)
-    taken: list[Backend] = []
+    found: dict[Rank, list[Run]] = {}
+    for run in active:
+        found.setdefault(_rank(mesh, own, run.owner), []).append(run)
+    taken: list[Run] = []
     for rank in sorted(found):
         taken += found[rank]
-        ready = sum(not b.cluster_id for b in found[rank])
+        ready = sum(len(r.active) for r in found[rank] if not r.owner.cluster_id)
         if not ready or ready * 100 >= mesh.threshold_pct * expected:
             break
     return taken
 
 
 def _weighted(
-    mesh: MeshSettings, own: ClusterName, chosen: list[Backend]
-) -> tuple[list[Backend], tuple[int, ...]]:
+    mesh: MeshSettings, own: ClusterName, chosen: list[Run]
+) -> tuple[list[Run], tuple[int, ...]]:
     """A cluster's weight is shared evenly by its backends.
 
     A cluster without weight gets nothing while another has some; when none has, all are alike.
     """
     given = dict(mesh.weights)
-    counts = Counter(_name(own, b) for b in chosen)
+    counts: Counter[ClusterName] = Counter()
+    for run in chosen:
+        counts[_name(own, run.owner)] += len(run.active)
     common = lcm(*counts.values())
     each = {c: given.get(c, 0) * common // n for c, n in counts.items() if given.get(c, 0)}
     if not each:
         return chosen, ()
-    chosen = [b for b in chosen if _name(own, b) in each]
+    chosen = [run for run in chosen if _name(own, run.owner) in each]
     if len(set(each.values())) == 1:
         return chosen, ()
     divisor, highest = gcd(*each.values()), max(each.values())
@@ -115,4 +111,4 @@ def _weighted(
         each = {c: w // divisor for c, w in each.items()}
     else:
         each = {c: max(1, w * (WEIGHT_LIMIT - 1) // highest) for c, w in each.items()}
-    return chosen, tuple(each[_name(own, b)] for b in chosen)
+    return chosen, tuple(each[_name(own, run.owner)] for run in chosen)

@@ -3,18 +3,23 @@
 A remote cluster that has not been heard since our start is represented by the backends its last
 words left in the kernel (``restore``), until it is heard, or is no member any more (``forget``).
 What vanishes from a remote cluster's word keeps its connections for a while (``mesh.draining``).
+
+What clusters say of a name is kept as it is; only under a Service of ours is it joined
+(``mesh.services``), so that a name we do not have costs no more than its records.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from mesh.blocks import Block, block_of, blocks_of
+from mesh.address_index import AddressIndex
 from mesh.claims import Claims
 from mesh.draining import Draining
 from mesh.guard import SERVICE_ADDRESS, LocalPrefixes
+from mesh.offers import differing, offered
 from mesh.problems import Problems
-from mesh.services import ServiceClaims, merge
+from mesh.services import Joined
 from model.address import Address, Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService
@@ -36,7 +41,7 @@ class _Record:
     service: LocalService | None = None
     backends: Mapping[Address, LocalBackend] | None = None
     shared: dict[ClusterName, SharedService] = field(default_factory=dict)
-    table: dict[Frontend, LoadBalancer] = field(default_factory=dict)
+    joined: Joined | None = None
 
     @property
     def empty(self) -> bool:
@@ -67,27 +72,32 @@ class Services:
         self._fading: dict[Frontend, tuple[Backend, ...]] = {}  # restored, but not heard again
         self._fading_ends: deque[tuple[float, Frontend, tuple[Backend, ...]]] = deque()
         self.problems: Problems[ServiceName] = Problems()
-        # Services with backends of peers, by block of addresses.
-        self._blocks: dict[Block, dict[ServiceName, int]] = {}
+        self._claimed: AddressIndex[Joined] = AddressIndex()  # what peers say something of
 
     def set_service(self, name: ServiceName, service: LocalService | None) -> None:
         """This cluster's Service object; ``None``: there is none."""
         record = self._record(name)
         before = set(record.service.frontends) if record.service else set()
-        record.service = service
+        known, record.service = record.service, service
         after = set(service.frontends) if service else set()
         for address in after - before:
             self._local.add(host_prefix(address), SERVICE_ADDRESS)
         for address in before - after:
             self._local.remove(host_prefix(address), SERVICE_ADDRESS)
-        self._recompute(name)
+        if known != service:
+            self._join(name, record)
+        self._forget_empty(name, record)
 
     def set_backends(
         self, name: ServiceName, backends: Mapping[Address, LocalBackend] | None
     ) -> None:
         """This cluster's endpoints of a service; ``None``: it has no slice."""
-        self._record(name).backends = backends
-        self._recompute(name)
+        record = self._record(name)
+        known, record.backends = record.backends or {}, backends
+        if record.joined is not None:
+            record.joined.own = backends or {}
+            self._refresh(record.joined, differing(known, backends or {}))
+        self._forget_empty(name, record)
 
     def set_shared(
         self, cluster: ClusterName, name: ServiceName, shared: SharedService | None
@@ -95,28 +105,29 @@ class Services:
         """What a remote cluster publishes under a name; ``None``: nothing any more."""
         record = self._record(name)
         known = record.shared.get(cluster)
-        self._draining.replaced(name, known, shared)
+        changed = differing(offered(known), offered(shared))
+        ended = self._draining.replaced(name, known, shared, changed)
         if shared is None:
             record.shared.pop(cluster, None)
         else:
             record.shared[cluster] = shared
-        self._index(name, known, shared)
-        self._recompute(name)
+        self._offer(record, cluster, [*changed, *ended])
+        self._forget_empty(name, record)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A remote cluster leaves; nothing will lead to its backends, so none is kept."""
-        changed = self._draining.drop_cluster(cluster)
+        gone = self._draining.drop_cluster(cluster)
         for name, record in list(self._records.items()):
             known = record.shared.pop(cluster, None)
-            self._index(name, known, None)
-            if known is not None or name in changed:
-                self._recompute(name)
+            self._offer(record, cluster, [*offered(known), *gone.get(name, ())])
+            self._forget_empty(name, record)
 
     def expire(self) -> None:
         """End what has drained long enough."""
-        for name in self._draining.expire():
-            if name in self._records:
-                self._recompute(name)
+        for name, addresses in self._draining.expire().items():
+            record = self._records.get(name)
+            if record is not None and record.joined is not None:
+                self._refresh(record.joined, addresses)
         now_s = self._clock()
         while self._fading_ends and self._fading_ends[0][0] <= now_s:
             _, frontend, ended = self._fading_ends.popleft()
@@ -128,9 +139,7 @@ class Services:
         for frontend, row in rows:
             remote = tuple(b for b in row.backends if b.cluster_id)
             if remote:
-                self._restored[frontend] = remote
-                for name, _ in self._frontends.of(frontend):
-                    self._recompute(name)
+                self._set_last_words(self._restored, frontend, remote)
 
     def forget(self, cluster_id: ClusterId, *, drain: bool = False) -> None:
         """A cluster speaks for itself now (``drain``), or is no member any more."""
@@ -162,33 +171,27 @@ class Services:
         else:
             words.pop(frontend, None)
         for name, _ in self._frontends.of(frontend):
-            self._recompute(name)
+            joined = self._records[name].joined
+            if joined is not None:
+                joined.forget_row(frontend)
+                self._on_change(frontend)
 
     def restored_clusters(self) -> set[ClusterId]:
         """Clusters known by what they left in the kernel only."""
         return {b.cluster_id for backends in self._restored.values() for b in backends}
 
-    def recheck_peers(self) -> None:
-        """Our own prefixes have changed: every peer's backends are judged again."""
-        for name, record in list(self._records.items()):
-            if record.shared:
-                self._recompute(name)
-
     def recheck(self, prefix: Prefix) -> None:
-        """Who may speak for a prefix has changed: services with backends there are judged again."""
-        if not self._blocks:
+        """Who may speak for a prefix has changed: backends there are judged again."""
+        if not self._claimed:
             return
-        found: dict[ServiceName, int] = {}
-        for block in blocks_of(prefix, self._blocks, len(self._blocks)):
-            found |= self._blocks.get(block, {})
-        for name in found:
-            self._recompute(name)
+        for joined, addresses in list(self._claimed.inside(prefix)):
+            self._refresh(joined, addresses)
 
     def recheck_cluster(self, cluster: ClusterName) -> None:
-        """A peer's nodes are listed: its backends are judged again."""
-        for name, record in list(self._records.items()):
-            if cluster in record.shared:
-                self._recompute(name)
+        """A peer's nodes are listed: what is not used of its backends is judged again."""
+        for record in list(self._records.values()):
+            if cluster in record.shared and record.joined is not None:
+                self._refresh(record.joined, record.joined.unheard(cluster))
 
     def get(self, frontend: Frontend, /) -> LoadBalancer | None:
         """The wanted row."""
@@ -196,7 +199,12 @@ class Services:
         if not names:
             return None
         name = names[0][0] if len(names) == 1 else min(n for n, _ in names)
-        return self._records[name].table[frontend]
+        joined = self._records[name].joined
+        assert joined is not None  # as long as it has frontends
+        words: tuple[Backend, ...] = ()
+        if self._restored or self._fading:
+            words = self._restored.get(frontend, ()) + self._fading.get(frontend, ())
+        return joined.row(frontend, words)
 
     def items(self) -> Iterator[tuple[Frontend, LoadBalancer]]:
         """All wanted rows."""
@@ -218,77 +226,71 @@ class Services:
         """How many services a remote cluster publishes."""
         return sum(1 for r in self._records.values() if cluster in r.shared)
 
-    def _index(
-        self, name: ServiceName, known: SharedService | None, shared: SharedService | None
-    ) -> None:
-        before, after = _blocks(known), _blocks(shared)
-        for block in after - before:
-            names = self._blocks.setdefault(block, {})
-            names[name] = names.get(name, 0) + 1
-        for block in before - after:
-            names = self._blocks[block]
-            names[name] -= 1
-            if not names[name]:
-                del names[name]
-                if not names:
-                    del self._blocks[block]
-
     def _record(self, name: ServiceName) -> _Record:
         record = self._records.get(name)
         if record is None:
             record = self._records[name] = _Record()
         return record
 
-    def _recompute(self, name: ServiceName) -> None:
-        record = self._records[name]
-        claims = ServiceClaims(
-            record.service,
-            record.backends,
-            tuple(record.shared.values()),
-            self._draining.of(name),
-            self._last_words(record.service) if self._restored or self._fading else {},
-        )
-        table, sentences = merge(claims, self._local, self._default, self._own)
-        self.problems.set(name, sentences)
-        before, record.table = record.table, table
-        for frontend, row in table.items():
-            if frontend not in before:
-                self._frontends.put(frontend, name, None)
-            if before.get(frontend) != row:
-                self._on_change(frontend)
-        for frontend in before.keys() - table.keys():
-            self._frontends.drop(frontend, name)
-            self._on_change(frontend)
+    def _forget_empty(self, name: ServiceName, record: _Record) -> None:
         if record.empty:
             del self._records[name]
 
-    def _last_words(self, service: LocalService | None) -> dict[Frontend, tuple[Backend, ...]]:
-        if service is None:
-            return {}
-        frontends = [
-            Frontend(address, l4.port, l4.protocol)
-            for address, ports in service.frontends.items()
-            for l4 in ports.values()
-        ]
-        return {
-            f: self._restored.get(f, ()) + self._fading.get(f, ())
-            for f in frontends
-            if f in self._restored or f in self._fading
-        }
+    def _join(self, name: ServiceName, record: _Record) -> None:
+        """Our Service is another one now: everything is joined anew."""
+        before, after = record.joined, None
+        service = record.service
+        if before is not None:
+            self._claimed.drop(before, self._claims_of(name, record))
+        if service is not None and not service.headless:
+            after = Joined(
+                service,
+                record.backends or {},
+                record.shared,
+                partial(self._draining.at, name),
+                self._local,
+                self._default,
+                self._own,
+            )
+        record.joined = after
+        frontends = after.frontends if after else {}
+        for frontend in before.frontends if before else ():
+            if frontend not in frontends:
+                self._frontends.drop(frontend, name)
+                self._on_change(frontend)
+        if after is None:
+            self.problems.set(name, ())
+            return
+        for cluster, shared in record.shared.items():
+            after.offer(cluster, offered(shared))
+        claimed = self._claims_of(name, record) if after.service.mesh.is_global else set()
+        self._refresh(after, sorted({*after.own, *claimed}))
+        self.problems.set(name, after.sentences())
+        for frontend in frontends:
+            self._frontends.put(frontend, name, None)
+            self._on_change(frontend)
 
+    def _claims_of(self, name: ServiceName, record: _Record) -> set[Address]:
+        """Addresses that peers say something of."""
+        found = set(self._draining.of(name))
+        for shared in record.shared.values():
+            found.update(offered(shared))
+        return found
 
-def _blocks(shared: SharedService | None) -> set[Block]:
-    return set(map(block_of, shared.backends)) if shared else set()
+    def _offer(self, record: _Record, cluster: ClusterName, addresses: Collection[Address]) -> None:
+        """What a cluster offers, or what is kept of it, has changed here."""
+        joined = record.joined
+        if joined is not None and addresses and joined.service.mesh.is_global:
+            joined.offer(cluster, addresses)
+            self._refresh(joined, addresses)
 
-
-def desired_services(
-    claims: Mapping[ServiceName, ServiceClaims],
-    local: LocalPrefixes,
-    default: Selection,
-    own: ClusterName = NAMELESS,
-) -> dict[Frontend, LoadBalancer]:
-    """The same table from all claims at once: what tests hold the incremental one against."""
-    table: dict[Frontend, LoadBalancer] = {}
-    for name in sorted(claims, reverse=True):
-        table |= merge(claims[name], local, default, own)[0]
-    return table
+    def _refresh(self, joined: Joined, addresses: Iterable[Address]) -> None:
+        addresses = list(addresses)
+        if joined.service.mesh.is_global:
+            for address in addresses:
+                self._claimed.set(joined, address, joined.is_claimed(address))
+        changed, news = joined.refresh(addresses)
+        if news:
+            self.problems.set(joined.service.name, joined.sentences())
+        for frontend in changed:
+            self._on_change(frontend)

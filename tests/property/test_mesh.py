@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.guard import LocalPrefixes
 from mesh.ipcache import Claimant, Ipcache, IpClaim, desired_ipcache
-from mesh.service_table import Services, desired_services
-from mesh.services import ServiceClaims
+from mesh.service_table import Services
 from model.address import Prefix, host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity
@@ -24,6 +23,7 @@ from model.service import (
     ServiceName,
     SharedService,
 )
+from tests.support.naive_services import ServiceClaims, naive, naive_table
 
 CLUSTERS = st.sampled_from([ClusterName("beta"), ClusterName("gamma")])
 PREFIXES = st.sampled_from(
@@ -103,7 +103,9 @@ def test_ipcache_is_a_function_of_its_claims(steps: list[tuple[str, Any, Any, An
         assert reader == oracle
 
 
-ADDRESSES = st.sampled_from([parse_address(t) for t in ("10.1.0.1", "10.2.0.1", "10.3.0.1")])
+ADDRESSES = st.sampled_from(
+    [parse_address(t) for t in ("10.1.0.1", "10.2.0.1", "10.2.0.2", "10.3.0.1", "fd00::1")]
+)
 PORTS = st.sampled_from(
     [
         {"http": L4(8080, Protocol.TCP)},
@@ -113,12 +115,13 @@ PORTS = st.sampled_from(
 )
 NAMES = st.sampled_from([ServiceName("a", "x"), ServiceName("b", "x")])
 SETTINGS = st.builds(MeshSettings, st.booleans(), st.booleans(), st.sampled_from(list(Affinity)))
-VIPS = st.sampled_from([parse_address("10.96.0.1"), parse_address("10.96.0.2")])
+VIPS = st.sampled_from([parse_address("10.96.0.1"), parse_address("fd00:96::2")])
 BACKENDS = st.dictionaries(
     ADDRESSES,
     st.tuples(PORTS, st.booleans(), st.booleans(), st.booleans()),
     max_size=3,
 )
+OUR_PREFIXES = st.sampled_from([parse_prefix(t) for t in ("10.2.0.0/24", "10.2.0.1", "fd00::/64")])
 SERVICE_STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("service"), NAMES, st.none() | st.tuples(VIPS, PORTS, SETTINGS)),
@@ -129,6 +132,7 @@ SERVICE_STEPS = st.lists(
             st.tuples(CLUSTERS, st.none() | st.dictionaries(ADDRESSES, PORTS), st.booleans()),
         ),
         st.tuples(st.just("leave"), CLUSTERS, st.none()),
+        st.tuples(st.just("ours"), OUR_PREFIXES, st.booleans()),
     ),
     max_size=30,
 )
@@ -163,9 +167,17 @@ def test_services_are_a_function_of_their_claims(steps: list[tuple[str, Any, Any
     local.add(parse_prefix("10.3.0.0/24"))
     services = Services(local, Selection.RANDOM, marked.add)
     model = Model()
+    ours: set[Prefix] = set()
     reader: dict[Frontend, LoadBalancer] = {}
     for word, name, value in steps:
-        _apply(services, model, word, name, value)
+        if word == "ours":
+            if value == (name in ours):
+                continue
+            ours ^= {name}
+            (local.add if value else local.remove)(name)
+            services.recheck(name)
+        else:
+            _apply(services, model, word, name, value)
         for frontend in marked:
             row = services.get(frontend)
             if row is None:
@@ -173,9 +185,18 @@ def test_services_are_a_function_of_their_claims(steps: list[tuple[str, Any, Any
             else:
                 reader[frontend] = row
         marked.clear()
-        oracle = desired_services(model.claims(), local, Selection.RANDOM)
+        oracle = naive_table(model.claims(), local, Selection.RANDOM)
         assert dict(services.items()) == oracle
         assert reader == oracle
+        assert sentences(services) == {
+            name: sorted(said)
+            for name, claims in model.claims().items()
+            if (said := naive(claims, local, Selection.RANDOM, ClusterName(""))[1])
+        }
+
+
+def sentences(services: Services) -> dict[ServiceName, list[str]]:
+    return {name: sorted(said) for name, said in services.problems.current.items()}
 
 
 def _apply(services: Services, model: Model, word: str, name: Any, value: Any) -> None:

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from datapath import alias, maglev
 from mesh.draining import Drained
 from mesh.guard import LocalPrefixes
-from mesh.selection import choose
-from mesh.service_table import Services, desired_services
-from mesh.services import ServiceClaims
+from mesh.service_table import Services
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
@@ -27,6 +25,8 @@ from model.service import (
     ServiceName,
     SharedService,
 )
+from tests.support.naive_choice import choose_backends
+from tests.support.naive_services import ServiceClaims, naive_table
 
 OWN = ClusterName("c0")
 CLUSTERS = [ClusterName(f"c{n}") for n in range(4)]
@@ -112,7 +112,7 @@ def test_choice_equals_the_naive_one(
 ) -> None:
     """The same backends, and each cluster's part of the weights is its share, evenly within it."""
     ready = sum(not b.cluster_id and b.state is BackendState.ACTIVE for b in backends)
-    chosen, weights = choose(mesh, OWN, backends, ready + missing)
+    chosen, weights = choose_backends(mesh, OWN, backends, ready + missing)
     wanted, shares = naive(mesh, backends, ready + missing)
     assert set(chosen) == wanted
     assert len(weights) in (0, len(chosen))
@@ -209,7 +209,7 @@ def test_draining_is_a_function_of_time_and_claims(steps: list[tuple[str, Any, A
             else:
                 reader[frontend] = row
         marked.clear()
-        oracle = desired_services({NAME: memory.claims()}, LocalPrefixes(), Selection.RANDOM, OWN)
+        oracle = naive_table({NAME: memory.claims()}, LocalPrefixes(), Selection.RANDOM, OWN)
         assert dict(table.items()) == oracle
         assert reader == oracle
 

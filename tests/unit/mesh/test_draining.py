@@ -134,7 +134,7 @@ def test_an_address_that_somebody_else_has_now_is_not_kept() -> None:
             world.says(GAMMA, "10.2.0.1")
         else:
             world.local.add(parse_prefix("10.2.0.0/24"))
-            world.table.recheck_peers()
+            world.table.recheck(parse_prefix("10.2.0.0/24"))
             world.says(BETA)
         assert world.state[1] == [], taken
 

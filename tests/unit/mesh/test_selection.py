@@ -2,11 +2,13 @@
 
 import pytest
 
-from mesh.selection import WEIGHT_LIMIT, choose, is_preferred
+from mesh.pools import Owner
+from mesh.selection import WEIGHT_LIMIT, is_preferred
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import MeshSettings
 from model.service import Affinity, Backend, BackendState, Protocol
+from tests.support.naive_choice import choose_backends
 
 OWN = ClusterName("c1")
 NAMES = {"c1": 0, "c2": 2, "c3": 3, "c4": 4}
@@ -48,7 +50,7 @@ def chosen(mesh: MeshSettings, text: str) -> str:
     """Names of the clusters that are chosen, one for each backend."""
     found = backends(text)
     expected = sum(not b.cluster_id and b.state is not BackendState.TERMINATING for b in found)
-    return " ".join(b.cluster or OWN for b in choose(mesh, OWN, found, expected)[0])
+    return " ".join(b.cluster or OWN for b in choose_backends(mesh, OWN, found, expected)[0])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_threshold(affinity: str, order: str, threshold: int, there: str, expect
 
 
 def weights(mesh: MeshSettings, text: str) -> list[tuple[str, int]]:
-    found, numbers = choose(mesh, OWN, backends(text), 0)
+    found, numbers = choose_backends(mesh, OWN, backends(text), 0)
     names = [b.cluster or OWN for b in found]
     return list(zip(names, numbers or [1] * len(names), strict=True))
 
@@ -135,7 +137,7 @@ def test_weights(mesh: MeshSettings, there: str, expected: list[tuple[str, int]]
 def test_weights_with_threshold() -> None:
     """When the threshold adds a cluster, the weights hold between both."""
     mesh = settings("local", "", 60, c1=3, c2=1)
-    found, numbers = choose(mesh, OWN, backends("c1 c1! c2"), 2)
+    found, numbers = choose_backends(mesh, OWN, backends("c1 c1! c2"), 2)
     assert [b.cluster or OWN for b in found] == ["c1", "c2"]
     assert numbers == (3, 1)
 
@@ -144,7 +146,7 @@ def test_weights_stay_small() -> None:
     """Numbers of backends without a common divisor make no numbers without end."""
     mesh = settings(c1=9999, c2=10000, c3=1)
     text = " ".join(["c1"] * 211 + ["c2"] * 223 + ["c3"] * 227)
-    _, numbers = choose(mesh, OWN, backends(text), 211)
+    _, numbers = choose_backends(mesh, OWN, backends(text), 211)
     assert 0 < min(numbers) <= max(numbers) < WEIGHT_LIMIT
     assert sum(numbers[:211]) / sum(numbers) == pytest.approx(9999 / 20000, rel=0.001)
 
@@ -169,5 +171,9 @@ def test_settings_mean_nothing_without_global() -> None:
 def test_preferred(affinity: str, order: str, expected: str) -> None:
     """The mark that `service list` shows: backends of clusters of the first rank."""
     mesh = settings(affinity, order)
-    found = [b.cluster or OWN for b in backends("c1 c2 c3") if is_preferred(mesh, OWN, b)]
+    found = [
+        b.cluster or OWN
+        for b in backends("c1 c2 c3")
+        if is_preferred(mesh, OWN, Owner(b.cluster, b.cluster_id))
+    ]
     assert " ".join(found) == expected

@@ -4,7 +4,6 @@ import pytest
 
 from mesh.guard import LocalPrefixes
 from mesh.service_table import Services
-from mesh.services import ServiceClaims, merge
 from model.address import Address, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
@@ -20,6 +19,7 @@ from model.service import (
     ServiceName,
     SharedService,
 )
+from tests.support.naive_services import ServiceClaims, merge
 
 NAME = ServiceName("shop", "rebel-base")
 VIP = parse_address("10.96.0.10")

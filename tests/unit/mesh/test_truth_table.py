@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 
 from mesh.guard import LocalPrefixes
-from mesh.services import ServiceClaims, merge
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService, MeshSettings
@@ -24,6 +23,7 @@ from model.service import (
     ServiceName,
     SharedService,
 )
+from tests.support.naive_services import ServiceClaims, merge
 
 NAME = ServiceName("shop", "rebel-base")
 VIP = parse_address("10.96.0.10")

@@ -1,0 +1,29 @@
+"""What a record of a shared service offers, and in what two of them differ. Pure."""
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from model.address import Address
+from model.service import L4, SharedService
+
+V = TypeVar("V")
+
+
+def offered(shared: SharedService | None) -> dict[Address, dict[str, L4]]:
+    """The backends a record lets others use."""
+    if shared is None or not (shared.shared and shared.include_external):
+        return {}
+    return shared.backends
+
+
+def differing(old: Mapping[Address, V], new: Mapping[Address, V]) -> Collection[Address]:
+    """Addresses that are in one only, or with another value.
+
+    Values are mostly the same objects, so that thousands of them cost little.
+    """
+    if not old or not new:
+        return new.keys() or old.keys()
+    known = old.get
+    found = [a for a, v in new.items() if (k := known(a)) is not v and k != v]
+    found += set(old).difference(new)
+    return found
