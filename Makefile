@@ -7,13 +7,14 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,bpf/build/%.bpf.o,$(BPF_SOURCES))
 BPF_HEADERS := $(wildcard bpf/lib/*.h bpf/lib/abi/*.h bpf/lib/maps/*.h)
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Werror -Wno-unused-function -Ibpf -Ibpf/lib -isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: help setup build check format test demo bench clean layouts
+.PHONY: help setup build check format test demo bench fuzz clean layouts
 
 help:
 	@echo "make demo   set up, then two clusters, one mesh, real packets"
 	@echo "make test   set up, then all tests (what CI runs)"
 	@echo "make check  format, lint, types, contracts, unit and property tests"
 	@echo "make bench  figures into bench/RESULTS.md"
+	@echo "make fuzz   decoders fed almost right bytes for two minutes (SECONDS=600: longer)"
 
 setup:
 	@tools/setup.sh
@@ -53,6 +54,9 @@ demo: setup build
 
 bench: setup build
 	$(BIN)/python -m bench all
+
+fuzz:
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120)
 
 clean:
 	rm -rf bpf/build cni/build bench/build

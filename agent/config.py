@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.allowance import Limits
+from mesh.remote_slices import Preference
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
@@ -54,6 +55,13 @@ def _selection(text: str) -> Selection:
         return {"random": Selection.RANDOM, "maglev": Selection.MAGLEV}[text]
     except KeyError:
         raise ValueError("use random or maglev") from None
+
+
+def _preference(text: str) -> Preference:
+    try:
+        return Preference(text)
+    except ValueError:
+        raise ValueError(f"use one of {', '.join(p.value for p in Preference)}") from None
 
 
 def _absolute(text: str) -> Path:
@@ -108,6 +116,7 @@ class AgentConfig:
     clustermesh_peer_max_endpoints: int = _key(_number(1, 1 << 24), 1_000_000)
     clustermesh_peer_max_services: int = _key(_number(1, 1 << 24), 50_000)
     clustermesh_peer_changes_per_second: int = _key(_number(1, 1 << 24), 2_000)
+    clustermesh_service_v2: Preference = _key(_preference, Preference.SLICES)
     conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
     socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
     write_cni_conf_when_ready: Path | None = _key(
@@ -213,6 +222,7 @@ def peer_limits(config: AgentConfig) -> Limits:
             keys.IDENTITIES: config.clustermesh_peer_max_identities,
             keys.IP: config.clustermesh_peer_max_endpoints,
             keys.SERVICES: config.clustermesh_peer_max_services,
+            keys.ENDPOINT_SLICES: 2 * config.clustermesh_peer_max_services,
         },
         rows_per_s=config.clustermesh_peer_changes_per_second,
         burst_rows=10 * config.clustermesh_peer_changes_per_second,

@@ -178,7 +178,9 @@ class Daemon:
     def _wire_remotes(self, own_id: ClusterId) -> None:
         config = self.config
         self.remote_inputs = RemoteInputs(
-            self.mesh, config.state_dir / "state" / "remote-clusters.json"
+            self.mesh,
+            config.state_dir / "state" / "remote-clusters.json",
+            config.clustermesh_service_v2,
         )
         self.remotes = Remotes(
             ConfigDirectory(config.clustermesh_config, config.cluster_name),
@@ -187,6 +189,7 @@ class Daemon:
             own_id,
             config.max_connected_clusters,
             peer_limits(config),
+            self.remote_inputs.types,
         )
         self.remote_inputs.statuses = lambda: self.remotes.statuses
 

@@ -16,8 +16,9 @@ from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
 from kvstore.remote import Change, RemoteStatus
 from mesh.ipcache import Claimant, IpClaim
+from mesh.remote_slices import Preference, RemoteServices
 from model.address import Prefix
-from model.cluster import ClusterId, ClusterName
+from model.cluster import Capabilities, ClusterId, ClusterName
 from model.ipcache import IpcacheEntry, Source
 from model.service import Frontend, LoadBalancer
 from wire.etcd import keys
@@ -28,11 +29,24 @@ log = logging.getLogger("isthmus.agent.remote")
 class RemoteInputs:
     """The ``kvstore.remote.Sink`` of an agent."""
 
-    def __init__(self, mesh: MeshState, ids_file: Path) -> None:
+    def __init__(
+        self, mesh: MeshState, ids_file: Path, preference: Preference = Preference.SLICES
+    ) -> None:
         self._mesh = mesh
+        self._preference = preference
+        self._services = RemoteServices()
         self._ids_file = ids_file
         self._ids = _read_ids(ids_file)
         self.statuses: Callable[[], Mapping[ClusterName, RemoteStatus]] = dict
+
+    def types(self, said: Capabilities) -> tuple[str, ...]:
+        """What is read of a cluster of these capabilities."""
+        records, slices = self._preference.reads(said)
+        unread = set() if records else {keys.SERVICES}
+        return (
+            *(r for r in keys.REQUIRED if r not in unread),
+            *((keys.ENDPOINT_SLICES,) if slices else ()),
+        )
 
     def restore(
         self,
@@ -71,6 +85,7 @@ class RemoteInputs:
             keys.IDENTITIES: self._identity,
             keys.IP: self._address,
             keys.SERVICES: self._service,
+            keys.ENDPOINT_SLICES: self._slice,
         }.get(resource)
         if take is not None:
             for key, value in changes:
@@ -88,11 +103,15 @@ class RemoteInputs:
             return
         if {keys.IP, keys.NODES} <= heard:
             self._forget_addresses(cluster_id)
-        if resource == keys.SERVICES:
+        backends = {keys.SERVICES, keys.ENDPOINT_SLICES}
+        if status and status.config:
+            backends &= set(self.types(status.config.capabilities))
+        if resource in backends <= heard:
             self._mesh.services.forget(cluster_id, drain=True)
 
     def on_removed(self, cluster: ClusterName) -> None:
         """``kvstore.remote.Sink``."""
+        self._services.drop_cluster(cluster)
         self._mesh.services.drop_cluster(cluster)
         self._mesh.nodes.drop_cluster(cluster)
         self._mesh.ipcache.drop_all(
@@ -132,7 +151,11 @@ class RemoteInputs:
         self._mesh.ipcache.put(key, claimant, IpClaim(row, value.namespace, value.pod))
 
     def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:
-        self._mesh.services.set_shared(cluster, key, value)
+        self._mesh.services.set_shared(cluster, key, self._services.record(cluster, key, value))
+
+    def _slice(self, cluster: ClusterName, key: Any, value: Any) -> None:
+        for name, account in self._services.slice(cluster, key, value):
+            self._mesh.services.set_shared(cluster, name, account)
 
     def _id_of(self, cluster: ClusterName) -> ClusterId:
         """A record is handed over only after its cluster's announcement was accepted."""

@@ -222,7 +222,7 @@ def remote_cluster(
             "nodes": keys.NODES in status.synced,
             "endpoints": keys.IP in status.synced,
             "identities": keys.IDENTITIES in status.synced,
-            "services": keys.SERVICES in status.synced,
+            "services": status.ready or keys.SERVICES in status.synced,
         },
         "config": {
             "required": True,

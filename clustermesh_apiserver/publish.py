@@ -15,7 +15,7 @@ from model.address import Address
 from model.cluster import ClusterId, ClusterName
 from model.ipcache import EndpointAddress
 from model.local_service import LocalBackend, LocalService
-from model.service import ServiceName, SharedService
+from model.service import ServiceName, SharedService, Zone
 from wire.etcd import identity_v1, ip_v1, keys, node_v1, service_v1
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
@@ -61,6 +61,7 @@ def shared_service(
         frontends={} if service.headless else service.frontends,
         backends={address: b.ports for address, b in ready.items()},
         hostnames={address: b.hostname for address, b in ready.items() if b.hostname},
+        zones={address: b.zone for address, b in ready.items() if b.zone != Zone()},
         labels=service.labels,
         selector=service.selector,
         include_external=True,

@@ -15,6 +15,7 @@ def _rows() -> dict[str, int]:
         keys.IDENTITIES: 65_536,
         keys.IP: 1_000_000,
         keys.SERVICES: 50_000,
+        keys.ENDPOINT_SLICES: 100_000,
     }
 
 
@@ -24,11 +25,17 @@ def _value_bytes() -> dict[str, int]:
         keys.IDENTITIES: 64 * KIB,
         keys.IP: 16 * KIB,
         keys.SERVICES: 1536 * KIB,  # what etcd takes at most
+        keys.ENDPOINT_SLICES: 256 * KIB,  # compressed: a full one takes 3 KiB
     }
 
 
 def _all_bytes() -> dict[str, int]:
-    return {keys.NODES: 64 * MIB, keys.IDENTITIES: 64 * MIB, keys.SERVICES: 64 * MIB}
+    return {
+        keys.NODES: 64 * MIB,
+        keys.IDENTITIES: 64 * MIB,
+        keys.SERVICES: 64 * MIB,
+        keys.ENDPOINT_SLICES: 16 * MIB,  # compressed
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from kvstore.bulk import BulkStore
 from kvstore.mirrored import LEASE_TTL_S, Copy, CopyLostError, Wanted
 from kvstore.port import CompactedError, StoreError
 from kvstore.remote import RETRY_CAP_S, RETRY_FIRST_S, Session
-from model.cluster import ClusterConfig, ClusterName
+from model.cluster import Capabilities, ClusterConfig, ClusterName, SliceExport
 from wire.etcd import cluster_config_v1, freshness_v1, keys
 from wire.etcd.errors import RemoteWireError
 from wire.etcd.freshness_v1 import Freshness
@@ -141,12 +141,13 @@ class _Source(Session[BulkStore]):
         if before != value:
             await self.copy.write({key.encode(): value})
         self.wanted.value = value
-        if config.capabilities.service_exports is None:
-            # It does not know exports, and readers wait to hear that there are none.
-            await self.copy.remove(keys.resource_prefix(keys.SERVICE_EXPORTS, self._name, True))
-            await self._canary(keys.SERVICE_EXPORTS)
-        else:
-            self._resources = keys.RESOURCES
+        self._resources = published(config.capabilities)
+        for resource in set(keys.KNOWN) - set(self._resources):
+            await self.copy.remove(keys.resource_prefix(resource, self._name, cached=True))
+            if resource in keys.RESOURCES:
+                await self._canary(resource)  # readers wait to hear that there are none
+            else:
+                await self.copy.remove(keys.canary(self._name, resource, cached=True))
         await self._beat()
 
     async def _beat(self) -> None:
@@ -265,11 +266,21 @@ class _Source(Session[BulkStore]):
             self._told.refused = len(self.copy.refused)
 
 
+def published(said: Capabilities) -> tuple[str, ...]:
+    """The types that a cluster of these capabilities writes."""
+    absent = {
+        keys.SERVICES: said.slices is SliceExport.ONLY,
+        keys.SERVICE_EXPORTS: said.service_exports is None,  # too old to know them
+        keys.ENDPOINT_SLICES: said.slices is SliceExport.NONE,
+    }
+    return tuple(r for r in keys.KNOWN if not absent.get(r))
+
+
 def removal_prefixes(cluster: str) -> tuple[str, ...]:
     """What is deleted of a copy: first the word that it is complete."""
     return (
         keys.canary_prefix(cluster),
-        *(keys.resource_prefix(r, cluster, cached=True) for r in keys.RESOURCES),
+        *(keys.resource_prefix(r, cluster, cached=True) for r in keys.KNOWN),
     )
 
 

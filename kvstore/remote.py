@@ -21,6 +21,7 @@ from kvstore.mirror import Mirror
 from kvstore.port import CompactedError, Event, Put, Store, StoreError, UnavailableError
 from model.address import Prefix
 from model.cluster import (
+    Capabilities,
     ClusterConfig,
     ClusterId,
     ClusterName,
@@ -30,8 +31,10 @@ from model.cluster import (
 from model.identity import NumericIdentity
 from model.node import NodeName
 from model.service import ServiceName
+from model.shared_slice import SliceName
 from wire.etcd import (
     cluster_config_v1,
+    endpointslice_v1,
     freshness_v1,
     identity_v1,
     ip_v1,
@@ -52,8 +55,9 @@ PART_ROWS = 256  # of a listing, between which others have their turn: about 10 
 READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
 RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # an attempt itself goes on for 5 s
 
-Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName
-Change: TypeAlias = tuple[Key, Any]  # value: Node, Identity, EndpointAddress, SharedService or None
+Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName | SliceName
+# The value: Node, Identity, EndpointAddress, SharedService, SharedSlice or None.
+Change: TypeAlias = tuple[Key, Any]
 
 
 class Sink(Protocol):
@@ -348,9 +352,12 @@ class Remote(Session[RemoteStore]):
         accept: Callable[[ClusterName, ClusterConfig], None],
         randomness: random.Random | None = None,
         limits: Limits | None = None,
+        wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
     ) -> None:
-        """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable."""
+        """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable;
+        ``wanted`` says which types are read of a cluster that can do such things."""
         super().__init__(name, connect, randomness=randomness)
+        self._wanted = wanted
         self._limits = limits or Limits()
         self._purse = Purse(self._limits)
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
@@ -361,7 +368,7 @@ class Remote(Session[RemoteStore]):
         self._is_late = asyncio.Event()
         self._sink = sink
         self._accept = accept
-        self._mirrors = {r: Mirror() for r in keys.REQUIRED}
+        self._mirrors = {r: Mirror() for r in (*keys.REQUIRED, keys.ENDPOINT_SLICES)}
         self._prefixes: dict[str, str] = {}  # of the mirrors' keys
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
@@ -399,6 +406,7 @@ class Remote(Session[RemoteStore]):
         self._accept(self._name, config)
         self._id = config.id
         self._range = identity_range(config.id, config.capabilities.max_connected_clusters)
+        self._resources = self._wanted(config.capabilities)
 
     async def _follow(self, store: RemoteStore, resource: str, cached: bool) -> None:
         prefix = keys.resource_prefix(resource, self._name, cached)
@@ -514,12 +522,19 @@ class Remote(Session[RemoteStore]):
     def _synced(self, resource: str) -> None:
         super()._synced(resource)  # first: who is told may ask what has been listed so far
         self._sink.on_synced(self._name, resource)
+        if self.status.ready:
+            for other in self._mirrors.keys() - set(self._resources):
+                # Its place was taken by another type, all of which has been heard by now.
+                gone = self._mirrors[other].snapshot((), 0)
+                self._take_over(other, self._prefixes.pop(other, ""), gone)
 
     def _hand_over(
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
     ) -> None:
         changes: list[Change] = []
         for key, data in rows:
+            if resource == keys.IP and key[len(prefix) :] == ip_v1.NOBODY:
+                continue
             try:
                 if data is not None:
                     self._purse.check(resource, key, data)
@@ -558,6 +573,11 @@ class Remote(Session[RemoteStore]):
                 if data is None:
                     return ip_v1.decode_name(name, key), None
                 return ip_v1.decode(name, data, self._range, key)
+            case keys.ENDPOINT_SLICES:
+                if data is None:
+                    return endpointslice_v1.decode_name(name, key), None
+                found = endpointslice_v1.decode(name, data, self._name, self._id, key)
+                return found.name, found
             case _:
                 if data is None:
                     return service_v1.decode_name(name, key), None

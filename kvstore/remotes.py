@@ -6,14 +6,15 @@ out. Changed configuration connects again; removed configuration drains what was
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kvstore import etcd
 from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.remote import Remote, RemoteStatus, Sink
-from model.cluster import ClusterConfig, ClusterId, ClusterName, parse_cluster_id
+from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
+from wire.etcd import keys
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,10 @@ class Remotes:
         own_id: ClusterId,
         max_connected: int = 255,
         limits: Limits | None = None,
+        wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
     ) -> None:
-        self._limits = limits
+        """``wanted``: which types are read of a cluster that can do such things."""
+        self._limits, self._wanted = limits, wanted
         self._directory = directory
         self._sink = sink
         self._own_name = own_name
@@ -90,7 +93,9 @@ class Remotes:
         async def connect() -> etcd.EtcdStore:
             return await etcd.connect(self._sessions[name][0].config)
 
-        return Remote(name, connect, self._sink, self._accept, limits=self._limits)
+        return Remote(
+            name, connect, self._sink, self._accept, limits=self._limits, wanted=self._wanted
+        )
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
         if not self._own_id:

@@ -16,6 +16,15 @@ def offered(shared: SharedService | None) -> dict[Address, dict[str, L4]]:
     return shared.backends
 
 
+def changed(old: SharedService | None, new: SharedService | None) -> Collection[Address]:
+    """Addresses about which one record says something else than the other."""
+    found = differing(offered(old), offered(new))
+    before, after = old.states if old else {}, new.states if new else {}
+    if before or after:
+        return {*found, *differing(before, after)}
+    return found
+
+
 def differing(old: Mapping[Address, V], new: Mapping[Address, V]) -> Collection[Address]:
     """Addresses that are in one only, or with another value.
 

@@ -17,7 +17,7 @@ from mesh.address_index import AddressIndex
 from mesh.claims import Claims
 from mesh.draining import Draining
 from mesh.guard import SERVICE_ADDRESS, LocalPrefixes
-from mesh.offers import differing, offered
+from mesh.offers import changed, differing, offered
 from mesh.problems import Problems
 from mesh.services import Joined
 from model.address import Address, Prefix, host_prefix
@@ -105,13 +105,13 @@ class Services:
         """What a remote cluster publishes under a name; ``None``: nothing any more."""
         record = self._record(name)
         known = record.shared.get(cluster)
-        changed = differing(offered(known), offered(shared))
-        ended = self._draining.replaced(name, known, shared, changed)
+        news = changed(known, shared)
+        ended = self._draining.replaced(name, known, shared, news)
         if shared is None:
             record.shared.pop(cluster, None)
         else:
             record.shared[cluster] = shared
-        self._offer(record, cluster, [*changed, *ended])
+        self._offer(record, cluster, [*news, *ended])
         self._forget_empty(name, record)
 
     def drop_cluster(self, cluster: ClusterName) -> None:

@@ -149,7 +149,8 @@ class Joined:
                 why.append(refused)
         if heard is not None:
             owner = Owner(heard.cluster, heard.cluster_id)
-            voices.append(_Voice(owner, heard.backends[address], BackendState.ACTIVE))
+            state = heard.states.get(address, BackendState.ACTIVE)
+            voices.append(_Voice(owner, heard.backends[address], state))
         elif not is_ours:
             for one in self._drained(address):
                 if self._local.refuses_backend(one.cluster, address) is None:

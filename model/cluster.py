@@ -5,6 +5,7 @@ Names have at most 32 characters, IDs are 1..255 or 1..511, as Cluster Mesh defi
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import NewType
 
 ClusterName = NewType("ClusterName", str)
@@ -69,6 +70,14 @@ def identity_range(cluster: ClusterId, max_connected: int = 255) -> IdentityRang
     return IdentityRange(base if cluster else FIRST_ALLOCATABLE, base + (1 << shift) - 1)
 
 
+class SliceExport(Enum):
+    """Whether a cluster publishes its endpoint slices, and with or without service records."""
+
+    NONE = ""
+    BOTH = "services-and-endpointslices"
+    ONLY = "endpointslices-only"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a cluster announces about its own store (`cilium/cluster-config/<name>`)."""
@@ -77,6 +86,7 @@ class Capabilities:
     cached: bool = False  # the data lies under the cache prefix: a KVStoreMesh store
     max_connected_clusters: int = 255
     service_exports: bool | None = None  # None: too old to know
+    slices: SliceExport = SliceExport.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from model.address import Address
 from model.cluster import ClusterName
-from model.service import L4, Affinity, ServiceName
+from model.service import L4, Affinity, ServiceName, Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,4 @@ class LocalBackend:
     terminating: bool = False
     node: str = ""
     hostname: str = ""
+    zone: Zone = Zone()

@@ -101,6 +101,14 @@ class LoadBalancer:
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """Where a backend is, and the zones whose clients it is meant for (none named: anybody's)."""
+
+    name: str = ""
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SharedService:
     """A global service as one cluster publishes it (`cilium/state/services/v1/...`)."""
 
@@ -110,6 +118,9 @@ class SharedService:
     frontends: dict[Address, dict[str, L4]] = field(default_factory=dict, hash=False)
     backends: dict[Address, dict[str, L4]] = field(default_factory=dict, hash=False)
     hostnames: dict[Address, str] = field(default_factory=dict, hash=False)
+    zones: dict[Address, Zone] = field(default_factory=dict, hash=False)
+    # Of backends that get no new connections; a record names active ones only, slices all.
+    states: dict[Address, BackendState] = field(default_factory=dict, hash=False)
     labels: dict[str, str] = field(default_factory=dict, hash=False)
     selector: dict[str, str] = field(default_factory=dict, hash=False)
     include_external: bool = True

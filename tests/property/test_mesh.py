@@ -16,6 +16,7 @@ from model.local_service import LocalBackend, LocalService, MeshSettings
 from model.service import (
     L4,
     Affinity,
+    BackendState,
     Frontend,
     LoadBalancer,
     Protocol,
@@ -122,6 +123,8 @@ BACKENDS = st.dictionaries(
     max_size=3,
 )
 OUR_PREFIXES = st.sampled_from([parse_prefix(t) for t in ("10.2.0.0/24", "10.2.0.1", "fd00::/64")])
+STATES = st.sampled_from([BackendState.ACTIVE, BackendState.TERMINATING, BackendState.QUARANTINED])
+SHARED_BACKENDS = st.dictionaries(ADDRESSES, st.tuples(PORTS, STATES))
 SERVICE_STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("service"), NAMES, st.none() | st.tuples(VIPS, PORTS, SETTINGS)),
@@ -129,7 +132,7 @@ SERVICE_STEPS = st.lists(
         st.tuples(
             st.just("shared"),
             NAMES,
-            st.tuples(CLUSTERS, st.none() | st.dictionaries(ADDRESSES, PORTS), st.booleans()),
+            st.tuples(CLUSTERS, st.none() | SHARED_BACKENDS, st.booleans()),
         ),
         st.tuples(st.just("leave"), CLUSTERS, st.none()),
         st.tuples(st.just("ours"), OUR_PREFIXES, st.booleans()),
@@ -222,7 +225,11 @@ def _apply(services: Services, model: Model, word: str, name: Any, value: Any) -
             model.shared.pop((name, cluster), None)
             if backends is not None:
                 number = ClusterId(2 if cluster == "beta" else 3)
-                record = SharedService(cluster, number, name, {}, backends, shared=shared)
+                ports = {address: found[0] for address, found in backends.items()}
+                states = {a: s for a, (_, s) in backends.items() if s is not BackendState.ACTIVE}
+                record = SharedService(
+                    cluster, number, name, {}, ports, states=states, shared=shared
+                )
                 model.shared[name, cluster] = record
             services.set_shared(cluster, name, record)
         case _:

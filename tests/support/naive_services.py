@@ -154,6 +154,7 @@ def _peer_backends(
                 address,
                 target.port,
                 frontend.protocol,
+                state=peer.states.get(address, BackendState.ACTIVE),
                 cluster=peer.cluster,
                 cluster_id=peer.cluster_id,
             )

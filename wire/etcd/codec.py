@@ -1,8 +1,9 @@
 """What all JSON codecs share: size limit, field names in any case, addresses. Pure.
 
-Unknown fields are ignored; a value is read as a whole or refused as a whole. The structs forbid
-unknown fields, so that the usual value is read in one step and a field in another case is never
-taken for an absent one: every other value is brought into the exact form first.
+Unknown fields are ignored, and a field that is null is as good as absent. A value is read as a
+whole or refused as a whole. The structs forbid unknown fields, so that the usual value is read in
+one step and a field in another case is never taken for an absent one: every other value is brought
+into the exact form first.
 """
 
 import base64
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import msgspec.inspect
 
-from model.address import Address, Prefix, make_prefix, parse_address
+from model.address import Address, Prefix, make_prefix, parse_address, parse_prefix
 from wire.etcd.errors import RemoteWireError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -71,6 +72,16 @@ def _mask_length(mask: str) -> tuple[int, int]:
     return width, length
 
 
+def prefix(text: str, where: str) -> Prefix:
+    """Read ``address/length``. Raises ``RemoteWireError``."""
+    try:
+        if "/" not in text:
+            raise ValueError("it has no length")
+        return parse_prefix(text)
+    except ValueError as error:
+        raise RemoteWireError(where, f"{text!r} is not a prefix: {error}") from error
+
+
 @lru_cache
 def _shape(kind: type[msgspec.Struct]) -> msgspec.inspect.Type:
     return msgspec.inspect.type_info(kind)
@@ -88,7 +99,7 @@ def _exact(value: Any, shape: msgspec.inspect.Type) -> Any:
             return {
                 f.encode_name: _exact(item, f.type)
                 for name, item in value.items()
-                if (f := known.get(name.lower())) is not None
+                if item is not None and (f := known.get(name.lower())) is not None
             }
         case msgspec.inspect.ListType(item_type=inner), list():
             return [_exact(item, inner) for item in value]

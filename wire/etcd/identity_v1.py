@@ -23,9 +23,11 @@ def parse_labels(text: str) -> Labels:
     """Read the canonical text; a label without a source has the source ``unspec``."""
     out = []
     for part in filter(None, text.split(";")):
-        name, _, value = part.partition("=")
-        source, colon, key = name.partition(":")
-        out.append(Label(key, value, source) if colon else Label(name, value, "unspec"))
+        source, colon, rest = part.partition(":")
+        if not colon:
+            source, rest = "unspec", part
+        key, _, value = rest.partition("=")
+        out.append(Label(key, value, source))
     return Labels.of(out)
 
 

@@ -11,6 +11,7 @@ from model.ipcache import EndpointAddress
 from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked
 from wire.etcd.errors import RemoteWireError
 
+NOBODY = "<nil>"  # some writers leave a key of this name behind; it says nothing
 FIRST_CLUSTER_IDENTITY = 256  # below: reserved, the same in every cluster
 _HOST = int(ReservedIdentity.HOST)
 _REMOTE_NODE = NumericIdentity(ReservedIdentity.REMOTE_NODE)

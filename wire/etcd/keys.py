@@ -21,9 +21,11 @@ IDENTITIES = "identities"
 IP = "ip"
 SERVICES = "services"
 SERVICE_EXPORTS = "serviceexports"
+ENDPOINT_SLICES = "endpointslices"
 # What a reader needs before it calls a cluster ready.
 REQUIRED = (NODES, IDENTITIES, IP, SERVICES)
 RESOURCES = (*REQUIRED, SERVICE_EXPORTS)
+KNOWN = (*RESOURCES, ENDPOINT_SLICES)  # those that newer writers add may be absent
 
 
 def cluster_config(cluster: str) -> str:
@@ -43,7 +45,7 @@ def canary(cluster: str, resource: str, cached: bool = False) -> str:
 
 def canary_resource(key: str, cluster: str, cached: bool = False) -> str | None:
     """The type a canary speaks of, or ``None`` for an unknown one."""
-    return next((r for r in RESOURCES if key == canary(cluster, r, cached)), None)
+    return next((r for r in KNOWN if key == canary(cluster, r, cached)), None)
 
 
 def freshness(cluster: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from model.address import Address, Prefix, parse_prefix
+from model.address import Address, Prefix
 from model.cluster import ClusterId, ClusterName
 from model.node import Node, NodeAddress, NodeName
-from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked
+from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked, prefix
 from wire.etcd.errors import RemoteWireError
 
 _IP_TYPES = frozenset({"ExternalIP", "InternalIP", "CiliumInternalIP"})
@@ -112,7 +112,7 @@ def _cidr(prefix: Prefix) -> dict[str, str]:
 def _read_cidr(raw: Any, where: str) -> Prefix:
     try:
         if isinstance(raw, str):
-            return parse_prefix(raw)
+            return prefix(raw, where)
         fields = {str(k).lower(): v for k, v in raw.items()}
         return masked(address(fields["ip"], where), fields["mask"])
     except (ValueError, AttributeError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ import msgspec
 
 from model.address import Address
 from model.cluster import ClusterId, ClusterName
-from model.service import L4, Protocol, ServiceName, SharedService
+from model.service import L4, Protocol, ServiceName, SharedService, Zone
 from wire.etcd.codec import address, decode_json, encode_json
 from wire.etcd.errors import RemoteWireError
 
@@ -16,6 +16,15 @@ class _L4(msgspec.Struct, forbid_unknown_fields=True):
     Port: int = 0
 
 
+class _ForZone(msgspec.Struct, forbid_unknown_fields=True):
+    name: str = ""
+
+
+class _Zone(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    zone: str = ""
+    for_zones: list[_ForZone] | None = None
+
+
 class _Service(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     cluster: str
     namespace: str
@@ -23,6 +32,7 @@ class _Service(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     frontends: dict[str, dict[str, _L4]] | None = {}
     backends: dict[str, dict[str, _L4]] | None = {}
     hostnames: dict[str, str] | None = {}
+    zones: dict[str, _Zone] | msgspec.UnsetType | None = msgspec.UNSET  # newer writers, if any
     labels: dict[str, str] | None = {}
     selector: dict[str, str] | None = {}
     include_external: bool = False
@@ -40,6 +50,7 @@ def encode(service: SharedService) -> bytes:
             _write_ports(service.frontends),
             _write_ports(service.backends),
             {str(ip): name for ip, name in service.hostnames.items()},
+            {str(ip): _write_zone(zone) for ip, zone in service.zones.items()} or msgspec.UNSET,
             service.labels,
             service.selector,
             service.include_external,
@@ -67,6 +78,7 @@ def decode(
         frontends=_read_ports(raw.frontends or {}, where),
         backends=_read_ports(raw.backends or {}, where),
         hostnames={address(ip, where): host for ip, host in (raw.hostnames or {}).items()},
+        zones=_read_zones(raw.zones or {}, where),
         labels=raw.labels or {},
         selector=raw.selector or {},
         include_external=raw.include_external,
@@ -80,6 +92,17 @@ def decode_name(name: str, where: str) -> ServiceName:
     if not (namespace and slash and service) or "/" in service:
         raise RemoteWireError(where, f"{name!r} is not namespace/name")
     return ServiceName(namespace, service)
+
+
+def _write_zone(zone: Zone) -> _Zone:
+    return _Zone(zone.name, [_ForZone(name) for name in zone.hints] or None)
+
+
+def _read_zones(zones: dict[str, _Zone], where: str) -> dict[Address, Zone]:
+    return {
+        address(ip, where): Zone(z.zone, tuple(f.name for f in z.for_zones or ()))
+        for ip, z in zones.items()
+    }
 
 
 def _write_ports(ports: dict[Address, dict[str, L4]]) -> dict[str, dict[str, _L4]]:

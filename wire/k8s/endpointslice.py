@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from model.address import Address, parse_address
 from model.local_service import LocalBackend
-from model.service import L4, ServiceName
+from model.service import L4, ServiceName, Zone
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import K8sObject, K8sStruct, labels_of
 from wire.k8s.service import protocol_of
@@ -27,6 +27,18 @@ class EndpointConditions(K8sStruct, frozen=True):
     terminating: bool | None = None
 
 
+class ForZone(K8sStruct, frozen=True):
+    """A zone whose clients an endpoint is meant for."""
+
+    name: str = ""
+
+
+class EndpointHints(K8sStruct, frozen=True):
+    """Who an endpoint is meant for."""
+
+    for_zones: list[ForZone] | None = None
+
+
 class Endpoint(K8sStruct, frozen=True):
     """Addresses of one endpoint. The API promises that all of them are fungible."""
 
@@ -35,6 +47,7 @@ class Endpoint(K8sStruct, frozen=True):
     hostname: str | None = None
     node_name: str | None = None
     zone: str | None = None
+    hints: EndpointHints | None = None
 
 
 class EndpointPort(K8sStruct, frozen=True):
@@ -86,7 +99,7 @@ def decode_backends(slice_: EndpointSlice) -> tuple[LocalBackend, ...]:
 
 
 def _backend(endpoint: Endpoint, address: Address, ports: dict[str, L4]) -> LocalBackend:
-    state = endpoint.conditions
+    state, hints = endpoint.conditions, endpoint.hints or EndpointHints()
     ready = state.ready is not False
     return LocalBackend(
         address=address,
@@ -96,6 +109,7 @@ def _backend(endpoint: Endpoint, address: Address, ports: dict[str, L4]) -> Loca
         terminating=state.terminating is True,
         node=endpoint.node_name or "",
         hostname=endpoint.hostname or "",
+        zone=Zone(endpoint.zone or "", tuple(z.name for z in hints.for_zones or ())),
     )
 
 
@@ -130,6 +144,7 @@ def _joined(one: LocalBackend, other: LocalBackend) -> LocalBackend:
         terminating=best.terminating,
         node=best.node or rest.node,
         hostname=best.hostname or rest.hostname,
+        zone=best.zone,
     )
 
 
