@@ -157,6 +157,12 @@ def affinity_match_key(backend_id: int, revnat_id: int) -> bytes:
     return layouts.AFFINITY_MATCH_KEY.pack(backend_id, revnat_id)
 
 
+def parse_affinity_match_key(key: bytes) -> tuple[int, int]:
+    """Backend and reverse NAT number."""
+    backend_id, revnat_id = layouts.AFFINITY_MATCH_KEY.unpack(key)
+    return backend_id, revnat_id
+
+
 @dataclass(frozen=True, slots=True)
 class ConntrackEntry:
     """One flow at one point of enforcement."""

@@ -1,31 +1,22 @@
-"""Services as rows of maps: numbers for backends and frontends, and the order of writes. Pure.
-
-Numbers live as long as what they stand for, because conntrack entries carry them: an unchanged
-backend keeps its number, and a number is not given again while a flow may remember it.
+"""Services as rows of maps, and the order of writes. Pure.
 
 Order (bpf/lib/abi/service.h): what is referred to before what refers to it; the master row last, so
 that the program never counts a slot that is not there. Shrinking begins with the master instead.
+
+A frontend that was written before is compared with what is wanted now, by identity of its backends,
+and only what lies between is planned (ADR 0111). A backend takes about 700 bytes here: its rows as
+bytes, its number and its slot.
 """
 
-import errno
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from datapath import alias
 from datapath import encoding as e
-from model.address import Address
-from model.cluster import ClusterId
-from model.service import (
-    Backend,
-    Frontend,
-    LoadBalancer,
-    Protocol,
-    Selection,
-    ServiceName,
-)
-
-LAST_REVNAT_ID = 0xFFFF  # what conntrack has room for
+from datapath.service_numbers import BackendKey, Numbers
+from datapath.service_slots import Difference, Moves, Slots, arrange, difference, moves
+from model.service import Backend, Frontend, LoadBalancer, Selection, ServiceName
 
 
 class Map(IntEnum):
@@ -44,40 +35,22 @@ class Operation:
 
     map: Map
     key: bytes
-    value: bytes | None  # of a Maglev table: what it is built from (``maglev_backends``)
+    value: bytes | None  # of a Maglev table: a sign of what it is built from (``maglev_backends``)
     owner: Frontend
 
 
-# By slot, of those that share it: who else is drawn there, and how often (``datapath.alias``).
-_Others = tuple[tuple[int, int, int], ...]
 # What a Maglev table is built from: numbers and (if they differ) weights, by name.
 MaglevBackends = tuple[dict[str, int], dict[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class BackendKey:
-    """What makes two backends the same one."""
+@dataclass(slots=True)
+class _Planned:
+    """What becomes of a frontend's slots, once its writes are done."""
 
-    address: Address
-    port: int
-    protocol: Protocol
-    cluster_id: ClusterId
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What the maps hold for one frontend."""
-
-    master: bool
-    count: int
-    backends: tuple[int, ...]  # by slot; those behind ``count`` only keep their flows
-    flags: int
-    others: "_Others" = ()  # numbers of backends
-
-
-def backend_key(backend: Backend) -> BackendKey:
-    """The identity of a backend."""
-    return BackendKey(backend.address, backend.port, backend.protocol, backend.cluster_id)
+    moves: Moves | None  # none: ``slots`` anew
+    slots: Slots
+    left: Collection[int]  # backends it does not lead to any more
+    unmatched: Collection[int]  # that may be matched, and shall not be
 
 
 @dataclass
@@ -88,18 +61,18 @@ class ServiceRows:
         default_factory=lambda: {number: {} for number in Map}
     )
     written: dict[Frontend, LoadBalancer] = field(default_factory=dict)
-    _held: dict[Frontend, _Held] = field(default_factory=dict)
-    _revnat: dict[Frontend, int] = field(default_factory=dict)
-    _taken: set[int] = field(default_factory=set)  # the numbers in ``_revnat``
-    _backend_ids: dict[BackendKey, int] = field(default_factory=dict)
-    _backend_keys: dict[int, BackendKey] = field(default_factory=dict)
     maglev_backends: dict[bytes, MaglevBackends] = field(default_factory=dict)  # by key of the map
-    _users: dict[int, set[Frontend]] = field(default_factory=dict)
-    _next_backend: int = 1
-    _next_revnat: int = 1
-    _remembered: frozenset[int] = frozenset()  # reverse NAT numbers that flows may still carry
+    _held: dict[Frontend, Slots] = field(default_factory=dict)
+    _planned: dict[Frontend, _Planned] = field(default_factory=dict)
+    _numbers: Numbers = field(default_factory=Numbers)
+    _trusted: bool = False  # what we remember is what was written
+    _is_orphaned: bool = False  # rows that belong to no frontend may be there
 
     # Taking over what the maps hold
+
+    def distrust(self) -> None:
+        """A write has failed: the next ``load`` begins anew."""
+        self._trusted = False
 
     def load(
         self,
@@ -108,66 +81,73 @@ class ServiceRows:
         remembered_revnats: Collection[int] = (),
     ) -> None:
         """Begin anew from the maps. ``remembered_*``: numbers that live flows carry."""
+        strange = [number for number in Map if not self._is_known(number, maps.get(number, {}))]
+        if self._trusted and not strange:
+            return
+        touched = self._touched(strange, maps)
         tables = self.known[Map.MAGLEV]
         self.known = {number: dict(maps.get(number, {})) for number in Map}
         # What the kernel tells of a table is no more than that it is there.
         self.known[Map.MAGLEV] = {k: tables.get(k, b"") for k in self.known[Map.MAGLEV]}
-        self._remembered = frozenset(remembered_revnats) | self._remembered
-        backends = {
-            e.parse_number_key(k): e.BackendRow.parse(v) for k, v in self._rows(Map.BACKENDS)
-        }
-        self._backend_ids = {
-            BackendKey(b.address, b.port, b.protocol, b.cluster_id): number
-            for number, b in backends.items()
-        }
-        self._backend_keys = {number: key for key, number in self._backend_ids.items()}
-        self._users = {number: set() for number in backends}
-        self._held, self._revnat = {}, {}
-        masters, slots = self._parse_services()
-        for frontend in masters.keys() | slots.keys():
-            self._take_over(frontend, masters.get(frontend), slots.get(frontend, {}))
-        self._taken = set(self._revnat.values())
-        highest = max((*backends, *remembered_backends, self._next_backend - 1))
-        self._next_backend = highest + 1
-        self._next_revnat = max((*self._revnat.values(), self._next_revnat - 1)) + 1
+        self._parse(remembered_backends, remembered_revnats)
         self.written = {
-            f: lb for f, lb in self.written.items() if self._shape_of(f) == _wanted_shape(lb)
+            f: b for f, b in self.written.items() if f in self._held and f not in touched
         }
+        self._planned = {}
+        self._trusted = self._is_orphaned = True
 
-    def _rows(self, number: Map) -> Iterable[tuple[bytes, bytes]]:
-        return self.known[number].items()
+    def _is_known(self, number: Map, rows: Mapping[bytes, bytes]) -> bool:
+        if number is Map.MAGLEV:
+            return self.known[number].keys() == rows.keys()
+        return self.known[number] == rows
 
-    def _parse_services(
-        self,
-    ) -> tuple[dict[Frontend, e.ServiceRow], dict[Frontend, dict[int, e.SlotRow]]]:
+    def _touched(
+        self, strange: Iterable[Map], maps: Mapping[Map, Mapping[bytes, bytes]]
+    ) -> set[Frontend]:
+        """Frontends with rows that somebody else has changed."""
+        found: set[Frontend | None] = set()
+        for number in strange:
+            known, rows = self.known[number], maps.get(number, {})
+            keys = {k for k in known.keys() | rows.keys() if known.get(k) != rows.get(k)}
+            for key in known.keys() ^ rows.keys() if number is Map.MAGLEV else keys:
+                match number:
+                    case Map.SERVICES:
+                        found.add(e.parse_service_key(key)[0])
+                    case Map.BACKENDS:
+                        found.update(self._numbers.users(e.parse_number_key(key)))
+                    case Map.AFFINITY_MATCH:
+                        found.add(self._numbers.frontend_of(e.parse_affinity_match_key(key)[1]))
+                    case Map.MAGLEV | Map.REVNAT:
+                        found.add(self._numbers.frontend_of(e.parse_number_key(key)))
+        return {frontend for frontend in found if frontend is not None}
+
+    def _parse(
+        self, remembered_backends: Collection[int], remembered_revnats: Collection[int]
+    ) -> None:
+        backends = {}
+        for key, value in self.known[Map.BACKENDS].items():
+            row = e.BackendRow.parse(value)
+            found = BackendKey(row.address, row.port, row.protocol, row.cluster_id)
+            backends[e.parse_number_key(key)] = found
         masters: dict[Frontend, e.ServiceRow] = {}
         slots: dict[Frontend, dict[int, e.SlotRow]] = {}
-        for key, value in self._rows(Map.SERVICES):
+        for key, value in self.known[Map.SERVICES].items():
             frontend, slot = e.parse_service_key(key)
             if slot == 0:
                 masters[frontend] = e.ServiceRow.parse(value)
             else:
-                slots.setdefault(frontend, {})[slot] = e.SlotRow.parse(value)
-        return masters, slots
-
-    def _take_over(
-        self, frontend: Frontend, master: e.ServiceRow | None, slots: Mapping[int, e.SlotRow]
-    ) -> None:
-        row = master or e.ServiceRow()
-        # A hole in the slots is from an interrupted write; 0 names no backend and differs from any.
-        rows = [slots.get(n, e.SlotRow()) for n in range(1, max(slots, default=0) + 1)]
-        backends = tuple(r.backend_id for r in rows)
-        others = tuple(
-            (slot, r.other_id, r.other_share) for slot, r in enumerate(rows, 1) if r.other_share
+                slots.setdefault(frontend, {})[slot - 1] = e.SlotRow.parse(value)
+        self._held = {
+            frontend: _slots(masters.get(frontend), slots.get(frontend, {}))
+            for frontend in masters.keys() | slots.keys()
+        }
+        self._numbers.load(
+            backends,
+            {frontend: row.revnat_id for frontend, row in masters.items() if row.revnat_id},
+            {f: (n for n in held.numbers if n) for f, held in self._held.items()},
+            remembered_backends,
+            remembered_revnats,
         )
-        self._held[frontend] = _Held(
-            master is not None, row.selectable, backends, row.flags, others
-        )
-        if row.revnat_id:
-            self._revnat[frontend] = row.revnat_id
-        for number in backends:
-            if number:
-                self._users.setdefault(number, set()).add(frontend)
 
     def table(self) -> dict[Frontend, LoadBalancer]:
         """Every frontend the maps hold.
@@ -177,46 +157,12 @@ class ServiceRows:
         """
         return {f: self.written.get(f) or self._decode(f) for f in self._held}
 
-    def _shape_of(self, frontend: Frontend) -> "_Shape | None":
-        held, number = self._held.get(frontend), self._revnat.get(frontend)
-        if held is None or number is None or not held.master:
-            return None
-        known = self.known
-        master = e.ServiceRow.parse(known[Map.SERVICES][e.service_key(frontend, 0)])
-        if known[Map.REVNAT].get(e.number_key(number)) != e.revnat_value(frontend):
-            return None
-        rows = []
-        for slot, backend in enumerate(held.backends, start=1):
-            data = known[Map.BACKENDS].get(e.number_key(backend))
-            if data is None:
-                return None
-            rows.append(e.BackendRow.parse(data))
-            match = e.affinity_match_key(backend, number)
-            is_matched = bool(master.flags & e.SERVICE_AFFINITY) and slot <= master.selectable
-            if is_matched != (match in known[Map.AFFINITY_MATCH]):
-                return None
-        others = []
-        for slot, other, share in held.others:
-            data = known[Map.BACKENDS].get(e.number_key(other))
-            if data is None:
-                return None
-            others.append((slot, e.BackendRow.parse(data), share))
-        if master.flags & e.SERVICE_MAGLEV and e.number_key(number) not in known[Map.MAGLEV]:
-            return None
-        return _Shape(
-            master.selectable,
-            master.flags,
-            master.affinity_timeout_s,
-            tuple(rows),
-            tuple(others),
-        )
-
     def _decode(self, frontend: Frontend) -> LoadBalancer:
         held = self._held[frontend]
         data = self.known[Map.SERVICES].get(e.service_key(frontend, 0))
         master = e.ServiceRow.parse(data) if data else e.ServiceRow()
         backends = []
-        for number in held.backends:
+        for number in held.numbers:
             row = self.known[Map.BACKENDS].get(e.number_key(number))
             if row is not None:
                 b = e.BackendRow.parse(row)
@@ -232,40 +178,13 @@ class ServiceRows:
             affinity_timeout_s=master.affinity_timeout_s,
         )
 
-    # Numbers
-
-    def revnat_id(self, frontend: Frontend) -> int:
-        """The number of a frontend, given on first use. ``OSError(ENOSPC)`` when all are taken."""
-        number = self._revnat.get(frontend)
-        if number is not None:
-            return number
-        # First without those that a flow may remember, then, if need be, with them.
-        for avoided in (self._remembered, frozenset[int]()):
-            for step in range(LAST_REVNAT_ID):
-                number = (self._next_revnat - 1 + step) % LAST_REVNAT_ID + 1
-                if number not in self._taken and number not in avoided:
-                    self._next_revnat = number + 1
-                    self._revnat[frontend] = number
-                    self._taken.add(number)
-                    return number
-        raise OSError(
-            errno.ENOSPC, f"more than {LAST_REVNAT_ID} service ports on one node: remove services"
-        )
-
-    def backend_id(self, backend: Backend) -> int:
-        """The number of a backend, given on first use and never again."""
-        key = backend_key(backend)
-        number = self._backend_ids.get(key)
-        if number is None:
-            number = self._backend_ids[key] = self._next_backend
-            self._backend_keys[number] = key
-            self._next_backend += 1
-        return number
-
     # Writing
 
     def plan(self, wanted: Sequence[LoadBalancer]) -> list[list[Operation]]:
-        """Phases of writes that make frontends so, leaving behind what ``plan_release`` removes."""
+        """Phases of writes that make frontends so, leaving behind what ``plan_release`` removes.
+
+        ``OSError`` when there is no number for one of them.
+        """
         phases: list[list[Operation]] = [[] for _ in range(len(Map) + 2)]
         for balancer in wanted:
             self._plan_one(balancer, phases)
@@ -278,10 +197,7 @@ class ServiceRows:
 
     def _plan_one(self, balancer: LoadBalancer, phases: list[list[Operation]]) -> None:
         frontend = balancer.frontend
-        number = self.revnat_id(frontend)
-        ids = tuple(self.backend_id(b) for b in balancer.backends)
-        for backend in ids:
-            self._users.setdefault(backend, set()).add(frontend)
+        number = self._numbers.frontend(frontend)
         flags = _flags(balancer)
         master = e.ServiceRow(
             affinity_timeout_s=balancer.affinity_timeout_s,
@@ -289,28 +205,17 @@ class ServiceRows:
             revnat_id=number,
             flags=flags,
         )
-        held = self._held.get(frontend)
-        if held is not None and held.master and balancer.selectable < held.count:
+        held = self._held.get(frontend) or Slots()
+        # Until it is written, what it was is no measure any more.
+        before = self.written.pop(frontend, None)
+        self._planned.pop(frontend, None)
+        if held.has_master and balancer.selectable < held.selectable:
             shrunk = master._replace(flags=held.flags).pack()
             phases[0].append(Operation(Map.SERVICES, e.service_key(frontend, 0), shrunk, frontend))
-        add = phases[1].append
-        for identifier, backend_value in zip(ids, balancer.backends, strict=True):
-            row = _backend_row(backend_value)
-            add(Operation(Map.BACKENDS, e.number_key(identifier), row.pack(), frontend))
-        others = {slot: (ids[place], share) for slot, place, share in _others(balancer)}
-        for slot, identifier in enumerate(ids, start=1):
-            value = e.SlotRow(identifier, *others.get(slot, (0, 0)), number).pack()
-            phases[2].append(
-                Operation(Map.SERVICES, e.service_key(frontend, slot), value, frontend)
-            )
-        if flags & e.SERVICE_AFFINITY:
-            for identifier in ids[: balancer.selectable]:
-                key = e.affinity_match_key(identifier, number)
-                phases[3].append(Operation(Map.AFFINITY_MATCH, key, b"\0", frontend))
-        if flags & e.SERVICE_MAGLEV:
-            key, found = e.number_key(number), _maglev_backends(balancer, ids)
-            self.maglev_backends[key] = found
-            phases[4].append(Operation(Map.MAGLEV, key, repr(found).encode(), frontend))
+        if before is not None and _is_comparable(held, before, balancer):
+            self._plan_change(balancer, before, held, number, phases)
+        else:
+            self._plan_all(balancer, held, number, phases)
         phases[5].append(
             Operation(Map.REVNAT, e.number_key(number), e.revnat_value(frontend), frontend)
         )
@@ -318,11 +223,101 @@ class ServiceRows:
             Operation(Map.SERVICES, e.service_key(frontend, 0), master.pack(), frontend)
         )
 
+    def _plan_all(
+        self, balancer: LoadBalancer, held: Slots, number: int, phases: list[list[Operation]]
+    ) -> None:
+        frontend, flags = balancer.frontend, _flags(balancer)
+        ids = [self._numbers.backend(b) for b in balancer.backends]
+        self._numbers.use(frontend, ids)
+        chosen, others = ids[: balancer.selectable], ids[balancer.selectable :]
+        slots = Slots(arrange(held.numbers, chosen, others), len(chosen), True, flags)
+        if balancer.weights:
+            weights = dict(zip(chosen, balancer.weights, strict=True))
+            table = alias.build([weights[n] for n in slots.numbers[: len(chosen)]])
+            slots.others = {
+                place: (slots.numbers[other], share)
+                for place, (other, share) in enumerate(table)
+                if share
+            }
+        phases[1] += self._backend_rows(frontend, zip(ids, balancer.backends, strict=True))
+        for place, identifier in enumerate(slots.numbers):
+            row = e.SlotRow(identifier, *slots.others.get(place, (0, 0)), number)
+            phases[2].append(_slot(frontend, place, row.pack()))
+        if flags & e.SERVICE_AFFINITY:
+            phases[3] += _matches(frontend, number, chosen, b"\0")
+        if flags & e.SERVICE_MAGLEV:
+            names = [_shared_name(b) for b in balancer.backends[: len(chosen)]]
+            made = dict(zip(names, chosen, strict=True))
+            given = dict(zip(names, balancer.weights, strict=bool(balancer.weights)))
+            phases[4].append(self._maglev(frontend, number, (made, given)))
+        kept = set(chosen) if flags & e.SERVICE_AFFINITY else set()
+        known = {*held.numbers, *ids}
+        self._planned[frontend] = _Planned(None, slots, {*held.numbers} - {*ids}, known - kept)
+
+    def _plan_change(
+        self,
+        balancer: LoadBalancer,
+        before: LoadBalancer,
+        held: Slots,
+        number: int,
+        phases: list[list[Operation]],
+    ) -> None:
+        frontend, count = balancer.frontend, balancer.selectable
+        old_chosen, new_chosen = difference(
+            before.backends[: before.selectable], balancer.backends[:count]
+        )
+        old_others, new_others = difference(
+            before.backends[before.selectable :], balancer.backends[count:]
+        )
+        change = Difference(
+            *self._numbers_of(old_chosen, new_chosen), *self._numbers_of(old_others, new_others)
+        )
+        moved = moves(held, change)
+        coming = {*change.chosen_new, *change.others_new}
+        self._numbers.use(frontend, coming)
+        same = {id(b) for some in (old_chosen, old_others) for b in some}
+        fresh = [b for some in (new_chosen, new_others) for b in some if id(b) not in same]
+        numbers = (self._numbers.backend(b) for b in fresh)
+        phases[1] += self._backend_rows(frontend, zip(numbers, fresh, strict=True))
+        for place, identifier in moved.numbers.items():
+            phases[2].append(_slot(frontend, place, e.SlotRow(identifier, 0, 0, number).pack()))
+        if held.flags & e.SERVICE_AFFINITY:
+            phases[3] += _matches(frontend, number, change.chosen_new, b"\0")
+        if held.flags & e.SERVICE_MAGLEV and (old_chosen or new_chosen):
+            names = dict(self.maglev_backends[e.number_key(number)][0])
+            for backend in old_chosen:
+                del names[_shared_name(backend)]
+            names |= {_shared_name(b): self._numbers.backend(b) for b in new_chosen}
+            phases[4].append(self._maglev(frontend, number, (names, {})))
+        left = {*change.chosen_gone, *change.others_gone} - coming
+        self._planned[frontend] = _Planned(moved, held, left, change.chosen_gone)
+
+    def _numbers_of(
+        self, old: Iterable[Backend], new: Iterable[Backend]
+    ) -> tuple[list[int], list[int]]:
+        """Numbers of those that go and of those that come."""
+        before = dict.fromkeys(map(self._numbers.backend, old))
+        after = dict.fromkeys(map(self._numbers.backend, new))
+        return [n for n in before if n not in after], [n for n in after if n not in before]
+
+    def _backend_rows(
+        self, frontend: Frontend, backends: Iterable[tuple[int, Backend]]
+    ) -> Iterable[Operation]:
+        for number, b in backends:
+            row = e.BackendRow(b.address, b.port, b.protocol, b.state, b.cluster_id)
+            yield Operation(Map.BACKENDS, e.number_key(number), row.pack(), frontend)
+
+    def _maglev(self, frontend: Frontend, number: int, found: MaglevBackends) -> Operation:
+        key = e.number_key(number)
+        self.maglev_backends[key] = found
+        sign = hash((frozenset(found[0].items()), frozenset(found[1].items())))
+        return Operation(Map.MAGLEV, key, sign.to_bytes(8, signed=True), frontend)
+
     def owners(self, operation: Operation) -> set[Frontend]:
         """Whom a failure of this operation concerns: of a backend, all that use it."""
-        users: set[Frontend] = set()
+        users: Collection[Frontend] = ()
         if operation.map is Map.BACKENDS:
-            users = self._users.get(e.parse_number_key(operation.key), set())
+            users = self._numbers.users(e.parse_number_key(operation.key))
         return {operation.owner, *users}
 
     def applied(self, operation: Operation) -> None:
@@ -341,18 +336,18 @@ class ServiceRows:
         freed: list[Operation] = []
         for balancer in done:
             frontend = balancer.frontend
-            ids = tuple(self._backend_ids[backend_key(b)] for b in balancer.backends)
-            held = self._held.get(frontend, _Held(False, 0, (), 0))
-            selectable = ids[: balancer.selectable]
-            kept = selectable if _flags(balancer) & e.SERVICE_AFFINITY else ()
-            slots += self._drop_slots(frontend, range(len(ids) + 1, len(held.backends) + 1))
-            slots += self._drop_matches(frontend, set(held.backends) | set(ids), kept)
+            planned, number = self._planned.pop(frontend), self._numbers.frontend(frontend)
+            held = self._held.get(frontend) or Slots()
+            total = planned.moves.total if planned.moves else len(planned.slots.numbers)
+            slots += _gone_slots(frontend, range(total, len(held.numbers)))
+            slots += _matches(frontend, number, planned.unmatched, None)
             if not _flags(balancer) & e.SERVICE_MAGLEV:
-                key = e.number_key(self._revnat[frontend])
-                slots.append(Operation(Map.MAGLEV, key, None, frontend))
-            freed += self._leave(frontend, set(held.backends) - set(ids))
-            others = tuple((slot, ids[place], share) for slot, place, share in _others(balancer))
-            self._held[frontend] = _Held(True, balancer.selectable, ids, _flags(balancer), others)
+                slots.append(Operation(Map.MAGLEV, e.number_key(number), None, frontend))
+            freed += _gone_backends(frontend, self._numbers.leave(frontend, planned.left))
+            if planned.moves:
+                held.move(planned.moves)
+            else:
+                self._held[frontend] = planned.slots
             self.written[frontend] = balancer
         return [self._unknown(slots), self._unknown(freed)]
 
@@ -361,80 +356,56 @@ class ServiceRows:
         phases: list[list[Operation]] = [[], [], []]
         for frontend in frontends:
             held = self._held.pop(frontend, None)
-            number = self._revnat.pop(frontend, None)
-            self._taken.discard(number or 0)
+            number = self._numbers.release_frontend(frontend)
             self.written.pop(frontend, None)
             if held is None:
                 continue
             phases[0].append(Operation(Map.SERVICES, e.service_key(frontend, 0), None, frontend))
-            phases[1] += self._drop_slots(frontend, range(1, len(held.backends) + 1))
+            phases[1] += _gone_slots(frontend, range(len(held.numbers)))
             if number is not None:
-                phases[1] += [
-                    Operation(Map.AFFINITY_MATCH, e.affinity_match_key(b, number), None, frontend)
-                    for b in held.backends
-                ]
+                phases[1] += _matches(frontend, number, held.numbers, None)
                 phases[1].append(Operation(Map.MAGLEV, e.number_key(number), None, frontend))
                 phases[2].append(Operation(Map.REVNAT, e.number_key(number), None, frontend))
-            phases[2] += self._leave(frontend, held.backends)
+            phases[2] += _gone_backends(frontend, self._numbers.leave(frontend, held.numbers))
         phases[2] += self._orphans(frontends)
         return [self._unknown(phase) for phase in phases]
-
-    def _drop_slots(self, frontend: Frontend, slots: Iterable[int]) -> list[Operation]:
-        return [
-            Operation(Map.SERVICES, e.service_key(frontend, slot), None, frontend) for slot in slots
-        ]
-
-    def _drop_matches(
-        self, frontend: Frontend, backends: Iterable[int], kept: Collection[int]
-    ) -> list[Operation]:
-        number = self._revnat[frontend]
-        return [
-            Operation(Map.AFFINITY_MATCH, e.affinity_match_key(b, number), None, frontend)
-            for b in backends
-            if b not in kept
-        ]
-
-    def _leave(self, frontend: Frontend, backends: Iterable[int]) -> list[Operation]:
-        """Backends that this frontend was the last to use."""
-        freed = []
-        for number in backends:
-            users = self._users.get(number)
-            if users is None:
-                continue
-            users.discard(frontend)
-            if not users:
-                freed.append(self._forget(number, frontend))
-        return freed
-
-    def _forget(self, number: int, owner: Frontend) -> Operation:
-        del self._users[number]
-        key = self._backend_keys.pop(number, None)
-        if key is not None and self._backend_ids.get(key) == number:
-            del self._backend_ids[key]
-        return Operation(Map.BACKENDS, e.number_key(number), None, owner)
 
     def _orphans(self, frontends: Collection[Frontend]) -> list[Operation]:
         """Backends and reverse NAT rows that an interrupted write left without a frontend."""
         owner = next(iter(frontends), None)
-        if owner is None:
+        if owner is None or not self._is_orphaned:
             return []
-        unused = [number for number, users in self._users.items() if not users]
-        used = {e.number_key(number) for number in self._revnat.values()}
+        self._is_orphaned = False
+        used = {e.number_key(number) for number in self._numbers.frontends.values()}
         stale = [key for key in self.known[Map.REVNAT] if key not in used]
-        return [self._forget(number, owner) for number in unused] + [
+        return _gone_backends(owner, self._numbers.drop_unused()) + [
             Operation(Map.REVNAT, key, None, owner) for key in stale
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A frontend without numbers and names: what maps and model have in common."""
+def _slots(master: e.ServiceRow | None, rows: Mapping[int, e.SlotRow]) -> Slots:
+    row = master or e.ServiceRow()
+    # A hole in the slots is from an interrupted write; 0 names no backend and differs from any.
+    found = [rows.get(place, e.SlotRow()) for place in range(max(rows, default=-1) + 1)]
+    return Slots(
+        [r.backend_id for r in found],
+        row.selectable,
+        master is not None,
+        row.flags,
+        {place: (r.other_id, r.other_share) for place, r in enumerate(found) if r.other_share},
+    )
 
-    selectable: int
-    flags: int
-    affinity_timeout_s: int
-    backends: tuple[e.BackendRow, ...]
-    others: tuple[tuple[int, e.BackendRow, int], ...]
+
+def _is_comparable(held: Slots, before: LoadBalancer, after: LoadBalancer) -> bool:
+    """Whether a change can be planned by itself: shares concern every slot."""
+    return not (
+        after.weights
+        or held.others
+        or held.flags != _flags(after)
+        or held.selectable != before.selectable
+        or len(held.numbers) != len(before.backends)
+        or not held.orderly
+    )
 
 
 def _flags(balancer: LoadBalancer) -> int:
@@ -443,38 +414,27 @@ def _flags(balancer: LoadBalancer) -> int:
     )
 
 
-def _backend_row(backend: Backend) -> e.BackendRow:
-    return e.BackendRow(
-        backend.address, backend.port, backend.protocol, backend.state, backend.cluster_id
-    )
+def _slot(frontend: Frontend, place: int, value: bytes | None) -> Operation:
+    return Operation(Map.SERVICES, e.service_key(frontend, place + 1), value, frontend)
 
 
-def _wanted_shape(balancer: LoadBalancer) -> _Shape:
-    return _Shape(
-        balancer.selectable,
-        _flags(balancer),
-        balancer.affinity_timeout_s,
-        tuple(_backend_row(b) for b in balancer.backends),
-        tuple(
-            (slot, _backend_row(balancer.backends[place]), share)
-            for slot, place, share in _others(balancer)
-        ),
-    )
+def _gone_slots(frontend: Frontend, places: Iterable[int]) -> list[Operation]:
+    return [_slot(frontend, place, None) for place in places]
 
 
-def _others(balancer: LoadBalancer) -> _Others:
-    """By slot: the place in ``backends`` of the other one, and its share."""
-    return tuple(
-        (slot, other, share)
-        for slot, (other, share) in enumerate(alias.build(balancer.weights), start=1)
-        if share
-    )
+def _gone_backends(frontend: Frontend, numbers: Iterable[int]) -> list[Operation]:
+    return [Operation(Map.BACKENDS, e.number_key(n), None, frontend) for n in numbers]
 
 
-def _maglev_backends(balancer: LoadBalancer, ids: Sequence[int]) -> MaglevBackends:
-    """Names that every node gives the same backends, to the numbers they have here."""
-    names = [
-        f"{b.address}|{b.port}|{b.protocol}|{b.cluster_id}"
-        for b in balancer.backends[: balancer.selectable]
+def _matches(
+    frontend: Frontend, number: int, backends: Iterable[int], value: bytes | None
+) -> list[Operation]:
+    return [
+        Operation(Map.AFFINITY_MATCH, e.affinity_match_key(b, number), value, frontend)
+        for b in backends
     ]
-    return dict(zip(names, ids, strict=False)), dict(zip(names, balancer.weights, strict=False))
+
+
+def _shared_name(backend: Backend) -> str:
+    """A name that every node gives the same backend."""
+    return f"{backend.address}|{backend.port}|{backend.protocol}|{backend.cluster_id}"

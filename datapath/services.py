@@ -55,7 +55,7 @@ class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
             wanted = [balancer for _, balancer in rows]
             phases = self._rows.plan(wanted)
         except OSError as error:
-            return {frontend: error for frontend, _ in rows}
+            return self._settle({frontend: error for frontend, _ in rows})
         self._run(phases, errors)
         done = [b for b in wanted if b.frontend not in errors]
         self._run(self._rows.plan_release(done), errors)
@@ -72,6 +72,7 @@ class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
         """After a failure the maps, and not our plan, say what is there."""
         if errors:
             self._loaded = False
+            self._rows.distrust()
         return errors
 
     def _run(self, phases: Iterable[Sequence[Operation]], errors: dict[Frontend, OSError]) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from datapath import encoding as e
 from datapath.service_rows import Map, ServiceRows
 from model.address import parse_address
@@ -56,6 +58,10 @@ def numbers(rows: ServiceRows) -> dict[str, int]:
         str(e.BackendRow.parse(v).address): e.parse_number_key(k)
         for k, v in rows.known[Map.BACKENDS].items()
     }
+
+
+def revnat_id(rows: ServiceRows, of: Frontend) -> int:
+    return e.ServiceRow.parse(rows.known[Map.SERVICES][e.service_key(of, 0)]).revnat_id
 
 
 def restarted(rows: ServiceRows, **remembered: list[int]) -> ServiceRows:
@@ -126,10 +132,10 @@ def test_reverse_nat_numbers_go_round() -> None:
     """A freed number is given again only after all the others."""
     rows = ServiceRows()
     write(rows, balancer(1, 1))
-    first = rows.revnat_id(frontend(1))
+    first = revnat_id(rows, frontend(1))
     remove(rows, frontend(1))
     write(rows, balancer(2, 1))
-    assert rows.revnat_id(frontend(2)) == first + 1
+    assert revnat_id(rows, frontend(2)) == first + 1
 
 
 def test_unselectable_backends_keep_their_slots_behind() -> None:
@@ -231,3 +237,44 @@ def test_interrupted_write_leaves_nothing_for_ever() -> None:
     write(again, balancer(2, 3))
     remove(again, frontend(2))
     assert again.known[Map.BACKENDS] == {}
+
+
+def thousands() -> list[Backend]:
+    return [
+        replace(backend(1), address=parse_address(f"10.1.{n // 250}.{n % 250}"))
+        for n in range(5000)
+    ]
+
+
+@pytest.mark.parametrize("timeout_s", [0, 60])
+def test_one_changed_backend_costs_one(timeout_s: int) -> None:
+    """Of 5,000 one goes, one comes, one drains: a handful of rows, wherever they stand."""
+    rows, all_of_them = ServiceRows(), thousands()
+    whole = replace(balancer(1), affinity_timeout_s=timeout_s)
+
+    def become(chosen: list[Backend], *others: Backend) -> int:
+        backends = (*chosen, *others)
+        return write(rows, replace(whole, backends=backends, selectable=len(chosen)))
+
+    assert become(all_of_them) > 10_000
+    for place in (0, 1, 2500, 4998, 4999):
+        rest = all_of_them[:place] + all_of_them[place + 1 :]
+        ending = replace(all_of_them[place], state=BackendState.TERMINATING)
+        assert become(rest, ending) <= 8
+        assert become(rest) <= 4
+        assert become(all_of_them) <= 6
+        assert become(all_of_them) == 0
+
+
+def test_unchanged_maps_are_not_parsed_again() -> None:
+    """Reading back what was written keeps what is known; what somebody else changed is seen."""
+    rows = ServiceRows()
+    write(rows, balancer(1, 1, 2), balancer(2, 3))
+    maps = {number: dict(found) for number, found in rows.known.items()}
+    rows.load(maps)
+    assert rows.table() == {frontend(1): balancer(1, 1, 2), frontend(2): balancer(2, 3)}
+    maps[Map.BACKENDS].pop(e.number_key(numbers(rows)["10.0.0.3"]))
+    rows.load(maps)
+    assert rows.table()[frontend(1)] == balancer(1, 1, 2)
+    assert rows.table()[frontend(2)] != balancer(2, 3)
+    assert write(rows, balancer(2, 3)) == 2  # its row, under a new number, and its slot
