@@ -4,6 +4,7 @@ Addresses are kept as bits of one number per block of 256, so a million of them 
 question about a node's pod prefix costs the blocks it has.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -43,7 +44,7 @@ class Blocks:
     def __init__(self) -> None:
         self._hosts: dict[Block, int] = {}
         self._small: dict[Block, set[Prefix]] = {}  # within one block
-        self._large: set[Prefix] = set()
+        self._large: list[Prefix] = []  # sorted: what lies in a prefix stands in one row
 
     def add(self, prefix: Prefix) -> None:
         """Once or more often is the same."""
@@ -53,7 +54,9 @@ class Blocks:
         elif prefix.length >= BLOCK_LENGTH:
             self._small.setdefault(block, set()).add(prefix)
         else:
-            self._large.add(prefix)
+            place = bisect_left(self._large, prefix)
+            if self._large[place : place + 1] != [prefix]:
+                self._large.insert(place, prefix)
 
     def discard(self, prefix: Prefix) -> None:
         """Also when it is absent."""
@@ -70,7 +73,9 @@ class Blocks:
             if not found:
                 self._small.pop(block, None)
         else:
-            self._large.discard(prefix)
+            place = bisect_left(self._large, prefix)
+            if self._large[place : place + 1] == [prefix]:
+                del self._large[place]
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""
@@ -94,7 +99,10 @@ class Blocks:
                     found.append(Prefix(block + bytes((last, 128))))
         for block in blocks_of(prefix, self._small, len(self._small)):
             found += (p for p in self._small.get(block, ()) if prefix.covers(p))
-        found += (p for p in self._large if prefix.covers(p))
+        if prefix[16] < BLOCK_LENGTH:
+            end = prefix.last_bits.to_bytes(16) + b"\xff"
+            first, last = bisect_left(self._large, prefix), bisect_right(self._large, end)
+            found += self._large[first:last]
         return found
 
 
