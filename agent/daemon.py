@@ -191,7 +191,7 @@ class Daemon:
             peer_limits(config),
             self.remote_inputs.types,
         )
-        self.remote_inputs.statuses = lambda: self.remotes.statuses
+        self.remote_inputs.status = self.remotes.status
 
     def _datapath_tables(self) -> Tables:
         me = self.me

@@ -5,10 +5,10 @@ that cluster is silent, it says whose the rows in the kernel are.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -37,7 +37,8 @@ class RemoteInputs:
         self._services = RemoteServices()
         self._ids_file = ids_file
         self._ids = _read_ids(ids_file)
-        self.statuses: Callable[[], Mapping[ClusterName, RemoteStatus]] = dict
+        self._restored: dict[ClusterId, list[Prefix]] = {}  # last words that still count
+        self.status: Callable[[ClusterName], RemoteStatus | None] = lambda cluster: None
 
     def types(self, said: Capabilities) -> tuple[str, ...]:
         """What is read of a cluster of these capabilities."""
@@ -56,8 +57,9 @@ class RemoteInputs:
         """Take what a former life left in the kernel as the last words of remote clusters."""
         for prefix, row in ipcache:
             if row.cluster_id:
-                owner = Claimant(Source.RESTORED, origin=str(row.cluster_id))
-                self._mesh.ipcache.put(prefix, owner, IpClaim(row))
+                cluster_id = ClusterId(row.cluster_id)
+                self._restored.setdefault(cluster_id, []).append(prefix)
+                self._mesh.ipcache.put(prefix, _restored(cluster_id), IpClaim(row))
         names = {number: name for name, number in self._ids.items()}
         for frontend, balancer in services:
             backends = tuple(
@@ -68,22 +70,20 @@ class RemoteInputs:
     def configured(self, names: Iterable[ClusterName]) -> None:
         """Which clusters are members now; what others left behind goes."""
         members = {self._ids[name] for name in names if name in self._ids}
-        left = {
-            ClusterId(int(claimant.origin))
-            for _, (claimant, _) in self._mesh.ipcache.winners()
-            if claimant.source is Source.RESTORED
-        }
-        for cluster_id in (left | self._mesh.services.restored_clusters()) - members:
+        left = set(self._restored) | self._mesh.services.restored_clusters()
+        for cluster_id in left - members:
             log.info("event=forgotten cluster_id=%d: no configured cluster has it", cluster_id)
             self._forget_addresses(cluster_id)
             self._mesh.services.forget(cluster_id)
 
     def on_changes(self, cluster: ClusterName, resource: str, changes: Sequence[Change]) -> None:
         """``kvstore.remote.Sink``."""
+        if resource == keys.IP:
+            self._addresses(cluster, changes)
+            return
         take = {
             keys.NODES: self._node,
             keys.IDENTITIES: self._identity,
-            keys.IP: self._address,
             keys.SERVICES: self._service,
             keys.ENDPOINT_SLICES: self._slice,
         }.get(resource)
@@ -94,7 +94,7 @@ class RemoteInputs:
     def on_synced(self, cluster: ClusterName, resource: str) -> None:
         """``kvstore.remote.Sink``."""
         cluster_id = self._learn(cluster)
-        status = self.statuses().get(cluster)
+        status = self.status(cluster)
         heard = status.synced if status else set()
         log.info("event=synced cluster=%s resource=%s", cluster, resource)
         if resource == keys.NODES:
@@ -127,8 +127,8 @@ class RemoteInputs:
         log.info("event=forgotten cluster=%s", cluster)
 
     def _forget_addresses(self, cluster_id: ClusterId) -> None:
-        owner = Claimant(Source.RESTORED, origin=str(cluster_id))
-        self._mesh.ipcache.drop_all(lambda claimant: claimant == owner)
+        for prefix in self._restored.pop(cluster_id, ()):
+            self._mesh.ipcache.drop(prefix, _restored(cluster_id))
 
     def _node(self, cluster: ClusterName, key: Any, value: Any) -> None:
         if value is None:
@@ -142,13 +142,16 @@ class RemoteInputs:
         else:
             self._mesh.identities.put(key, cluster, value.labels)
 
-    def _address(self, cluster: ClusterName, key: Any, value: Any) -> None:
+    def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
         claimant = Claimant(Source.CLUSTERMESH, cluster)
-        if value is None:
-            self._mesh.ipcache.drop(key, claimant)
-            return
-        row = IpcacheEntry(value.identity, value.host_ip, value.key, self._id_of(cluster))
-        self._mesh.ipcache.put(key, claimant, IpClaim(row, value.namespace, value.pod))
+        cluster_id, ipcache = self._id_of(cluster), self._mesh.ipcache
+        for prefix, value in changes:
+            if value is None:
+                ipcache.drop(cast("Prefix", prefix), claimant)
+                continue
+            row = IpcacheEntry(value.identity, value.host_ip, value.key, cluster_id)
+            claim = IpClaim(row, value.namespace, value.pod)
+            ipcache.put(cast("Prefix", prefix), claimant, claim)
 
     def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:
         self._mesh.services.set_shared(cluster, key, self._services.record(cluster, key, value))
@@ -164,7 +167,7 @@ class RemoteInputs:
         return found
 
     def _learn(self, cluster: ClusterName) -> ClusterId | None:
-        status = self.statuses().get(cluster)
+        status = self.status(cluster)
         found = status.config.id if status and status.config else None
         known = self._ids.get(cluster)
         if found is None or found == known:
@@ -179,6 +182,10 @@ class RemoteInputs:
 
     def _write_ids(self) -> None:
         write_atomically(self._ids_file, msgspec.json.encode(self._ids))
+
+
+def _restored(cluster_id: ClusterId) -> Claimant:
+    return Claimant(Source.RESTORED, origin=str(cluster_id))
 
 
 def _read_ids(path: Path) -> dict[ClusterName, ClusterId]:

@@ -49,6 +49,11 @@ class Remotes:
         """Every configured remote cluster."""
         return {name: remote.status for name, (_, remote, _) in self._sessions.items()}
 
+    def status(self, name: ClusterName) -> RemoteStatus | None:
+        """One of them."""
+        found = self._sessions.get(name)
+        return found[1].status if found else None
+
     @property
     def configs(self) -> Mapping[ClusterName, StoreConfig]:
         """How each of them is reached."""

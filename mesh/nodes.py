@@ -38,6 +38,7 @@ class Nodes:
         self._local, self._ipcache = local, ipcache
         self._on_local_prefixes = on_local_prefixes
         self._nodes: dict[NodeKey, Node] = {}
+        self._members: dict[ClusterName, dict[NodeName, None]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
 
     def put(self, node: Node) -> None:
@@ -48,6 +49,7 @@ class Nodes:
             return
         stale = self._heard_claims(known)
         self._nodes[key] = node
+        self._members.setdefault(node.cluster, {})[node.name] = None
         self._local_prefixes(node, known)
         self._refused.discard(key)
         if node.cluster != self._own and not self._local.declare(node):
@@ -84,6 +86,7 @@ class Nodes:
         node = self._nodes.pop(key, None)
         if node is None:
             return
+        del self._members[cluster][name]
         self._refused.discard(key)
         for prefix in stale:
             self._ipcache.drop(prefix, self._claimant(key))
@@ -93,9 +96,9 @@ class Nodes:
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A cluster leaves."""
-        for found, name in list(self._nodes):
-            if found == cluster:
-                self.drop(found, name)
+        for name in list(self._members.get(cluster, ())):
+            self.drop(cluster, name)
+        self._members.pop(cluster, None)
 
     def get(self, cluster: ClusterName, name: NodeName) -> Node | None:
         """One node, unless it is a peer's and says what it may not say."""
@@ -106,7 +109,8 @@ class Nodes:
 
     def count(self, cluster: ClusterName) -> int:
         """How many nodes a cluster has that are heard."""
-        return sum(1 for key in self._nodes if key[0] == cluster and key not in self._refused)
+        refused = sum(1 for found, _ in self._refused if found == cluster)
+        return len(self._members.get(cluster, ())) - refused
 
     def _claimant(self, key: NodeKey) -> Claimant:
         cluster, name = key

@@ -26,7 +26,7 @@ class Life:
         self.inputs = RemoteInputs(self.mesh, directory / "ids.json")
         self.status = RemoteStatus(BETA)
         self.number = number
-        self.inputs.statuses = lambda: {BETA: self.status}
+        self.inputs.status = {BETA: self.status}.get
         if restored:
             rows = {
                 LEFT: IpcacheEntry(NumericIdentity(131400), cluster_id=ClusterId(2)),
