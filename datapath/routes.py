@@ -6,14 +6,20 @@ the row fails with a message and the loop tries it again. Pod CIDRs, local and r
 """
 
 import errno
+import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from datapath import netlink
+from datapath import route_messages as messages
 from datapath.tables import ThreadedTarget
-from model.address import Address, Prefix, parse_address, parse_prefix
+from model.address import Address, Prefix
 from model.kernel_numbers import DEVICE_HOST, ROUTE_PROTOCOL
+
+_BATCH = 128  # messages per send: their answers fit into the socket's buffer
+_DATAGRAM = 1 << 17  # the largest the kernel sends
+_SOL_NETLINK, _CAP_ACK, _STRICT = 270, 10, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,127 +39,145 @@ class RouteTable(ThreadedTarget[Prefix, Route]):
     """
 
     def read_now(self) -> dict[Prefix, Route]:
-        return _read()
+        with _Socket() as kernel:
+            names = _Names()
+            return {
+                found.prefix: Route(names.of(found.route.device), *found.route[1:])
+                for found in kernel.routes(ROUTE_PROTOCOL)
+            }
 
     def upsert_now(self, rows: Sequence[tuple[Prefix, Route]]) -> dict[Prefix, OSError]:
-        return _each(rows, lambda ipr, row: _write(ipr, *row), _prefix_of)
+        errors: dict[Prefix, OSError] = {}
+        ready: dict[Prefix, messages.Route] = {}
+        devices: dict[str, int] = {}
+        for prefix, route in rows:
+            try:
+                if route.device not in devices:
+                    devices[route.device] = socket.if_nametoindex(route.device)
+            except OSError as error:
+                text = f"route to {prefix}: no device {route.device}"
+                errors[prefix] = OSError(error.errno, text)
+                continue
+            index = devices[route.device]
+            ready[prefix] = messages.Route(index, route.source, route.mtu, route.gateway)
+        with _Socket() as kernel:
+            failed = kernel.write(ready)
+            taken = {p for p, code in failed.items() if code == errno.EEXIST}
+            if taken:
+                strange = {f.prefix for f in kernel.routes(0) if f.protocol != ROUTE_PROTOCOL}
+                ours = {p: ready[p] for p in taken - strange}
+                failed = {p: c for p, c in failed.items() if p not in ours}
+                failed |= kernel.write(ours, replace=True)
+        devices_of = {p: route.device for p, route in rows}
+        for prefix, code in failed.items():
+            errors[prefix] = _write_error(prefix, devices_of[prefix], code)
+        return errors
 
     def delete_now(self, keys: Collection[Prefix]) -> dict[Prefix, OSError]:
-        return _each(list(keys), _remove, lambda prefix: prefix)
+        with _Socket() as kernel:
+            failed = kernel.delete(keys)
+        return {
+            prefix: OSError(code, f"delete route to {prefix}: {os.strerror(code)}")
+            for prefix, code in failed.items()
+            if code != errno.ESRCH
+        }
 
 
-def _prefix_of(row: tuple[Prefix, Route]) -> Prefix:
-    return row[0]
+def _write_error(prefix: Prefix, device: str, code: int) -> OSError:
+    if code == errno.EEXIST:
+        return FileExistsError(
+            code,
+            f"a route to {prefix} exists that is not ours: remove it, or take another pod CIDR",
+        )
+    return OSError(code, f"add route to {prefix} by {device}: {os.strerror(code)}")
 
 
-def _each(
-    rows: Sequence[object], work: Callable[..., None], key_of: Callable[..., Prefix]
-) -> dict[Prefix, OSError]:
-    errors: dict[Prefix, OSError] = {}
-    with netlink.handle() as ipr:
-        for row in rows:
+class _Names:
+    """Devices' names by index, each asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, index: int) -> str:
+        if index not in self._known:
             try:
-                work(ipr, row)
-            except OSError as error:
-                errors[key_of(row)] = error
-    return errors
+                self._known[index] = socket.if_indextoname(index)
+            except OSError:
+                self._known[index] = ""
+        return self._known[index]
 
 
-def _family(prefix: Prefix) -> int:
-    return int(socket.AF_INET if prefix.version == 4 else socket.AF_INET6)
+class _Socket:
+    """The kernel's routing socket in the calling thread's network namespace."""
 
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._sequence = 0
 
-def _device_name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return ""
+    def __enter__(self) -> "_Socket":
+        # An answer need not repeat the question; a dump gives what is asked for and no more.
+        for option in (_CAP_ACK, _STRICT):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
 
-def _read() -> dict[Prefix, Route]:
-    found: dict[Prefix, Route] = {}
-    with netlink.handle() as ipr, netlink.doing("list routes"):
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for message in ipr.route("dump", family=int(family), table=netlink.TABLE_MAIN):
-                if message["proto"] == ROUTE_PROTOCOL:
-                    prefix, route = _decode(message, family)
-                    found[prefix] = route
-    return found
+    def routes(self, protocol: int) -> Iterator[messages.Found]:
+        """Those of the main table; 0: of every protocol."""
+        for family in (messages.AF_INET, messages.AF_INET6):
+            self._sequence += 1
+            self._socket.send(messages.dump(family, protocol, self._sequence))
+            for answer in self._answers():
+                if answer.kind in (messages.DONE, messages.ERROR):
+                    code = messages.error_of(answer.body)
+                    if code and code != errno.ENOENT:  # a table that nobody has written to yet
+                        raise OSError(code, f"list routes: {os.strerror(code)}")
+                    break
+                found = messages.read(answer.body) if answer.kind == messages.NEW else None
+                if found is not None and protocol in (0, found.protocol):
+                    yield found
 
+    def write(
+        self, rows: dict[Prefix, messages.Route], *, replace: bool = False
+    ) -> dict[Prefix, int]:
+        """Error numbers of the rows that failed."""
+        make = partial(self._new, rows, replace)
+        return self._each(list(rows), make)
 
-def _decode(message: netlink.Message, family: int) -> tuple[Prefix, Route]:
-    base = message.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::")
-    prefix: Prefix = parse_prefix(f"{base}/{message['dst_len']}")
-    metrics = message.get_attr("RTA_METRICS")
-    source, gateway = message.get_attr("RTA_PREFSRC"), message.get_attr("RTA_GATEWAY")
-    return prefix, Route(
-        device=_device_name(message.get_attr("RTA_OIF") or 0),
-        source=parse_address(source) if source else None,
-        mtu=metrics.get_attr("RTAX_MTU") if metrics is not None else None,
-        gateway=parse_address(gateway) if gateway else None,
-    )
+    def delete(self, prefixes: Collection[Prefix]) -> dict[Prefix, int]:
+        """Error numbers of the rows that failed."""
+        return self._each(list(prefixes), self._gone)
 
+    def _new(
+        self, rows: dict[Prefix, messages.Route], replace: bool, prefix: Prefix, number: int
+    ) -> bytes:
+        return messages.write(prefix, rows[prefix], ROUTE_PROTOCOL, number, replace=replace)
 
-def _arguments(prefix: Prefix, route: Route) -> dict[str, object]:
-    index = socket.if_nametoindex(route.device)
-    arguments: dict[str, object] = {
-        "dst": str(prefix),
-        "oif": index,
-        "proto": ROUTE_PROTOCOL,
-        "table": netlink.TABLE_MAIN,
-        "family": _family(prefix),
-    }
-    if route.gateway is not None:
-        arguments["gateway"] = str(route.gateway)
-    elif prefix.version == 4:
-        arguments["scope"] = netlink.SCOPE_LINK
-    if route.source is not None:
-        arguments["prefsrc"] = str(route.source)
-    if route.mtu is not None:
-        arguments["metrics"] = {"mtu": route.mtu}
-    return arguments
+    @staticmethod
+    def _gone(prefix: Prefix, number: int) -> bytes:
+        return messages.delete(prefix, ROUTE_PROTOCOL, number)
 
+    def _each(
+        self, prefixes: list[Prefix], make: Callable[[Prefix, int], bytes]
+    ) -> dict[Prefix, int]:
+        failed: dict[Prefix, int] = {}
+        for at in range(0, len(prefixes), _BATCH):
+            waiting: dict[int, Prefix] = {}
+            parts = []
+            for prefix in prefixes[at : at + _BATCH]:
+                self._sequence += 1
+                waiting[self._sequence] = prefix
+                parts.append(make(prefix, self._sequence))
+            self._socket.send(b"".join(parts))
+            for answer in self._answers():
+                asked = waiting.pop(answer.sequence, None)
+                if asked is not None and (code := messages.error_of(answer.body)):
+                    failed[asked] = code
+                if not waiting:
+                    break
+        return failed
 
-def _write(ipr: netlink.Handle, prefix: Prefix, route: Route) -> None:
-    try:
-        arguments = _arguments(prefix, route)
-    except OSError as error:
-        raise OSError(error.errno, f"route to {prefix}: no device {route.device}") from error
-    try:
-        with netlink.doing(f"add route to {prefix} by {route.device}"):
-            ipr.route("add", **arguments)
-    except FileExistsError:
-        if not _is_ours(ipr, prefix):
-            raise FileExistsError(
-                errno.EEXIST,
-                f"a route to {prefix} exists that is not ours: remove it, or take another pod CIDR",
-            ) from None
-        with netlink.doing(f"replace route to {prefix} by {route.device}"):
-            ipr.route("replace", **arguments)
-
-
-def _is_ours(ipr: netlink.Handle, prefix: Prefix) -> bool:
-    with netlink.doing(f"look up routes to {prefix}"):
-        rows = [
-            m
-            for m in ipr.route("dump", family=_family(prefix), table=netlink.TABLE_MAIN)
-            if m["dst_len"] == prefix.prefixlen
-            and m.get_attr("RTA_DST") == str(prefix.network_address)
-        ]
-    return bool(rows) and all(m["proto"] == ROUTE_PROTOCOL for m in rows)
-
-
-def _remove(ipr: netlink.Handle, prefix: Prefix) -> None:
-    try:
-        with netlink.doing(f"delete route to {prefix}"):
-            ipr.route(
-                "del",
-                dst=str(prefix),
-                proto=ROUTE_PROTOCOL,
-                table=netlink.TABLE_MAIN,
-                family=_family(prefix),
-                scope=netlink.SCOPE_NOWHERE,  # of any scope
-            )
-    except OSError as error:
-        if error.errno != errno.ESRCH:
-            raise
+    def _answers(self) -> Iterator[messages.Answer]:
+        while True:
+            yield from messages.answers(self._socket.recv(_DATAGRAM))
