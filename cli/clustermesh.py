@@ -11,6 +11,7 @@ COMMANDS = {
     "connect": ("cli.mesh_connect", "Let clusters read each other."),
     "disable": ("cli.mesh_store", "Stop the mesh store and forget the connected clusters."),
     "disconnect": ("cli.mesh_connect", "Stop clusters from reading each other."),
+    "doctor": ("cli.mesh_doctor", "What keeps clusters from being joined, or from working."),
     "enable": ("cli.mesh_store", "Run the mesh store of a cluster."),
     "status": ("cli.mesh_report", "How the agents of a cluster are connected."),
 }

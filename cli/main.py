@@ -28,6 +28,7 @@ COMMANDS = {
     "node": ("cli.inside", "node", "Nodes of all clusters."),
     "service": ("cli.inside", "service", "Services and their backends."),
     "status": ("cli.status", "status", "State of this node's agent."),
+    "troubleshoot": ("cli.troubleshoot", "troubleshoot", "Why a connection fails."),
     "uninstall": ("cli.install", "uninstall", "Remove Isthmus from a cluster."),
     "version": ("cli.doctor", "version", "Versions of the parts."),
 }

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cli import mesh_facts, mesh_status
@@ -31,6 +31,20 @@ async def ask_kvstoremesh(
     argv = ["clustermesh-apiserver", "kvstoremesh-dbg", "status", "-o", "json"]
     where = (f"k8s-app={mesh_facts.APISERVER}", KVSTOREMESH, argv)
     return await _ask(api, namespace, where, expected, mesh_status.add_kvstoremesh)
+
+
+async def ask_copies(api: Client, namespace: str) -> tuple[Mapping[str, Any], ...]:
+    """What KVStoreMesh says of each cluster, from the first of its processes that answers."""
+    label = f"k8s-app={mesh_facts.APISERVER}"
+    argv = ["clustermesh-apiserver", "kvstoremesh-dbg", "status", "-o", "json"]
+    for pod in await api.list(resources.untyped(resources.PODS), namespace, label_selector=label):
+        try:
+            name = pod["metadata"]["name"]
+            result = await api.exec(namespace, name, KVSTOREMESH, argv, EXEC_TIMEOUT_S)
+            return tuple(json.loads(result.stdout))
+        except (OSError, ValueError):
+            continue
+    return ()
 
 
 async def _ask(

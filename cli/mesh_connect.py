@@ -60,7 +60,7 @@ def connect(
                 found[1] = mesh_facts.at(found[1], destination_endpoint, "--destination-endpoint")
             problems = mesh_checks.together(found, datetime.now(UTC))
             if problems:
-                raise click.ClickException("\n       ".join(problems))
+                raise click.ClickException(mesh_checks.refusal(problems))
             for a, b in _pairs(len(found), connection_mode):
                 await _trust(apis[a], found[a], found[b])
                 await _trust(apis[b], found[b], found[a])

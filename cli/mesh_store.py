@@ -59,7 +59,7 @@ def enable(
             facts = await gather(api, context, namespace)
             problems = mesh_checks.member(facts)
             if problems:
-                raise click.ClickException("\n       ".join(problems))
+                raise click.ClickException(mesh_checks.refusal(problems))
             copied = facts.kvstoremesh if enable_kvstoremesh is None else enable_kvstoremesh
             if copied and facts.connected and not facts.addresses:
                 raise click.ClickException(

@@ -8,6 +8,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar
 
 import aiohttp
@@ -177,6 +179,19 @@ class HttpClient:
         return await self._call(
             method, path, method, path, query, body, content_type, accept, timeout_s
         )
+
+    async def server_time(self) -> datetime | None:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        accept = "application/json"
+        response = await self._open(
+            "get", "/version", "GET", "/version", (), b"", accept, accept, timeout
+        )
+        async with response:
+            text = response.headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(text).astimezone(UTC)
+        except ValueError:
+            return None
 
     async def get(self, resource: Resource[T], name: str, namespace: str = "") -> T:
         subject = _subject(resource, name, namespace)

@@ -7,6 +7,7 @@ knows whether its request may be repeated.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -199,6 +200,10 @@ class Client(Protocol):
         timeout_s: float = 30,
     ) -> bytes:
         """One raw request; the way to paths that have no resource here (``/version``)."""
+        ...
+
+    async def server_time(self) -> datetime | None:
+        """What time it is by the server's clock, to the second; ``None`` if it does not say."""
         ...
 
     def watch(

@@ -30,11 +30,11 @@ _ALERTS = {
 }
 
 
-def explain(config: StoreConfig, endpoint: Endpoint) -> str:
-    """What is wrong, or an empty string when the handshake works. Blocks up to ``TIMEOUT_S``."""
+def explain(config: StoreConfig, endpoint: Endpoint, timeout_s: float = TIMEOUT_S) -> str:
+    """What is wrong, or an empty string when the handshake works. Blocks up to ``timeout_s``."""
     words = {"ca": config.ca_file, "cert": config.cert_file, "name": endpoint.server_name}
     try:
-        connection = socket.create_connection((endpoint.address, endpoint.port), TIMEOUT_S)
+        connection = socket.create_connection((endpoint.address, endpoint.port), timeout_s)
     except OSError as error:
         return f"{endpoint.authority} does not answer: {error.strerror or error}"
     with connection:
