@@ -10,10 +10,19 @@ from cli import options
 COMMANDS = {
     "connect": ("cli.mesh_connect", "Let clusters read each other."),
     "disable": ("cli.mesh_store", "Stop the mesh store and forget the connected clusters."),
-    "disconnect": ("cli.mesh_connect", "Stop clusters from reading each other."),
+    "disconnect": ("cli.mesh_disconnect", "Stop clusters from reading each other."),
     "doctor": ("cli.mesh_doctor", "What keeps clusters from being joined, or from working."),
     "enable": ("cli.mesh_store", "Run the mesh store of a cluster."),
+    "inspect": ("cli.mesh_inspect", "All that a cluster knows of its connections."),
     "status": ("cli.mesh_report", "How the agents of a cluster are connected."),
+}
+
+# Commands of the well-known tool that do not exist here -> what to use in their place.
+ELSEWHERE = {
+    "external-workload": "machines outside of clusters are not supported: run a node on them",
+    "vm": "machines outside of clusters are not supported: run a node on them",
+    "inspect-policy-default-local-cluster": "policies select by the label "
+    "io.cilium.k8s.policy.cluster; connections are shown by `isthmus clustermesh inspect`",
 }
 
 
@@ -24,6 +33,8 @@ class _Group(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ELSEWHERE:
+            raise click.UsageError(f"no command {cmd_name}: {ELSEWHERE[cmd_name]}", ctx)
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])

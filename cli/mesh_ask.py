@@ -33,6 +33,15 @@ async def ask_kvstoremesh(
     return await _ask(api, namespace, where, expected, mesh_status.add_kvstoremesh)
 
 
+async def run_json(api: Client, namespace: str, pod: str, argv: Sequence[str]) -> Any:
+    """What a command in an agent's container prints. Raises ``OSError`` and ``ValueError``."""
+    result = await api.exec(namespace, pod, "cilium-agent", argv, EXEC_TIMEOUT_S)
+    if not result.stdout.strip():
+        said = result.stderr.decode(errors="replace").strip()
+        raise OSError(said or f"exit status {result.exit_code}")
+    return json.loads(result.stdout)
+
+
 async def ask_copies(api: Client, namespace: str) -> tuple[Mapping[str, Any], ...]:
     """What KVStoreMesh says of each cluster, from the first of its processes that answers."""
     label = f"k8s-app={mesh_facts.APISERVER}"

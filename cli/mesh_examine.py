@@ -1,7 +1,6 @@
 """Looks at a cluster for the doctor: objects, clocks, agents, ways from nodes. Adapter."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from cli import cluster
-from cli.mesh_ask import AGENT, EXEC_TIMEOUT_S, ask_copies
+from cli.mesh_ask import AGENT, ask_copies, run_json
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_facts import ClusterFacts, gather
 from kube import resources
@@ -100,12 +99,9 @@ async def _run(
 ) -> tuple[Any, tuple[float, float]]:
     """What a command printed as JSON; the middle of the time it took, and half of that time."""
     before = time.time()
-    result = await api.exec(namespace, pod, "cilium-agent", argv, EXEC_TIMEOUT_S)
+    found = await run_json(api, namespace, pod, argv)
     after = time.time()
-    if not result.stdout.strip():
-        said = result.stderr.decode(errors="replace").strip()
-        raise OSError(said or f"exit status {result.exit_code}")
-    return json.loads(result.stdout), ((before + after) / 2, (after - before) / 2)
+    return found, ((before + after) / 2, (after - before) / 2)
 
 
 def _certain(skew: float, doubt: float) -> float:

@@ -19,7 +19,7 @@ STEP_S = 0.5
 @click.command()
 @options.command
 @click.option("--wait", is_flag=True, help="Until every agent is connected to every cluster.")
-@click.option("--wait-duration", default="15m", show_default=True)
+@click.option("--wait-duration", "--timeout", "wait_duration", default="15m", show_default=True)
 @click.option("-o", "--output", type=click.Choice(["summary", "json"]), default="summary")
 def status(
     context: str, kubeconfig: str, namespace: str, wait: bool, wait_duration: str, output: str
@@ -31,7 +31,9 @@ def status(
 
     async def work() -> int:
         async with cluster.client(kubeconfig, context) as api:
-            deadline = time.monotonic() + (seconds if wait else 0)
+            began = time.monotonic()
+            deadline = began + (seconds if wait else 0)
+            told = ""
             while True:
                 facts = await gather(api, context, namespace)
                 if not facts.enabled:
@@ -47,6 +49,10 @@ def status(
                 good = mesh.ready and store and (copies is None or copies.ready)
                 if good or time.monotonic() > deadline:
                     break
+                said = mesh_status.waiting(mesh, copies, store)
+                if said != told:
+                    click.echo(f"⌛ Waiting ({time.monotonic() - began:.0f}s) for {said}", err=True)
+                    told = said
                 await asyncio.sleep(STEP_S)
             _print(facts, mesh, copies, store, output)
             return 0 if good else 1
@@ -83,8 +89,9 @@ def _print(
     now = datetime.now(UTC)
     expiry = []
     for name, data in ((SERVER_SECRET, facts.server), (REMOTE_SECRET, facts.client)):
-        if data and (left := check.expires_at(data["tls.crt"]) - now) < check.SOON:
-            expiry.append(f"Certificate in Secret {name} expires in {left.days} days")
+        if data.get("tls.crt"):
+            ends = check.expires_at(data["tls.crt"])
+            expiry.append(mesh_status.expiry_line(name, ends, now))
     text = mesh_status.lines(mesh, facts.service_type, facts.addresses, facts.port, expiry, copies)
     if not store:
         text = [

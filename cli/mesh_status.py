@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
+
+from certs import check
 
 RESOURCES = ("endpoints", "identities", "nodes", "services")
 
@@ -81,6 +84,9 @@ def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None
         for kind, count, example in _violations(remote):
             kinds = status.violations.setdefault(remote["name"], {})
             kinds[kind] = max(kinds.get(kind, (0, "")), (count, example))
+        if "age-seconds" in remote:
+            name = str(remote["name"])
+            status.ages[name] = max(status.ages.get(name, 0), int(remote["age-seconds"]))
 
 
 def _violations(remote: Mapping[str, Any]) -> list[tuple[str, int, str]]:
@@ -96,10 +102,6 @@ def _violations(remote: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 def add_kvstoremesh(status: MeshStatus, pod: str, clusters: Sequence[Mapping[str, Any]]) -> None:
     """Take the answer of one KVStoreMesh."""
     add_agent(status, pod, {"cluster-mesh": {"clusters": clusters}})
-    for remote in clusters:
-        if "age-seconds" in remote:
-            name = str(remote["name"])
-            status.ages[name] = max(status.ages.get(name, 0), int(remote["age-seconds"]))
 
 
 def _counts(status: MeshStatus) -> list[int]:
@@ -122,6 +124,29 @@ def statistics(values: Sequence[int]) -> str:
     return f"[min:{min(values)} / avg:{sum(values) / len(values):.1f} / max:{max(values)}]"
 
 
+def expiry_line(secret: str, ends: datetime, now: datetime) -> str:
+    """The line of one certificate."""
+    left = ends - now
+    if left < timedelta(0):
+        return f"❌ Certificate in Secret {secret} expired on {ends:%Y-%m-%d}"
+    mark = "⚠️ " if left < check.SOON else "🔏"
+    return f"{mark} Certificate in Secret {secret} is good until {ends:%Y-%m-%d} ({left.days} days)"
+
+
+def waiting(status: MeshStatus, copies: MeshStatus | None, store: bool) -> str:
+    """What is not there yet, for who waits."""
+    parts = [] if store else ["Deployment clustermesh-apiserver to be ready"]
+    if not status.total:
+        parts.append("agents to run")
+    elif status.not_ready:
+        number = status.not_ready
+        what = "node is" if number == 1 else "nodes are"
+        parts.append(f"clusters to be connected: {number} {what} not ready")
+    if copies is not None and not copies.ready:
+        parts.append("KVStoreMesh to be connected")
+    return ", ".join(parts)
+
+
 def lines(
     status: MeshStatus,
     service_type: str,
@@ -142,7 +167,7 @@ def lines(
     out += [f"  - {address}:{port}" for address in addresses]
     out.append("✅ Deployment clustermesh-apiserver is ready")
     out.append(f"ℹ️  KVStoreMesh is {'disabled' if copies is None else 'enabled'}")
-    out += [f"⚠️  {line}" for line in expiry]
+    out += expiry
     out.append("")
     counts = _counts(status)
     if not status.expected:
@@ -170,8 +195,9 @@ def lines(
         line = f"  - {name}: {_connection(status, name)}"
         if copies is not None:
             line += f" - KVStoreMesh: {_connection(copies, name)}"
-            if name in copies.ages:
-                line += f", age of data: {copies.ages[name]} s"
+        ages = copies.ages if copies is not None else status.ages
+        if name in ages:
+            line += f", age of data: {ages[name]} s"
         out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
     if status.violations:
@@ -195,6 +221,7 @@ def as_json(
     body = {
         "access_information": dict(access),
         "connectivity": _connectivity(status, "cilium"),
+        "age_seconds": status.ages,
         "kvstoremesh": {"enabled": False},
         "violations": {
             name: [

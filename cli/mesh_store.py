@@ -34,6 +34,7 @@ PEER_PORT = 32380
     default="NodePort",
     show_default=True,
 )
+@click.option("--enable-external-workloads", "outside", is_flag=True, hidden=True)
 @click.option("--ca-from", default="", metavar="CONTEXT", help="Share that cluster's authority.")
 @click.option(
     "--enable-kvstoremesh",
@@ -50,8 +51,14 @@ def enable(
     service_type: str,
     ca_from: str,
     enable_kvstoremesh: bool | None,
+    outside: bool,
 ) -> None:
     """Run the mesh store of a cluster: certificates, etcd, the publisher."""
+    if outside:
+        raise click.UsageError(
+            "--enable-external-workloads is not supported: machines outside of clusters cannot "
+            "take part; run a node on them."
+        )
 
     async def work() -> None:
         async with AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,10 @@ async def test_bad_object_is_rejected_alone(client: HttpClient) -> None:
         assert status.id == 7
         assert list(informer.bad) == [("default", "good")]
     assert seen.told() == [("added", "good"), ("added", "bad")]
+
+
+async def test_time_of_the_server(client: HttpClient) -> None:
+    """To the second, by its own clock."""
+    told = await client.server_time()
+    assert told is not None
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 5

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli import cluster, main, mesh_connect
+from cli import cluster, main, mesh_pairs
 from cli.main import isthmus
 
 
@@ -19,7 +19,7 @@ from cli.main import isthmus
 )
 def test_who_is_joined(count: int, mode: str, pairs: list[tuple[int, int]]) -> None:
     """The local cluster with each other one; in a mesh all with all."""
-    assert mesh_connect._pairs(count, mode) == pairs
+    assert mesh_pairs.pairs(count, mode) == pairs
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_who_is_joined(count: int, mode: str, pairs: list[tuple[int, int]]) -> N
 )
 def test_last_lines(mode: str, lines: list[str]) -> None:
     """As the well-known tool says it."""
-    assert mesh_connect.done("Connected", ["a", "b", "c"], mode, "<=>", "=>") == lines
+    assert mesh_pairs.done("Connected", ["a", "b", "c"], mode, "<=>", "=>") == lines
 
 
 @pytest.mark.parametrize("words", [("connect",), ("disconnect",)])
