@@ -6,13 +6,14 @@ out. Changed configuration connects again; removed configuration drains what was
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 
 from kvstore import etcd
 from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
-from kvstore.remote import Remote, RemoteStatus, Sink
+from kvstore.remote import Remote, RemoteStatus, RemoteStore, Sink
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
 from wire.etcd import keys
 
@@ -31,9 +32,13 @@ class Remotes:
         max_connected: int = 255,
         limits: Limits | None = None,
         wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
+        connect: Callable[[StoreConfig], Awaitable[RemoteStore]] = etcd.connect,
+        randomness: random.Random | None = None,
     ) -> None:
         """``wanted``: which types are read of a cluster that can do such things."""
         self._limits, self._wanted = limits, wanted
+        self._connect = connect
+        self._randomness = randomness  # jitter only
         self._directory = directory
         self._sink = sink
         self._own_name = own_name
@@ -95,12 +100,11 @@ class Remotes:
             self._sessions[name] = (config, remote, tasks.create_task(remote.run()))
 
     def _remote(self, name: ClusterName) -> Remote:
-        async def connect() -> etcd.EtcdStore:
-            return await etcd.connect(self._sessions[name][0].config)
+        async def connect() -> RemoteStore:
+            return await self._connect(self._sessions[name][0].config)
 
-        return Remote(
-            name, connect, self._sink, self._accept, limits=self._limits, wanted=self._wanted
-        )
+        sink, accept = self._sink, self._accept
+        return Remote(name, connect, sink, accept, self._randomness, self._limits, self._wanted)
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
         if not self._own_id:

@@ -4,5 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 pytest=.venv/bin/pytest
 make --no-print-directory check
+$pytest -q -n 2 tests/simulation
 $pytest -q -n 2 --dist loadgroup tests/conformance tests/bpf tests/netns
 $pytest -q -p no:randomly --timeout 600 tests/lab

@@ -1,4 +1,4 @@
-"""The contract of ``kvstore.port``, held by a real etcd."""
+"""The contract of ``kvstore.port``, held by a real etcd and by the one in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from certs.issue import create_ca
 from kvstore.bootstrap import bootstrap
-from kvstore.etcd import EtcdStore, connect
+from kvstore.etcd import connect
 from kvstore.port import (
     Batch,
     CompactedError,
@@ -21,9 +21,11 @@ from kvstore.port import (
     PermissionDeniedError,
     Put,
     PutOp,
+    Store,
     StoreError,
     UnavailableError,
 )
+from tests.support import fake_store
 from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
 
 pytestmark = pytest.mark.root
@@ -41,9 +43,13 @@ def secured() -> Iterator[Etcd]:
         yield found
 
 
-@pytest.fixture
-async def store(etcd: Etcd) -> AsyncIterator[EtcdStore]:
-    found = await etcd.store()
+@pytest.fixture(params=["etcd", "fake"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "fake":
+        found: Store = await fake_store.connect(fake_store.FakeEtcd())
+    else:
+        etcd: Etcd = request.getfixturevalue("etcd")
+        found = await etcd.store()
     await found.delete("", prefix=True)
     yield found
     await found.close()
@@ -58,7 +64,7 @@ async def take(watch: AsyncIterator[Batch], events: int) -> list[Put | Delete]:
     return got
 
 
-async def test_read_what_was_written(store: EtcdStore) -> None:
+async def test_read_what_was_written(store: Store) -> None:
     """A row keeps its value and counts its revisions."""
     first = await store.put("a/1", b"x")
     second = await store.put("a/1", b"\0\xff")
@@ -74,7 +80,7 @@ async def test_read_what_was_written(store: EtcdStore) -> None:
 
 
 async def test_a_range_is_one_revision_over_many_pages(
-    store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages after the first show the state of the first."""
     monkeypatch.setattr("kvstore.etcd.PAGE_ROWS", 3)
@@ -91,7 +97,7 @@ async def test_a_range_is_one_revision_over_many_pages(
     assert (await store.range("p/", revision=snapshot.revision)).rows == snapshot.rows
 
 
-async def test_a_transaction_is_all_or_nothing(store: EtcdStore) -> None:
+async def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     """Comparisons choose the branch; all rows of a branch share a revision."""
     done = await store.txn(
         [PutOp("t/1", b"1"), PutOp("t/2", b"2"), GetOp("t/1")],
@@ -109,7 +115,7 @@ async def test_a_transaction_is_all_or_nothing(store: EtcdStore) -> None:
     assert [r and r.value for r in again.reads] == [b"2", None]
 
 
-async def test_a_watch_tells_everything_in_order(store: EtcdStore) -> None:
+async def test_a_watch_tells_everything_in_order(store: Store) -> None:
     """From a revision on, with previous values on request."""
     start = await store.put("w/1", b"1")
     await store.txn([PutOp("w/1", b"2"), PutOp("w/2", b"3")])
@@ -125,7 +131,7 @@ async def test_a_watch_tells_everything_in_order(store: EtcdStore) -> None:
     await watch.aclose()  # type: ignore[attr-defined]
 
 
-async def test_forgotten_history_is_said(store: EtcdStore) -> None:
+async def test_forgotten_history_is_said(store: Store) -> None:
     """A watch from before a compaction names the revision from which it could start."""
     start = await store.put("c/1", b"1")
     last = await store.put("c/1", b"2")
@@ -137,7 +143,7 @@ async def test_forgotten_history_is_said(store: EtcdStore) -> None:
         await store.range("c/", revision=start)
 
 
-async def test_keys_die_with_their_lease(store: EtcdStore) -> None:
+async def test_keys_die_with_their_lease(store: Store) -> None:
     """Revoking a lease deletes its keys; a dead lease cannot be prolonged."""
     lease = await store.grant(60)
     await store.put("l/1", b"", lease)
@@ -149,6 +155,45 @@ async def test_keys_die_with_their_lease(store: EtcdStore) -> None:
     with pytest.raises(LeaseNotFoundError):
         await store.put("l/1", b"", lease)
     await store.revoke(lease)
+
+
+async def test_rows_of_a_dead_lease_are_told_as_deletions(store: Store) -> None:
+    """A lease that runs out takes its keys along, and watches hear of it."""
+    lease = await store.grant(1)
+    last = await store.put("x/1", b"", lease)
+    (gone,) = await take(store.watch("x/", last + 1), 1)
+    assert isinstance(gone, Delete)
+    assert await store.get("x/1") is None
+
+
+async def test_a_compacted_revision_can_still_be_watched_from(store: Store) -> None:
+    """What is forgotten lies before the revision; a key alone is watched exactly."""
+    await store.put("e/1", b"1")
+    last = await store.txn([PutOp("e/1", b"2"), PutOp("e/12", b"3")])
+    await store.compact(last.revision)
+    (seen,) = await take(store.watch("e/1", last.revision, exact=True), 1)
+    assert isinstance(seen, Put)
+    assert (seen.row.value, seen.row.version, seen.previous) == (b"2", 2, None)
+
+
+async def test_a_killed_fake_is_unavailable() -> None:
+    """As the real one: calls and watches fail, a new connection works, the rows are there."""
+    member = fake_store.FakeEtcd()
+    store = await fake_store.connect(member)
+    await store.put("k", b"1")
+    watch = store.watch("k", 1)
+    await take(watch, 1)
+    member.kill()
+    with pytest.raises(UnavailableError):
+        await take(watch, 1)
+    with pytest.raises(UnavailableError):
+        await store.get("k")
+    with pytest.raises(UnavailableError):
+        await fake_store.connect(member)
+    member.start()
+    row = await (await fake_store.connect(member)).get("k")
+    assert row is not None
+    assert row.value == b"1"
 
 
 async def test_a_killed_store_is_unavailable() -> None:
