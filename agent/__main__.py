@@ -10,6 +10,7 @@ import sys
 import time
 
 from agent.config import AgentConfig, ConfigError, load
+from telemetry import logs
 
 # Objects made before the collector looks at the young ones again, and how often it looks at the
 # older: what an agent learns stays, and a look at it for each 700 new ones is a third of its start.
@@ -59,11 +60,7 @@ def main() -> None:
         config = load(sys.argv[1:], os.environ)
     except ConfigError as error:
         sys.exit(f"isthmus-agent: {error}")
-    logging.basicConfig(
-        level=logging.DEBUG if config.debug else logging.INFO,
-        format="time=%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure(config.log_opt, debug=config.debug)
     try:
         asyncio.run(_until_signal(config))
     except* (OSError, ValueError) as group:

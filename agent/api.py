@@ -18,6 +18,7 @@ from agent.view import View
 from model.address import host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity
+from telemetry.metrics import render
 
 _BODY_LIMIT = 1 << 20  # a network configuration has some hundred bytes
 
@@ -275,7 +276,7 @@ def metrics_application(view: View) -> web.Application:
 
     async def serve(request: web.Request) -> web.Response:
         packets = await view.datapath.metrics()
-        text = metrics.render(metrics.collect(view, packets))
+        text = render(metrics.collect(view, packets))
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     app = web.Application()

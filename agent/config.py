@@ -16,6 +16,7 @@ from mesh.remote_slices import Preference
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
+from telemetry.logs import LogOptions, parse_options
 from wire.etcd import keys
 
 
@@ -62,6 +63,10 @@ def _preference(text: str) -> Preference:
         return Preference(text)
     except ValueError:
         raise ValueError(f"use one of {', '.join(p.value for p in Preference)}") from None
+
+
+def _log_options(text: str) -> LogOptions:
+    return parse_options([text])
 
 
 def _absolute(text: str) -> Path:
@@ -131,6 +136,7 @@ class AgentConfig:
     k8s_kubeconfig_path: str = _key(str, "")
     k8s_node_name: str = _key(str, "")
     debug: bool = _key(_boolean, False)
+    log_opt: LogOptions = _key(_log_options, LogOptions())
 
     @property
     def api_socket(self) -> Path:

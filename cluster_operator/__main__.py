@@ -13,6 +13,7 @@ from cluster_operator.collector import Collector
 from cluster_operator.install import install_all
 from kube.config import ConfigError, connect
 from kube.port import ApiError, Client
+from telemetry import logs
 
 log = logging.getLogger("operator")
 
@@ -30,6 +31,7 @@ FLAGS = (
     ("nodes-gc-interval", "how often CiliumNodes without node are looked for (5m; 0: never)"),
     ("skip-crd-creation", "true: leave the resource definitions alone"),
     ("debug", "true: say more"),
+    ("log-opt", "format=text, text-ts, json or json-ts; level=debug, info, warn or error"),
 )
 
 
@@ -94,11 +96,7 @@ def main(config_dir: str, **flags: str | None) -> None:
     failed: list[BaseException] = []
     try:
         settings = config.load(given, config_dir)
-        logging.basicConfig(
-            level=logging.DEBUG if settings.debug else logging.INFO,
-            format="%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s",
-            stream=sys.stderr,
-        )
+        logs.configure(settings.log, debug=settings.debug)
         asyncio.run(_until_signal(settings))
     except* (ConfigError, ValueError, OSError) as group:
         failed = causes(group)

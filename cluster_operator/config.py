@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.duration import parse_duration_s
+from telemetry.logs import LogOptions, parse_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Settings:
     skip_crd_creation: bool = False
     crd_timeout_s: float = 60
     debug: bool = False
+    log: LogOptions = LogOptions()
 
 
 def read_directory(path: str) -> dict[str, str]:
@@ -66,4 +68,5 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         nodes_gc_interval_s=seconds("nodes-gc-interval", "5m"),
         skip_crd_creation=boolean("skip-crd-creation"),
         debug=boolean("debug"),
+        log=parse_options([text("log-opt", "")]),
     )

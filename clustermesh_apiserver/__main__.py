@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import logging
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import click
 
 from clustermesh_apiserver import config, etcdinit, kvstoremesh, service
-
-FORMAT = "%(asctime)s level=%(levelname)s subsys=%(name)s %(message)s"
+from telemetry import logs
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -30,14 +28,19 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
             loop.add_signal_handler(number, task.cancel)
 
 
-def _run(work: Coroutine[Any, Any, None], debug: bool) -> None:
-    """Exit 1 with one line per error."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format=FORMAT, stream=sys.stderr
-    )
+class Logging(NamedTuple):
+    """What every command is told about its log."""
+
+    options: tuple[str, ...]
+    debug: bool
+
+
+def _run(make: Callable[[], Coroutine[Any, Any, None]], log: Logging) -> None:
+    """Exit 1 with one line per error; ``make`` raises ``ValueError`` for settings."""
     failed: list[BaseException] = []
     try:
-        asyncio.run(_until_signal(work))
+        logs.configure(logs.parse_options(log.options), debug=log.debug)
+        asyncio.run(_until_signal(make()))
     except* (OSError, ValueError) as group:
         failed = causes(group)
     _end(failed)
@@ -47,6 +50,52 @@ def _end(failed: list[BaseException]) -> None:
     for error in failed:
         click.echo(f"clustermesh-apiserver: {error}", err=True)
     sys.exit(1 if failed else 0)
+
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in this order."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_LOG = _together(
+    click.option("--log-opt", multiple=True, help="format=text|text-ts|json|json-ts, level=…"),
+    click.option("--debug", type=bool, default=False, is_flag=False, flag_value=True),
+)
+_MEMBER = _together(
+    click.option("--cluster-name", default="default", envvar="CILIUM_CLUSTER_NAME"),
+    click.option("--cluster-id", type=int, default=0, envvar="CILIUM_CLUSTER_ID"),
+    click.option(
+        "--max-connected-clusters", type=int, default=255, envvar="CILIUM_MAX_CONNECTED_CLUSTERS"
+    ),
+    click.option("--kvstore-opt", multiple=True, help="etcd.config=FILE"),
+    click.option("--kvstore-lease-ttl", default=config.LEASE_TTL, show_default=True),
+    click.option("--prometheus-serve-addr", default="", help="host:port of /metrics; empty: none"),
+    click.option("--controller-group-metrics", multiple=True, hidden=True),
+)
+
+
+def _log_of(flags: dict[str, Any]) -> Logging:
+    return Logging(flags["log_opt"], flags["debug"])
+
+
+def _member_of(flags: dict[str, Any]) -> config.Member:
+    return config.parse_member(
+        flags["cluster_name"],
+        flags["cluster_id"],
+        flags["max_connected_clusters"],
+        flags["kvstore_opt"],
+        flags["kvstore_lease_ttl"],
+        flags["prometheus_serve_addr"],
+    )
 
 
 @click.group()
@@ -61,7 +110,7 @@ def main() -> None:
 @click.option("--etcd-binary", default="etcd", show_default=True, help="program to start")
 @click.option("--cluster-name", default="default", show_default=True, envvar="CILIUM_CLUSTER_NAME")
 @click.option("--timeout", default="2m", show_default=True, help="how long it may take")
-@click.option("--debug", type=bool, default=False, is_flag=False, flag_value=True)
+@_LOG
 def etcdinit_command(
     etcd_data_dir: str,
     etcd_initial_cluster_token: str,
@@ -69,136 +118,105 @@ def etcdinit_command(
     etcd_binary: str,
     cluster_name: str,
     timeout: str,
-    debug: bool,
+    **log: Any,
 ) -> None:
     """Make an empty etcd with the users and roles of a mesh member."""
-    try:
-        settings = etcdinit.Settings(
-            data_dir=etcd_data_dir,
-            token=etcd_initial_cluster_token,
-            member=etcd_cluster_name,
-            binary=etcd_binary,
-            cluster_name=config.parse_member_name(cluster_name),
-            timeout_s=config.parse_seconds("timeout", timeout),
+
+    def work() -> Coroutine[Any, Any, None]:
+        return etcdinit.run(
+            etcdinit.Settings(
+                data_dir=etcd_data_dir,
+                token=etcd_initial_cluster_token,
+                member=etcd_cluster_name,
+                binary=etcd_binary,
+                cluster_name=config.parse_member_name(cluster_name),
+                timeout_s=config.parse_seconds("timeout", timeout),
+            )
         )
-    except ValueError as error:
-        _end([error])
-    else:
-        _run(etcdinit.run(settings), debug)
+
+    _run(work, _log_of(log))
 
 
 @main.command("clustermesh")
-@click.option("--cluster-name", default="default", envvar="CILIUM_CLUSTER_NAME")
-@click.option("--cluster-id", type=int, default=0, envvar="CILIUM_CLUSTER_ID")
-@click.option(
-    "--max-connected-clusters", type=int, default=255, envvar="CILIUM_MAX_CONNECTED_CLUSTERS"
-)
-@click.option("--kvstore-opt", multiple=True, help="etcd.config=FILE")
-@click.option("--kvstore-lease-ttl", default=config.LEASE_TTL, show_default=True)
+@_MEMBER
 @click.option("--health-port", type=int, default=9880, show_default=True)
-@click.option("--prometheus-serve-addr", default="", help="host:port of /metrics; empty: none")
 @click.option("--kubeconfig", "--k8s-kubeconfig-path", default="", help="in a cluster: none")
 @click.option("--enable-external-workloads", type=bool, default=False)
 @click.option("--clustermesh-enable-mcs-api", type=bool, default=False)
-@click.option("--controller-group-metrics", multiple=True, hidden=True)
-@click.option("--debug", type=bool, default=False, is_flag=False, flag_value=True)
+@_LOG
 def clustermesh_command(
-    cluster_name: str,
-    cluster_id: int,
-    max_connected_clusters: int,
-    kvstore_opt: tuple[str, ...],
-    kvstore_lease_ttl: str,
     health_port: int,
-    prometheus_serve_addr: str,
     kubeconfig: str,
     enable_external_workloads: bool,
     clustermesh_enable_mcs_api: bool,
-    controller_group_metrics: tuple[str, ...],
-    debug: bool,
+    **flags: Any,
 ) -> None:
     """Publish nodes, identities, addresses and shared services into etcd."""
-    try:
-        for name, wanted in (
+
+    def work() -> Coroutine[Any, Any, None]:
+        for setting, wanted in (
             ("enable-external-workloads", enable_external_workloads),
             ("clustermesh-enable-mcs-api", clustermesh_enable_mcs_api),
         ):
             if wanted:
-                raise ValueError(f"{name}: this is not supported: leave it false")
-        name, number = config.parse_cluster(cluster_name, cluster_id, max_connected_clusters)
-        settings = config.Settings(
-            cluster_name=name,
-            cluster_id=number,
-            max_connected_clusters=max_connected_clusters,
-            etcd_config=config.parse_kvstore_options(kvstore_opt).get(
-                "etcd.config", config.ETCD_CONFIG
-            ),
-            lease_ttl_s=config.parse_lease_ttl_s(kvstore_lease_ttl),
-            health_port=health_port,
-            metrics=config.parse_address(prometheus_serve_addr) if prometheus_serve_addr else None,
-            kubeconfig=kubeconfig,
+                raise ValueError(f"{setting}: this is not supported: leave it false")
+        member = _member_of(flags)
+        return service.run(
+            config.Settings(
+                cluster_name=member.name,
+                cluster_id=member.number,
+                max_connected_clusters=flags["max_connected_clusters"],
+                etcd_config=member.etcd_config,
+                lease_ttl_s=member.lease_ttl_s,
+                health_port=health_port,
+                metrics=member.metrics,
+                kubeconfig=kubeconfig,
+            )
         )
-    except ValueError as error:
-        _end([error])
-    else:
-        _run(service.run(settings), debug)
+
+    _run(work, _log_of(flags))
 
 
 @main.command("kvstoremesh")
-@click.option("--cluster-name", default="default", envvar="CILIUM_CLUSTER_NAME")
-@click.option("--cluster-id", type=int, default=0, envvar="CILIUM_CLUSTER_ID")
-@click.option(
-    "--max-connected-clusters", type=int, default=255, envvar="CILIUM_MAX_CONNECTED_CLUSTERS"
-)
-@click.option("--kvstore-opt", multiple=True, help="etcd.config=FILE")
-@click.option("--kvstore-lease-ttl", default=config.LEASE_TTL, show_default=True)
+@_MEMBER
 @click.option("--clustermesh-config", default="/var/lib/cilium/clustermesh", show_default=True)
 @click.option("--health-port", type=int, default=9881, show_default=True)
 @click.option("--api-serve-addr", default="localhost:9889", show_default=True)
-@click.option("--prometheus-serve-addr", default="", help="host:port of /metrics; empty: none")
 @click.option("--per-cluster-ready-timeout", default="15s", show_default=True)
 @click.option("--global-ready-timeout", default="10m", show_default=True)
 @click.option("--disable-drain-on-disconnection", type=bool, default=False, hidden=True)
-@click.option("--controller-group-metrics", multiple=True, hidden=True)
-@click.option("--debug", type=bool, default=False, is_flag=False, flag_value=True)
+@_LOG
 def kvstoremesh_command(
-    cluster_name: str,
-    cluster_id: int,
-    max_connected_clusters: int,
-    kvstore_opt: tuple[str, ...],
-    kvstore_lease_ttl: str,
     clustermesh_config: str,
     health_port: int,
     api_serve_addr: str,
-    prometheus_serve_addr: str,
     per_cluster_ready_timeout: str,
     global_ready_timeout: str,
     disable_drain_on_disconnection: bool,
-    controller_group_metrics: tuple[str, ...],
-    debug: bool,
+    **flags: Any,
 ) -> None:
     """Copy what other clusters say into this cluster's etcd, for its agents."""
-    try:
-        name, _ = config.parse_cluster(cluster_name, cluster_id, max_connected_clusters)
-        settings = kvstoremesh.Settings(
-            cluster_name=name,
-            etcd_config=config.parse_kvstore_options(kvstore_opt).get(
-                "etcd.config", config.ETCD_CONFIG
-            ),
-            directory=clustermesh_config,
-            lease_ttl_s=config.parse_lease_ttl_s(kvstore_lease_ttl),
-            health_port=health_port,
-            api=config.parse_address(api_serve_addr),
-            metrics=config.parse_address(prometheus_serve_addr) if prometheus_serve_addr else None,
-            cluster_ready_s=config.parse_seconds(
-                "per-cluster-ready-timeout", per_cluster_ready_timeout
-            ),
-            global_ready_s=config.parse_seconds("global-ready-timeout", global_ready_timeout),
-            drain=not disable_drain_on_disconnection,
+
+    def work() -> Coroutine[Any, Any, None]:
+        member = _member_of(flags)
+        return kvstoremesh.run(
+            kvstoremesh.Settings(
+                cluster_name=member.name,
+                etcd_config=member.etcd_config,
+                directory=clustermesh_config,
+                lease_ttl_s=member.lease_ttl_s,
+                health_port=health_port,
+                api=config.parse_address(api_serve_addr),
+                metrics=member.metrics,
+                cluster_ready_s=config.parse_seconds(
+                    "per-cluster-ready-timeout", per_cluster_ready_timeout
+                ),
+                global_ready_s=config.parse_seconds("global-ready-timeout", global_ready_timeout),
+                drain=not disable_drain_on_disconnection,
+            )
         )
-    except ValueError as error:
-        _end([error])
-    else:
-        _run(kvstoremesh.run(settings), debug)
+
+    _run(work, _log_of(flags))
 
 
 @main.group("kvstoremesh-dbg")

@@ -49,6 +49,32 @@ def parse_cluster(name: str, number: int, max_connected: int) -> tuple[ClusterNa
     return cluster, cluster_id
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What every process of a mesh member is told."""
+
+    name: ClusterName
+    number: ClusterId
+    etcd_config: str
+    lease_ttl_s: int
+    metrics: tuple[str, int] | None
+
+
+def parse_member(
+    name: str, number: int, most: int, kvstore: Sequence[str], lease_ttl: str, metrics: str
+) -> Member:
+    """Raises ``ValueError`` naming setting, value and remedy."""
+    cluster, cluster_id = parse_cluster(name, number, most)
+    options = parse_kvstore_options(kvstore)
+    return Member(
+        cluster,
+        cluster_id,
+        options.get("etcd.config", ETCD_CONFIG),
+        parse_lease_ttl_s(lease_ttl),
+        parse_address(metrics) if metrics else None,
+    )
+
+
 def parse_kvstore_options(options: Sequence[str]) -> dict[str, str]:
     """``key=value`` texts. Raises ``ValueError`` for one that is none or is not known."""
     found = {}

@@ -3,17 +3,17 @@
 import asyncio
 import json
 import logging
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clustermesh_apiserver import health
-from clustermesh_apiserver.metrics import Metric, render
+from clustermesh_apiserver import copy_metrics, health
+from clustermesh_apiserver.requests import Requests
 from kvstore import etcd
 from kvstore.config import load_store_config
 from kvstore.config_directory import ConfigDirectory
@@ -24,8 +24,6 @@ from wire.etcd import keys
 
 log = logging.getLogger("kvstoremesh")
 
-Labels = tuple[tuple[str, str], ...]
-PREFIX = "cilium_kvstoremesh_"
 ASK_TIMEOUT_S = 5.0
 
 
@@ -51,6 +49,7 @@ class Pages:
     def __init__(self, settings: Settings, reflections: Reflections) -> None:
         self._settings = settings
         self._reflections = reflections
+        self.requests = Requests()
         self._started = time.monotonic()
         self._ready = False
         self.bootstrap_s = 0.0  # from start to ready
@@ -89,72 +88,17 @@ class Pages:
 
     def metrics(self) -> tuple[int, str]:
         """Names are those of Cluster Mesh where it has one, our own below them."""
-        own = ("source_cluster", self._settings.cluster_name)
-        found = self._reflections.all
-        by_target: dict[str, Labels] = {n: (own, ("target_cluster", n)) for n in found}
-
-        def gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
-            return Metric(name, "gauge", text, {by_target[n]: v for n, v in values.items()})
-
-        status = {name: r.source.status for name, r in found.items()}
-        loop_to_wall = time.time() - asyncio.get_running_loop().time()
-        return 200, render(
-            [
-                Metric(
-                    "bootstrap_seconds",
-                    "gauge",
-                    "Duration from start to ready",
-                    {(own,): self.bootstrap_s},
-                ),
-                Metric(
-                    "remote_clusters",
-                    "gauge",
-                    "Remote clusters that are copied",
-                    {(own,): float(len(found))},
-                ),
-                gauge(
-                    "remote_cluster_failures",
-                    "Lost connections",
-                    {n: float(s.failures) for n, s in status.items()},
-                ),
-                gauge(
-                    "remote_cluster_last_failure_ts",
-                    "When the last connection was lost",
-                    {
-                        n: s.last_failure_s + loop_to_wall if s.last_failure_s else 0.0
-                        for n, s in status.items()
-                    },
-                ),
-                gauge(
-                    "remote_cluster_readiness_status",
-                    "Whether the copy follows the remote cluster",
-                    {n: float(s.ready) for n, s in status.items()},
-                ),
-                Metric(
-                    "kvstore_initial_sync_completed",
-                    "gauge",
-                    "Whether a type was read and written over this connection",
-                    {
-                        (("scope", f"{kind}/v1"), ("source_cluster", n), ("action", action)): float(
-                            kind in s.synced
-                        )
-                        for n, s in status.items()
-                        for kind in keys.RESOURCES
-                        for action in ("read", "write")
-                    },
-                ),
-                gauge(
-                    "remote_cluster_writes_total",
-                    "Rows written into our own store",
-                    {n: float(r.copy_status.writes) for n, r in found.items()},
-                ),
-                gauge(
-                    "remote_cluster_refused_rows",
-                    "Rows that our own store does not take",
-                    {n: float(r.copy_status.refused) for n, r in found.items()},
-                ),
-            ],
-            PREFIX,
+        here = {
+            "source_cluster": str(self._settings.cluster_name),
+            "source_node_name": os.environ.get("K8S_NODE_NAME") or os.uname().nodename,
+        }
+        ahead_s = time.time() - asyncio.get_running_loop().time()
+        return 200, copy_metrics.page(
+            here,
+            self.bootstrap_s,
+            self._reflections.all,
+            lambda moment_s: moment_s + ahead_s if moment_s else 0.0,
+            self.requests,
         )
 
 
@@ -226,13 +170,18 @@ async def run(settings: Settings) -> None:
     log.info("event=start cluster=%s directory=%s", settings.cluster_name, settings.directory)
     runners = [
         await health.serve(
-            "", settings.health_port, {"/readyz": pages.readyz, "/healthz": pages.healthz}
+            "",
+            settings.health_port,
+            {"/readyz": pages.readyz, "/healthz": pages.healthz},
+            pages.requests,
         )
     ]
     try:
-        runners.append(await health.serve(*settings.api, {"/v1/cluster": pages.clusters}))
+        clusters = {"/v1/cluster": pages.clusters}
+        runners.append(await health.serve(*settings.api, clusters, pages.requests))
         if settings.metrics is not None:
-            runners.append(await health.serve(*settings.metrics, {"/metrics": pages.metrics}))
+            found = {"/metrics": pages.metrics}
+            runners.append(await health.serve(*settings.metrics, found, pages.requests))
         await reflections.run()
     finally:
         for runner in runners:

@@ -9,13 +9,15 @@ from certs import check
 from clustermesh_apiserver import health
 from clustermesh_apiserver.config import Settings
 from clustermesh_apiserver.inputs import Inputs
-from clustermesh_apiserver.metrics import Metric, render
 from clustermesh_apiserver.publish import Publication
+from clustermesh_apiserver.publisher_metrics import PREFIX, counted, page
+from clustermesh_apiserver.requests import Requests
 from kube.config import connect as connect_kube
 from kvstore import etcd
 from kvstore.config import load_store_config
 from kvstore.publisher import Publisher
 from model.cluster import Capabilities, ClusterConfig
+from telemetry.metrics import family
 from wire.etcd import keys
 
 log = logging.getLogger("clustermesh")
@@ -39,11 +41,12 @@ class Pages:
     def __init__(
         self, settings: Settings, publication: Publication, publisher: Publisher, inputs: Inputs
     ) -> None:
-        self._cluster = (("source_cluster", settings.cluster_name),)
+        self._cluster = settings.cluster_name
         self._etcd_config = settings.etcd_config
         self._publication = publication
         self._publisher = publisher
         self._inputs = inputs
+        self.requests = Requests()
         self._started = time.monotonic()
         self.bootstrap_s = 0.0  # from start to the last canary
 
@@ -84,65 +87,53 @@ class Pages:
 
     def metrics(self) -> tuple[int, str]:
         """Names are those of Cluster Mesh where it has one, our own below them."""
-        publisher, inputs = self._publisher, self._inputs
+        publisher, kinds = self._publisher, dict(self._inputs.kinds())
+        here = {"source_cluster": str(self._cluster)}
         expires = self._expiry()
-        scopes = {
-            f"{kind}/v1": float(all(i.synced.is_set() for i in informers))
-            for kind, informers in inputs.kinds()
-        }
-        ready = float(publisher.ready.is_set())
-        found = [
-            Metric(
-                "bootstrap_seconds",
-                "gauge",
-                "Duration from start to the last canary",
-                {self._cluster: self.bootstrap_s},
-            ),
-            Metric(
-                "certificate_expiration_timestamp_seconds",
-                "gauge",
-                "When the publisher's certificate expires, seconds since 1970",
-                dict.fromkeys([self._cluster] if expires else [], expires),
-            ),
-            Metric(
-                "kvstore_initial_sync_completed",
-                "gauge",
-                "Whether the first lists were read and written",
-                {
-                    (("scope", scope), *self._cluster, ("action", action)): value
-                    for scope, listed in scopes.items()
-                    for action, value in (("read", listed), ("write", ready))
-                },
-            ),
-            Metric(
+        own = [
+            counted(
                 "kvstore_rows_failing",
                 "gauge",
                 "Rows that the store refuses, retried",
-                {self._cluster: float(len(publisher.problems))},
+                here,
+                len(publisher.problems),
             ),
-            Metric(
-                "kvstore_sync_errors_total",
-                "counter",
-                "Failed writes and lost connections",
-                {self._cluster: float(publisher.failures)},
-            ),
-            Metric(
+            counted(
                 "kvstore_writes_total",
                 "counter",
                 "Operations written to the store",
-                {self._cluster: float(publisher.writes)},
+                here,
+                publisher.writes,
             ),
-            Metric(
-                "rejected_objects_total",
+            family(
+                f"{PREFIX}rejected_objects_total",
                 "counter",
                 "Versions of objects that could not be understood",
-                {
-                    (("kind", kind), ("reason", reason), *self._cluster): value
+                [
+                    ({"kind": kind, "reason": reason, **here}, value)
                     for kind, reason, value in self._rejected()
-                },
+                ],
+            ),
+            family(
+                f"{PREFIX}certificate_expiration_timestamp_seconds",
+                "gauge",
+                "When the publisher's certificate expires, seconds since 1970",
+                [(here, expires)] if expires else [],
             ),
         ]
-        return 200, render(found)
+        return 200, page(
+            str(self._cluster),
+            bootstrap_s=self.bootstrap_s,
+            listed={
+                f"{kind}/v1": all(i.synced.is_set() for i in informers)
+                for kind, informers in kinds.items()
+            },
+            written={f"{r}/v1": publisher.is_written(r) for r in keys.RESOURCES},
+            queued=publisher.queued(),
+            errors=publisher.errors,
+            own=own,
+            requests=self.requests,
+        )
 
 
 async def run(settings: Settings) -> None:
@@ -169,12 +160,16 @@ async def run(settings: Settings) -> None:
         )
         runners = [
             await health.serve(
-                "", settings.health_port, {"/readyz": pages.readyz, "/healthz": pages.healthz}
+                "",
+                settings.health_port,
+                {"/readyz": pages.readyz, "/healthz": pages.healthz},
+                pages.requests,
             )
         ]
         try:
             if settings.metrics is not None:
-                runners.append(await health.serve(*settings.metrics, {"/metrics": pages.metrics}))
+                found = {"/metrics": pages.metrics}
+                runners.append(await health.serve(*settings.metrics, found, pages.requests))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(publisher.run())
                 tasks.create_task(inputs.run())

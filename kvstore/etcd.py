@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from kvstore import diagnose
 from kvstore import rpc_pb2 as pb
 from kvstore.bulk import RawRow
 from kvstore.config import Endpoint, StoreConfig
+from kvstore.observed import OBSERVED, described, scope_of
 from kvstore.port import (
     Batch,
     ClusterIdChangedError,
@@ -218,7 +220,13 @@ class EtcdStore:
                 self._pin(reply.header)
                 if reply.canceled:
                     raise _cancelled(f"{what} on {self.endpoint}", reply)
+                handed = perf_counter()
                 yield reply
+                if reply.events:
+                    first = reply.events[0]
+                    action = "delete" if first.type else "modify"
+                    scope = scope_of(first.kv.key.decode(errors="replace"))
+                    OBSERVED.events.observe(perf_counter() - handed, scope, action)
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except asyncio.InvalidStateError as error:  # the channel was closed under us
@@ -239,13 +247,17 @@ class EtcdStore:
             response_deserializer=pb.LeaseKeepAliveResponse.FromString,
         )(timeout=CALL_TIMEOUT_S, metadata=_REQUIRE_LEADER)
         what = f"keep lease {lease:x}"
+        outcome, began = "fail", perf_counter()
         try:
             await call.write(pb.LeaseKeepAliveRequest(ID=lease))
             reply = await call.read()
+            outcome = "success"
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         finally:
             call.cancel()
+            labels = ("leases", "set", "keepalive", outcome)
+            OBSERVED.operations.observe(perf_counter() - began, *labels)
         if reply is grpc.aio.EOF:
             raise UnavailableError(f"{what} on {self.endpoint}: the stream ended")
         self._pin(reply.header)
@@ -311,15 +323,20 @@ class EtcdStore:
             request_serializer=type(request).SerializeToString,
             response_deserializer=reply_type.FromString,
         )
+        outcome, began = "fail", perf_counter()
         try:
             reply = await call(request, timeout=CALL_TIMEOUT_S, metadata=_REQUIRE_LEADER)
+            self._pin(reply.header)
+            outcome = "success"
         except grpc.aio.AioRpcError as error:
             raise self._error(method, error) from error
         except asyncio.InvalidStateError as error:
             raise UnavailableError(f"{method} on {self.endpoint}: {error}") from error
         except grpc.aio.UsageError as error:  # the channel was closed under us
             raise UnavailableError(f"{method} on {self.endpoint}: {error}") from error
-        self._pin(reply.header)
+        finally:
+            labels = described(method, request)
+            OBSERVED.operations.observe(perf_counter() - began, *labels, outcome)
         return reply
 
     def _pin(self, header: Any) -> None:
@@ -328,6 +345,7 @@ class EtcdStore:
         if not self._cluster_id:
             self._cluster_id = header.cluster_id
         elif header.cluster_id != self._cluster_id:
+            OBSERVED.quorum_errors.add("etcd cluster ID has changed")
             raise ClusterIdChangedError(
                 f"{self.endpoint}: etcd cluster ID has changed from {self._cluster_id:x} "
                 f"to {header.cluster_id:x}"
@@ -349,6 +367,7 @@ class EtcdStore:
             grpc.StatusCode.DEADLINE_EXCEEDED,
             grpc.StatusCode.CANCELLED,
         ):
+            OBSERVED.quorum_errors.add(code.name.lower().replace("_", " "))
             return UnavailableError(text)
         return StoreError(text)
 

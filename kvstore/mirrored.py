@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from kvstore.bulk import BulkStore
+from kvstore.observed import OBSERVED
 from kvstore.port import (
     MAX_TXN_OPS,
     ClusterIdChangedError,
@@ -148,7 +149,9 @@ class Copy:
                         del self._used[lease]
                         await self._store.revoke(lease)
                 except StoreError as error:
+                    OBSERVED.ran("kvstore-leases", ok=False)
                     raise CopyLostError(str(error)) from error
+            OBSERVED.ran("kvstore-leases", ok=True)
             await asyncio.sleep(self._ttl_s / 3)
 
     async def guard(self, key: str, wanted: "Wanted") -> None:

@@ -8,11 +8,14 @@ is written. Nothing that another run of ours left behind is deleted before every
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
+from kvstore.observed import OBSERVED, scope_of
 from kvstore.port import (
     MAX_TXN_OPS,
     ClusterIdChangedError,
@@ -104,6 +107,7 @@ class Publisher:
         self.connected = False
         self.writes = 0
         self.failures = 0
+        self.errors: Counter[str] = Counter()  # by scope of the key
         self.last_error = ""
 
     def put(self, rows: Mapping[str, bytes | None]) -> None:
@@ -130,6 +134,17 @@ class Publisher:
         waiting = (*self._dirty, *self._failing, *self._in_flight)
         return {key for key in waiting if key.startswith(prefix)}
 
+    def queued(self) -> Counter[str]:
+        """Rows that are not written yet, by scope."""
+        waiting = {*self._dirty, *self._failing, *self._in_flight}
+        return Counter(scope_of(key) for key in waiting)
+
+    def is_written(self, resource: str) -> bool:
+        """Whether the canary of a type stands: all of its first rows have been written."""
+        return keys.canary(self._cluster, resource) in self._leases.of and (
+            resource not in self._awaited
+        )
+
     @property
     def problems(self) -> dict[str, str]:
         """Rows that could not be written, with the reason."""
@@ -151,6 +166,8 @@ class Publisher:
             except* StoreError as group:
                 error = _first(group)
                 self.failures += 1
+                self.errors.update({scope_of(key) for key in self._dirty} or {"all"})
+                OBSERVED.ran("kvstore-etcd", ok=False)
                 self.last_error = str(error)
                 log.warning('event=store_lost retry_s=%.1f error="%s"', delay, error)
             await asyncio.sleep(delay)
@@ -185,20 +202,31 @@ class Publisher:
         await self._put_leased(store, [self._announcement])
         await self._beat(store)
         self.connected = True
+        OBSERVED.ran("kvstore-etcd", ok=True)
         self._wake.set()
 
     async def _serve(self, store: PublisherStore) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._rounds(store))
-            tasks.create_task(self._every(HEARTBEAT_S, lambda: self._beat(store)))
-            tasks.create_task(self._every(self._lease_ttl_s / 3, lambda: self._prolong(store)))
-            tasks.create_task(self._every(ENFORCE_S, lambda: self._announce(store)))
+            for group, interval_s, act in (
+                ("kvstore-heartbeat", HEARTBEAT_S, self._beat),
+                ("kvstore-leases", self._lease_ttl_s / 3, self._prolong),
+                ("clustermesh-config", ENFORCE_S, self._announce),
+            ):
+                tasks.create_task(self._every(group, interval_s, partial(act, store)))
             tasks.create_task(self._guard(store))
 
-    async def _every(self, interval_s: float, act: Callable[[], Awaitable[None]]) -> None:
+    async def _every(
+        self, group: str, interval_s: float, act: Callable[[], Awaitable[None]]
+    ) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            await act()
+            try:
+                await act()
+            except StoreError:
+                OBSERVED.ran(group, ok=False)
+                raise
+            OBSERVED.ran(group, ok=True)
 
     async def _rounds(self, store: PublisherStore) -> None:
         while True:
@@ -288,6 +316,7 @@ class Publisher:
         delay = min(delay * 2, 60.0)
         self._failing[key] = (self._now() + delay, delay, str(error))
         self.failures += 1
+        self.errors[scope_of(key)] += 1
         self.last_error = f"{key}: {error}"
         log.warning('event=write_failed key=%s retry_s=%.1f error="%s"', key, delay, error)
 

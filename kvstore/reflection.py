@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kvstore.bulk import BulkStore
@@ -41,6 +41,8 @@ class CopyStatus:
     writes: int = 0
     heard: str = ""  # RFC 3339: when the remote was last heard of; empty: never
     refused: int = 0
+    errors: int = 0  # our own store was lost
+    queued: dict[str, int] = field(default_factory=dict)  # changes not written yet, by type
 
 
 class Reflection:
@@ -79,6 +81,7 @@ class Reflection:
                     await store.close()
             except* (StoreError, CopyLostError) as group:
                 error = _first(group)
+                self.copy_status.errors += 1
                 self.copy_status.error = f"our own store: {error}"
                 self.source.status.message = self.copy_status.error
                 log.warning('event=copy_lost cluster=%s error="%s"', self._name, error)
@@ -216,6 +219,7 @@ class _Source(Session[BulkStore]):
         async def take(events: Sequence[tuple[bytes, bytes | None]]) -> None:
             for key, value in events:
                 pending[head + key[cut:]] = value
+            self._told.queued[resource] = len(pending)
             some.set()
             if len(pending) > PENDING_ROWS:
                 room.clear()
@@ -240,6 +244,7 @@ class _Source(Session[BulkStore]):
                 rows, pending = pending, {}
                 room.set()
                 await self._write(rows)
+                self._told.queued[resource] = len(pending)
 
     async def _read(self, store: BulkStore, source: str, at: int, take: Take) -> int:
         """Watch until the changes come so fast one by one that a backlog is cheaper to read.

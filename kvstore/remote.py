@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from kvstore.allowance import Limits, Pace, Purse
 from kvstore.mirror import Mirror
+from kvstore.observed import OBSERVED
 from kvstore.port import CompactedError, Event, Put, Store, StoreError, UnavailableError
 from model.address import Prefix
 from model.cluster import (
@@ -205,6 +206,7 @@ class Session(ABC, Generic[S]):
             failure: BaseException = UnavailableError("the session ended")
             try:
                 store = await self._connect()
+                OBSERVED.ran("remote-etcd", ok=True)
                 try:
                     await self._session(store)
                 finally:
@@ -215,6 +217,8 @@ class Session(ABC, Generic[S]):
                     errors = 0
                     self.status.failures += 1
                     self.status.last_failure_s = _now()
+                else:
+                    OBSERVED.ran("remote-etcd", ok=False)
                 errors += 1
                 self.status.message = str(error)
                 log.warning('event=remote_lost cluster=%s error="%s"', self._name, error)
@@ -297,6 +301,7 @@ class Session(ABC, Generic[S]):
                     batch = await anext(watch)
             except TimeoutError as error:
                 self._silent = True
+                OBSERVED.quorum_errors.add("no heartbeat")
                 raise UnavailableError(
                     f"{store.endpoint}: no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s: "
                     "the remote cluster's clustermesh-apiserver does not write"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def kvstoremesh(directory: Path, near: Etcd, *more: str) -> AsyncIterator[Mesh]:
+async def kvstoremesh(
+    directory: Path, near: Etcd, *more: str, stderr: Any = None
+) -> AsyncIterator[Mesh]:
     mesh = directory / "mesh"
     mesh.mkdir(exist_ok=True)
     admin = near.user("admin-c1")
@@ -83,7 +86,8 @@ async def kvstoremesh(directory: Path, near: Etcd, *more: str) -> AsyncIterator[
         *(f"--api-serve-addr=127.0.0.1:{ports[1]}", f"--prometheus-serve-addr=:{ports[2]}"),
         *more,
         cwd=ROOT,
-        env={**os.environ},
+        env={**os.environ, "K8S_NODE_NAME": "n1"},
+        stderr=stderr,
     )
     try:
         yield Mesh(mesh, *ports, process)
@@ -116,9 +120,12 @@ async def test_pages_of_a_copied_cluster(far: Etcd, near: Etcd, tmp_path: Path) 
         assert found[0]["num-endpoints"] == 1
         assert found[0]["age-seconds"] >= 0
         metrics = (await mesh.page(mesh.metrics, "/metrics"))[1]
-        target = '{source_cluster="c1",target_cluster="c2"}'
+        target = '{source_cluster="c1",source_node_name="n1",target_cluster="c2"}'
         assert f"cilium_kvstoremesh_remote_cluster_readiness_status{target} 1" in metrics
-        assert 'cilium_kvstoremesh_remote_clusters{source_cluster="c1"} 1' in metrics
+        assert (
+            'cilium_kvstoremesh_remote_clusters{source_cluster="c1",source_node_name="n1"} 1'
+            in metrics
+        )
         asked = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "clustermesh_apiserver", "kvstoremesh-dbg", "status"),
             *("--host", f"127.0.0.1:{mesh.api}"),

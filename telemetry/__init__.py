@@ -1,0 +1,1 @@
+"""What a process says of itself to machines: metrics and log lines."""

@@ -1,0 +1,144 @@
+"""Metrics, health and log of a real agent, held against the published lists of Cluster Mesh."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import (
+    AgentNode,
+    RemoteCluster,
+    agent_node,
+    put,
+    remote_cluster,
+    service,
+    until,
+)
+from tests.support.metrics_page import Scraped, Wanted, check, parse
+from tests.support.nodes import sh
+
+pytestmark = pytest.mark.root
+
+REMOTE_NODE = "172.31.9.66"
+HERE = "source_cluster source_node_name"
+MESH: Wanted = {
+    "remote_clusters": ("gauge", HERE),
+    "global_services": ("gauge", HERE),
+    "remote_cluster_failures": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_last_failure_ts": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_readiness_status": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_nodes": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_services": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_endpoints": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_service_exports": ("gauge", f"{HERE} target_cluster"),
+}
+STORES: Wanted = {
+    "kvstore_operations_duration_seconds": ("histogram", "scope kind action outcome"),
+    "kvstore_events_queue_seconds": ("histogram", "scope action"),
+    "kvstore_quorum_errors_total": ("counter", "error"),
+    "kvstore_initial_sync_completed": ("gauge", "scope source_cluster action"),
+    "controllers_group_runs_total": ("counter", "status group_name"),
+}
+PREFIX = "cilium_clustermesh_"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
+    async with agent_node(tmp_path) as found:
+        found.flags = {
+            "prometheus-serve-addr": "127.0.0.1:9090",
+            "agent-health-port": "9879",
+            "log-opt": "format=json-ts,level=debug",
+        }
+        yield found
+
+
+@pytest.fixture
+async def beta(node: AgentNode) -> AsyncIterator[RemoteCluster]:
+    async with remote_cluster(node) as found:
+        await found.add_node("m1", REMOTE_NODE, "10.213.1.0/24")
+        for last in (5, 6, 7):
+            await found.add_pod(f"10.213.1.{last}", REMOTE_NODE)
+        await found.share("web", "10.213.1.5")
+        yield found
+
+
+def page(node: AgentNode, address: str) -> tuple[int, str]:
+    text = sh(f"ip netns exec {node.namespace} curl -s -w '\\n%{{http_code}}' http://{address}")
+    body, _, code = text.rpartition("\n")
+    return int(code), body
+
+
+def scrape(node: AgentNode) -> dict[str, Scraped]:
+    return parse(page(node, "127.0.0.1:9090/metrics")[1])
+
+
+async def test_an_agent_has_every_metric(node: AgentNode, beta: RemoteCluster) -> None:
+    """Names, types and labels; numbers where something has happened, through a loss."""
+    put(node.fake, "services", service("web", "10.204.0.10", {"service.cilium.io/global": "true"}))
+    node.start()
+    await node.ready()
+    assert page(node, "127.0.0.1:9879/healthz")[0] == 200
+    beta.connect()
+    labels = {"source_cluster": "alpha", "source_node_name": "n1"}
+    target = {**labels, "target_cluster": "beta"}
+
+    def number(name: str, **wanted: str) -> float:
+        return scrape(node)[name].total(**wanted)
+
+    await until(
+        lambda: number(f"{PREFIX}remote_cluster_readiness_status", **target) == 1, "beta is ready"
+    )
+    await until(lambda: number(f"{PREFIX}remote_cluster_services", **target) == 1, "its service")
+    found = scrape(node)
+    check(found, PREFIX, MESH)
+    check(found, "cilium_", STORES)
+
+    def total(name: str, **wanted: str) -> float:
+        return found[name].total(**wanted)
+
+    assert total(f"{PREFIX}remote_clusters", **labels) == 1
+    assert total(f"{PREFIX}global_services", **labels) == 1
+    assert total(f"{PREFIX}remote_cluster_nodes", **target) == 1
+    assert total(f"{PREFIX}remote_cluster_endpoints", **target) == 3
+    assert total(f"{PREFIX}remote_cluster_failures", **target) == 0
+    assert total(f"{PREFIX}remote_cluster_last_failure_ts", **target) == 0
+    for kind in ("nodes", "identities", "ip", "services"):
+        synced = {"scope": f"{kind}/v1", "source_cluster": "beta", "action": "read"}
+        assert total("cilium_kvstore_initial_sync_completed", **synced) == 1
+        read = {"scope": f"{kind}/v1", "kind": "read", "action": "listPrefix"}
+        assert total("cilium_kvstore_operations_duration_seconds", **read, outcome="success") > 0
+    runs = {"status": "success", "group_name": "remote-etcd"}
+    assert total("cilium_controllers_group_runs_total", **runs) == 1
+
+    await beta.add_pod("10.213.1.8", REMOTE_NODE)
+    events = {"scope": "ip/v1", "action": "modify"}
+    await until(
+        lambda: number("cilium_kvstore_events_queue_seconds", **events) > 0, "the event is counted"
+    )
+    await until(
+        lambda: number(f"{PREFIX}remote_cluster_endpoints", **target) == 4, "the new endpoint"
+    )
+    beta.etcd.kill()
+    await until(
+        lambda: number(f"{PREFIX}remote_cluster_readiness_status", **target) == 0, "beta is lost"
+    )
+    found = scrape(node)
+    assert total(f"{PREFIX}remote_cluster_failures", **target) == 1
+    assert total(f"{PREFIX}remote_cluster_last_failure_ts", **target) > 1_700_000_000
+    assert total("cilium_kvstore_quorum_errors_total") > 0
+    # What was learnt stays, and is still counted.
+    assert total(f"{PREFIX}remote_cluster_endpoints", **target) == 4
+    assert page(node, "127.0.0.1:9879/healthz")[0] == 200
+    _log_is_clean(node)
+
+
+def _log_is_clean(node: AgentNode) -> None:
+    """Every line is JSON with level and subsystem, and the token for the API server is in none."""
+    text = node.log.read_text()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    assert all({"time", "level", "subsys"} <= set(line) for line in lines)
+    assert any(line.get("event") == "remote_lost" for line in lines)
+    assert "secret-token" not in text
