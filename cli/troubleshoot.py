@@ -46,6 +46,11 @@ def clustermesh(
     from model.duration import parse_duration_s
 
     seconds = parse_duration_s(timeout)
+    if not reach and not Path(directory).is_dir():
+        raise click.ClickException(
+            f"there is no directory {directory}: run this in an agent's container, or name another "
+            "with --clustermesh-config"
+        )
     rows = configured(Path(directory), clusters)
     with ThreadPoolExecutor(PARALLEL) as pool:
         rows = list(pool.map(lambda row: _explained(row, seconds), rows))

@@ -1,0 +1,115 @@
+"""`isthmus troubleshoot clustermesh`: sockets that answer, that do not, and that speak no TLS."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from certs.issue import create_ca, issue
+from certs.profiles import Profile
+from cli.troubleshoot import reached
+from tests.support.cli import isthmus
+
+AUTHORITY = create_ca(datetime.now(UTC))
+
+
+@contextmanager
+def listener(directory: Path | None = None) -> Iterator[int]:
+    """Accepts one connection after the other; with a directory it speaks TLS. Its port."""
+    context = None
+    if directory is not None:
+        pair = issue(AUTHORITY, Profile("s", ("127.0.0.1",), server=True), datetime.now(UTC))
+        path = directory / "pair"
+        path.write_bytes(pair.certificate + pair.key)
+        (directory / "ca").write_bytes(AUTHORITY.certificate)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    try:
+                        if context is None:
+                            connection.sendall(b"220 hello\r\n" * 20)
+                        else:
+                            context.wrap_socket(connection, server_side=True).close()
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+
+
+def test_reached_over_tls(tmp_path: Path) -> None:
+    """Whose certificate it is does not matter here."""
+    with listener(tmp_path) as port:
+        row = reached(f"127.0.0.1:{port}", 5)
+    assert row["error"] == ""
+    assert len(row["certificate"]) == 64
+
+
+def test_not_reached() -> None:
+    """Nobody listens, somebody else listens, and no address at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert "refused" in reached(f"127.0.0.1:{port}", 5)["error"]
+    with listener() as port:
+        assert "does not speak TLS" in reached(f"127.0.0.1:{port}", 5)["error"]
+    assert reached("nowhere", 1)["error"]
+
+
+def config(directory: Path, name: str, port: int) -> None:
+    lines = ["endpoints:", f"- https://127.0.0.1:{port}", f"trusted-ca-file: {directory / 'ca'}"]
+    (directory / "files" / name).write_text("\n".join(lines))
+
+
+def test_configured_stores(tmp_path: Path) -> None:
+    """Exit status 1 when one is not reached, 0 when those that are named are."""
+    (tmp_path / "files").mkdir()
+    where = ("--clustermesh-config", tmp_path / "files", "--timeout", "2s")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = int(server.getsockname()[1])
+    with listener(tmp_path) as port:
+        config(tmp_path, "oslo", port)
+        config(tmp_path, "paris", closed)
+        all_of_them = isthmus("troubleshoot", "clustermesh", *where)
+        one = isthmus("troubleshoot", "clustermesh", "oslo", *where, "-o", "json")
+        none = isthmus("troubleshoot", "clustermesh", "rome", *where)
+    assert all_of_them.code == 1
+    rows = {line.split()[0]: line for line in all_of_them.out.splitlines()}
+    assert "ok (" in rows["oslo"]
+    assert "refused" in rows["paris"]
+    assert one.code == 0
+    assert [(e["cluster"], e["error"]) for e in one.json["endpoints"]] == [("oslo", "")]
+    assert abs(one.json["time"] - datetime.now(UTC).timestamp()) < 60
+    assert none.code == 1
+    assert "no file for cluster rome" in none.err
+
+
+def test_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "oslo").write_text("endpoints: {")
+    done = isthmus("troubleshoot", "clustermesh", "--clustermesh-config", tmp_path)
+    assert done.code == 1
+    assert "oslo" in done.out
+
+
+@pytest.mark.parametrize("place", ["/nonexistent/of/isthmus"])
+def test_no_directory(place: str) -> None:
+    """Outside of a container there is none: said, not taken for a mesh without clusters."""
+    done = isthmus("troubleshoot", "clustermesh", "--clustermesh-config", place)
+    assert done.code == 1
+    assert place in done.err
+    assert "container" in done.err
