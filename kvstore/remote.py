@@ -41,6 +41,7 @@ from wire.etcd import (
     ip_v1,
     keys,
     node_v1,
+    service_reader,
     service_v1,
 )
 from wire.etcd.errors import RemoteWireError
@@ -377,6 +378,7 @@ class Remote(Session[RemoteStore]):
         self._prefixes: dict[str, str] = {}  # of the mirrors' keys
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
+        self._services = service_reader.Reader()
 
     def drain(self) -> None:
         """Take back everything learnt from this cluster."""
@@ -386,6 +388,7 @@ class Remote(Session[RemoteStore]):
         self._full.clear()
         self._late.clear()
         self.status.late = 0
+        self._services = service_reader.Reader()
         self._sink.on_removed(self._name)
 
     def _begin(self) -> None:
@@ -585,8 +588,9 @@ class Remote(Session[RemoteStore]):
                 return found.name, found
             case _:
                 if data is None:
+                    self._services.forget(name)
                     return service_v1.decode_name(name, key), None
-                service = service_v1.decode(name, data, self._name, self._id, key)
+                service = self._services.decode(name, data, self._name, self._id, key)
                 return service.name, service
 
 

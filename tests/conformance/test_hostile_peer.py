@@ -51,7 +51,7 @@ class Reader:
             return await when_up(StoreConfig((etcd.url,)))
 
         self.session = Remote(BETA, connect, self.inputs, lambda name, config: None, limits=limits)
-        self.inputs.statuses = lambda: {BETA: self.session.status}
+        self.inputs.status = {BETA: self.session.status}.get
         self._node("alpha", 1, hostile.OUR_NODE, "10.203.1.0/24")
         self._node(FIRST, 3, hostile.THEIR_NODE, "10.210.1.0/24")
         ports = {"http": L4(80, Protocol.TCP)}
