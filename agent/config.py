@@ -115,6 +115,9 @@ class AgentConfig:
     clustermesh_config: Path = _key(_absolute, Path("/var/lib/cilium/clustermesh"))
     clustermesh_sync_timeout: float = _key(parse_duration_s, 60.0)
     clustermesh_backend_drain: float = _key(parse_duration_s, 60.0)  # 0: removed at once
+    # After how long without its cluster a remote backend is taken back; 0: never.
+    clustermesh_cache_ttl: float = _key(parse_duration_s, 0.0)
+    clustermesh_compare_interval: float = _key(parse_duration_s, 600.0)  # 0: never
     # What one remote cluster may cost us.
     clustermesh_peer_max_nodes: int = _key(_number(1, 1 << 24), 10_000)
     clustermesh_peer_max_identities: int = _key(_number(1, 1 << 24), 65_536)
@@ -232,6 +235,7 @@ def peer_limits(config: AgentConfig) -> Limits:
         },
         rows_per_s=config.clustermesh_peer_changes_per_second,
         burst_rows=10 * config.clustermesh_peer_changes_per_second,
+        compare_s=config.clustermesh_compare_interval,
     )
 
 

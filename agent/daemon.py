@@ -190,6 +190,7 @@ class Daemon:
             config.max_connected_clusters,
             peer_limits(config),
             self.remote_inputs.types,
+            cache_ttl_s=config.clustermesh_cache_ttl,
         )
         self.remote_inputs.status = self.remotes.status
 

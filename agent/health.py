@@ -5,6 +5,7 @@ from typing import Any
 
 from agent import certificates, shapes
 from agent.view import View
+from kvstore.shape import connection
 from model.cluster import ClusterName
 from wire.etcd import keys
 
@@ -49,6 +50,7 @@ def cluster_mesh(view: View) -> dict[str, Any]:
         violations = view.mesh.violations(name)
         counts, certificate = _counts(view, name), shown.get(name)
         shape = shapes.remote_cluster(status, counts, last, violations, certificate)
+        shape |= connection(status, view.clock())
         age = _age_s(view, name)
         clusters.append(shape if age is None else {**shape, "age-seconds": age})
     return {

@@ -14,7 +14,8 @@ import msgspec
 
 from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
-from kvstore.remote import Change, RemoteStatus
+from kvstore.remote import Change
+from kvstore.session import RemoteStatus
 from mesh.ipcache import Claimant, IpClaim
 from mesh.remote_slices import Preference, RemoteServices
 from model.address import Prefix
@@ -125,6 +126,13 @@ class RemoteInputs:
             self._mesh.services.forget(cluster_id)
             self._write_ids()
         log.info("event=forgotten cluster=%s", cluster)
+
+    def on_revoked(self, cluster: ClusterName) -> None:
+        """``kvstore.remote.Sink``. What was read is taken back; what was restored goes now."""
+        cluster_id = self._ids.get(cluster)
+        if cluster_id is not None:
+            self._mesh.services.forget(cluster_id, drain=True)
+        log.info("event=revoked cluster=%s", cluster)
 
     def _forget_addresses(self, cluster_id: ClusterId) -> None:
         for prefix in self._restored.pop(cluster_id, ()):

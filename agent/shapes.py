@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from agent.endpoint_store import Endpoint
-from kvstore.remote import RemoteStatus
+from kvstore.session import RemoteStatus
 from mesh.ipcache import Pair
 from mesh.problems import Tally
 from model.address import Address, Prefix

@@ -161,6 +161,7 @@ def remote_cluster(remote: Object, now: datetime) -> list[str]:
             if key in synced
         )
         lines.append(f"   └  synchronization status: {known}")
+    lines += [f"   └  {line}" for line in _age(remote)]
     if copied := remote.get("copy"):
         heard = _ago(copied.get("last-heard"), now)
         lines.append(f"   └  copied by KVStoreMesh, which last heard of the cluster: {heard}")
@@ -177,6 +178,29 @@ def remote_cluster(remote: Object, now: datetime) -> list[str]:
         lines.append(
             f"   └  too many changes: {remote['num-late']} wait, {remote.get('num-throttled', 0)} "
             "had to wait so far"
+        )
+    return lines
+
+
+def _age(remote: Object) -> list[str]:
+    """Where the connection stands, how old the data are, and what will become of them."""
+    lines = []
+    if at := remote.get("connection"):
+        event = f", after: {at['event']} ({at['since-seconds']} s ago)" if at["event"] else ""
+        lines.append(f"connection: {at['state']}{event}; then: {at['action']}")
+    if data := remote.get("data"):
+        age, fate = data["age-seconds"], "kept until it is back"
+        if data["revoked"]:
+            fate = "its backends are taken back until it is back"
+        elif "revoke-in-seconds" in data:
+            fate = f"its backends are taken back in {data['revoke-in-seconds']} s"
+        if age or data["revoked"] or not remote.get("ready"):
+            lines.append(f"age of data: {age} s, {fate}")
+    found = remote.get("compare")
+    if found and (found["repaired"] or found["disorders"]):
+        lines.append(
+            f"its watch is not to be trusted: {found['repaired']} rows repaired by compare, "
+            f"{found['disorders']} times out of order"
         )
     return lines
 

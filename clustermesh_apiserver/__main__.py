@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from clustermesh_apiserver import config, etcdinit, kvstoremesh, service
+from model.duration import parse_duration_s
 from telemetry import logs
 
 
@@ -184,6 +185,8 @@ def clustermesh_command(
 @click.option("--api-serve-addr", default="localhost:9889", show_default=True)
 @click.option("--per-cluster-ready-timeout", default="15s", show_default=True)
 @click.option("--global-ready-timeout", default="10m", show_default=True)
+@click.option("--clustermesh-cache-ttl", default="0s", show_default=True, help="0s: keep for ever")
+@click.option("--clustermesh-compare-interval", default="10m", show_default=True, help="0s: never")
 @click.option("--disable-drain-on-disconnection", type=bool, default=False, hidden=True)
 @_LOG
 def kvstoremesh_command(
@@ -192,6 +195,8 @@ def kvstoremesh_command(
     api_serve_addr: str,
     per_cluster_ready_timeout: str,
     global_ready_timeout: str,
+    clustermesh_cache_ttl: str,
+    clustermesh_compare_interval: str,
     disable_drain_on_disconnection: bool,
     **flags: Any,
 ) -> None:
@@ -213,6 +218,8 @@ def kvstoremesh_command(
                 ),
                 global_ready_s=config.parse_seconds("global-ready-timeout", global_ready_timeout),
                 drain=not disable_drain_on_disconnection,
+                cache_ttl_s=parse_duration_s(clustermesh_cache_ttl),
+                compare_s=parse_duration_s(clustermesh_compare_interval),
             )
         )
 

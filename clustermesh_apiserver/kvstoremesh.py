@@ -17,8 +17,10 @@ from clustermesh_apiserver.requests import Requests
 from kvstore import etcd
 from kvstore.config import load_store_config
 from kvstore.config_directory import ConfigDirectory
-from kvstore.reflection import GRACE_S, Reflection
+from kvstore.reflection import COMPARE_S, GRACE_S, Reflection
 from kvstore.reflections import Reflections
+from kvstore.shape import connection
+from kvstore.staleness import KEEP
 from model.cluster import ClusterName
 from wire.etcd import keys
 
@@ -41,6 +43,8 @@ class Settings:
     cluster_ready_s: float  # a remote that does not even connect in this time is not waited for
     global_ready_s: float  # ready after this time, whatever is missing
     drain: bool  # take the copy of a removed cluster away
+    cache_ttl_s: float = KEEP  # backends of a cluster that is away so long go out of its copy
+    compare_s: float = COMPARE_S
 
 
 class Pages:
@@ -82,8 +86,11 @@ class Pages:
 
     def clusters(self) -> tuple[int, str]:
         """A ``RemoteCluster`` for each, as the agents' API has it."""
-        now = datetime.now(UTC)
-        found = [remote_cluster(n, r, now) for n, r in sorted(self._reflections.all.items())]
+        now, loop_s = datetime.now(UTC), asyncio.get_running_loop().time()
+        found = [
+            remote_cluster(n, r, now) | connection(r.source.status, loop_s)
+            for n, r in sorted(self._reflections.all.items())
+        ]
         return 200, json.dumps(found)
 
     def metrics(self) -> tuple[int, str]:
@@ -165,6 +172,8 @@ async def run(settings: Settings) -> None:
         local,
         settings.lease_ttl_s,
         GRACE_S if settings.drain else None,
+        settings.cache_ttl_s,
+        settings.compare_s,
     )
     pages = Pages(settings, reflections)
     log.info("event=start cluster=%s directory=%s", settings.cluster_name, settings.directory)

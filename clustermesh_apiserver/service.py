@@ -63,6 +63,7 @@ class Pages:
     def healthz(self) -> tuple[int, str]:
         """Always 200, with what is wrong: a restart would mend none of it."""
         lines = [] if self._publisher.connected else [f"store: {self._publisher.last_error}"]
+        lines += [f"store: {self._publisher.full}"] if self._publisher.full else []
         lines += [f"watch: {i.status.error}" for i in self._inputs.all() if i.status.error]
         lines += [f"row {key}: {why}" for key, why in self._publisher.problems.items()]
         lines += [said for group in self._publication.problems.values() for said in group]
@@ -91,6 +92,13 @@ class Pages:
         here = {"source_cluster": str(self._cluster)}
         expires = self._expiry()
         own = [
+            counted(
+                "kvstore_full",
+                "gauge",
+                "1: the store's quota is used up and it takes no writes",
+                here,
+                float(bool(publisher.full)),
+            ),
             counted(
                 "kvstore_rows_failing",
                 "gauge",

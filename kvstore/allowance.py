@@ -48,6 +48,8 @@ class Limits:
     rows_per_s: int = 2_000  # changes that are taken over in the long run
     burst_rows: int = 20_000  # and at once, before that counts
     relist_gap_s: float = 1.0  # between two full listings of one type over one connection
+    compare_s: float = 600.0  # between two compares with the store, keys only; 0: none
+    compare_grace_s: float = 2.0  # what a watch may be late without being wrong
 
 
 class Purse:

@@ -1,7 +1,8 @@
 """How to reach an etcd: the YAML that clients of a mesh store are given. Adapter (reads files).
 
 Keys understood: ``endpoints`` (list of URLs), ``trusted-ca-file``, ``cert-file``, ``key-file``, and
-the list ``cilium-host-aliases`` of ``{hostname, ips}``; others are left to other readers.
+the list ``cilium-host-aliases`` of ``{hostname, ips}``, and ``isthmus-cache-ttl`` (after how long
+without the cluster its backends are taken back, ``0s``: never); others are left to other readers.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+
+from model.duration import parse_duration_s
 
 CONFIG_LIMIT_BYTES = 64 * 1024  # a few endpoints and paths; more is a wrong file
 
@@ -26,6 +29,7 @@ class StoreConfig:
     cert_file: str = ""
     key_file: str = ""
     host_aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    cache_ttl_s: float | None = None  # how old the data may become; 0: any age; None: as set
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -74,6 +78,7 @@ class _File(msgspec.Struct):
     cert: str = msgspec.field(name="cert-file", default="")
     key: str = msgspec.field(name="key-file", default="")
     aliases: list[_Alias] = msgspec.field(name="cilium-host-aliases", default_factory=list)
+    cache_ttl: str = msgspec.field(name="isthmus-cache-ttl", default="")
 
 
 def parse_store_config(data: bytes, where: str) -> StoreConfig:
@@ -106,7 +111,11 @@ def parse_store_config(data: bytes, where: str) -> StoreConfig:
                 "its own and at least one IP"
             )
         aliases[alias.hostname] = tuple(alias.ips)
-    return StoreConfig(tuple(raw.endpoints), raw.ca, raw.cert, raw.key, aliases)
+    try:
+        cache_ttl_s = parse_duration_s(raw.cache_ttl) if raw.cache_ttl else None
+    except ValueError as error:
+        raise StoreConfigError(f"{where}: isthmus-cache-ttl: {error}") from error
+    return StoreConfig(tuple(raw.endpoints), raw.ca, raw.cert, raw.key, aliases, cache_ttl_s)
 
 
 def load_store_config(path: Path) -> StoreConfig:

@@ -24,6 +24,10 @@ class Mirror:
     def __contains__(self, key: str) -> bool:
         return key in self._rows
 
+    def at(self, key: str) -> int | None:
+        """The revision in which a row last changed; ``None``: there is no such row."""
+        return self._rows.get(key)
+
     def keys(self) -> Iterator[str]:
         """All keys."""
         return iter(self._rows)

@@ -41,6 +41,7 @@ HEARTBEAT_S = 60.0
 ENFORCE_S = 300.0  # the cluster's announcement is compared and repaired this often
 TXN_BYTES = 1_000_000  # below etcd's limit of 1.5 MiB per request
 RETRY_FIRST_S, RETRY_CAP_S = 0.1, 5.0
+FULL_RETRY_S = 2.0
 # The store as a whole is of no use: halving a batch would not find a guilty row.
 STORE_WIDE = (UnavailableError, ClusterIdChangedError, NoSpaceError)
 
@@ -109,6 +110,7 @@ class Publisher:
         self.failures = 0
         self.errors: Counter[str] = Counter()  # by scope of the key
         self.last_error = ""
+        self.full = ""  # why the store takes no writes though it answers; empty: it takes them
 
     def put(self, rows: Mapping[str, bytes | None]) -> None:
         """Desire rows; ``None`` removes one. Never blocks; the latest value of a key counts."""
@@ -199,7 +201,7 @@ class Publisher:
         for resource in self._complete:
             if keys.canary(self._cluster, resource) not in self._written:
                 self._awaited.setdefault(resource, set()).update(self._open(resource))
-        await self._put_leased(store, [self._announcement])
+        await self._announce(store)
         await self._beat(store)
         self.connected = True
         OBSERVED.ran("kvstore-etcd", ok=True)
@@ -232,9 +234,17 @@ class Publisher:
         while True:
             self._wake.clear()  # before the round, so that a change during it is not lost
             due = self._due()
-            while self._dirty:
-                await self._round(store)
-            await self._canaries(store)
+            try:
+                while self._dirty:
+                    await self._round(store)
+                await self._canaries(store)
+                if self.full:
+                    await self._put_leased(store, [self._announcement, self._heartbeat()])
+                    self.full = ""
+                    log.info("event=store_roomy")
+            except NoSpaceError as error:
+                await self._wait_for_space(store, error)
+                continue
             await self._prune()
             timeout = None if due is None else max(0.0, due - self._now())
             try:
@@ -245,6 +255,23 @@ class Publisher:
                 for key, (when, _, _) in self._failing.items():
                     if when <= self._now():
                         self._dirty[key] = None
+
+    async def _wait_for_space(self, store: PublisherStore, error: NoSpaceError) -> None:
+        """Nothing is lost: rows stay desired, leases are kept, and what is gone is deleted."""
+        self._is_full(error)
+        gone = [k for k in self._dirty if k not in self._rows and k in self._written]
+        for first in range(0, len(gone), MAX_TXN_OPS):
+            for key in gone[first : first + MAX_TXN_OPS]:
+                del self._dirty[key]
+            await self._write(store, gone[first : first + MAX_TXN_OPS])
+        await asyncio.sleep(FULL_RETRY_S)
+
+    def _is_full(self, error: NoSpaceError) -> None:
+        if not self.full:
+            log.error('event=store_full error="%s"', error)
+            self.failures += 1
+        self.full = self.last_error = str(error)
+        self._wake.set()
 
     def _due(self) -> float | None:
         return min((when for when, _, _ in self._failing.values()), default=None)
@@ -365,14 +392,23 @@ class Publisher:
         self.writes += len(ops)
 
     async def _beat(self, store: PublisherStore) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-        await self._put_leased(store, [(keys.HEARTBEAT, now)])
+        try:
+            await self._put_leased(store, [self._heartbeat()])
+        except NoSpaceError as error:
+            self._is_full(error)
+
+    @staticmethod
+    def _heartbeat() -> tuple[str, bytes]:
+        return keys.HEARTBEAT, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
     async def _announce(self, store: PublisherStore) -> None:
         key, value = self._announcement
         row = await store.get(key)
-        if row is None or row.value != value:
-            await self._put_leased(store, [self._announcement])
+        if row is None or row.value != value or key not in self._leases.of:
+            try:
+                await self._put_leased(store, [self._announcement])
+            except NoSpaceError as error:
+                self._is_full(error)
 
     async def _guard(self, store: PublisherStore) -> None:
         """Notice at once when the store goes away, or somebody touches the announcement."""
@@ -392,7 +428,7 @@ class Publisher:
         if keys.HEARTBEAT in lost:
             await self._beat(store)
         if self._announcement[0] in lost:
-            await self._put_leased(store, [self._announcement])
+            await self._announce(store)
         self._wake.set()
 
     async def _drop_expired(self, store: PublisherStore) -> set[str]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kvstore.bulk import BulkStore
+from kvstore.connection import Happening
 from kvstore.mirrored import LEASE_TTL_S, Copy, CopyLostError, Wanted
 from kvstore.port import CompactedError, StoreError
-from kvstore.remote import RETRY_CAP_S, RETRY_FIRST_S, Session
+from kvstore.session import Session
 from model.cluster import Capabilities, ClusterConfig, ClusterName, SliceExport
 from wire.etcd import cluster_config_v1, freshness_v1, keys
 from wire.etcd.errors import RemoteWireError
@@ -22,6 +23,8 @@ from wire.etcd.freshness_v1 import Freshness
 
 log = logging.getLogger(__name__)
 
+RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # of our own store
+COMPARE_S = 600.0  # between two compares of a copy with its source
 PENDING_ROWS = 20_000  # a source that changes faster than we write waits from here on
 BURST_MESSAGES, BURST_S = 200, 0.1  # faster than this a backlog is awaited instead
 PAUSE_S = 0.1
@@ -54,9 +57,10 @@ class Reflection:
         remote: Connect,
         local: Connect,
         lease_ttl_s: int = LEASE_TTL_S,
+        compare_s: float = COMPARE_S,
     ) -> None:
         self.copy_status = CopyStatus()
-        self.source = _Source(name, remote, self.copy_status)
+        self.source = _Source(name, remote, self.copy_status, compare_s)
         self._name = name
         self._local = local
         self._lease_ttl_s = lease_ttl_s
@@ -123,8 +127,11 @@ class Reflection:
 class _Source(Session[BulkStore]):
     """The remote side: what it says goes into the copy."""
 
-    def __init__(self, name: ClusterName, connect: Connect, copy_status: CopyStatus) -> None:
+    def __init__(
+        self, name: ClusterName, connect: Connect, copy_status: CopyStatus, compare_s: float
+    ) -> None:
         super().__init__(name, connect, keys.REQUIRED)
+        self._compare_s = compare_s
         self.copy: Copy  # set anew for every connection to our own store
         self.wanted = Wanted()
         self._told: CopyStatus = copy_status
@@ -155,12 +162,29 @@ class _Source(Session[BulkStore]):
 
     async def _beat(self) -> None:
         self._told.heard = _wall()
-        await self._tell(Freshness(self._told.heard, True))
+        if self.status.ready:  # before that the copy is what it was
+            await self._tell(Freshness(self._told.heard, True))
 
     async def _lost(self, error: BaseException) -> None:
-        # Never heard of since we started: what an earlier run wrote of its time is still right.
-        if self._told.heard:
-            await self._tell(Freshness(self._told.heard, False, str(error)))
+        # Every attempt says so again: agents must tell a cluster that is cut off from a mirror
+        # that is dead.
+        if not self._told.heard:
+            self._told.heard = await self._heard_before()
+        await self._tell(Freshness(self._told.heard, False, str(error)))
+
+    async def _heard_before(self) -> str:
+        """What an earlier run wrote of its time is still right."""
+        key = keys.freshness(self._name)
+        before = await self.copy.row(key)
+        try:
+            return freshness_v1.decode(before, key).heard if before else ""
+        except RemoteWireError:
+            return ""
+
+    async def _revoke(self) -> None:
+        """The backends go out of the copy; the next listing brings them back."""
+        for resource in (keys.SERVICES, keys.ENDPOINT_SLICES):
+            await self.copy.remove(keys.resource_prefix(resource, self._name, cached=True))
 
     async def _tell(self, freshness: Freshness) -> None:
         key = keys.freshness(self._name).encode()
@@ -177,13 +201,23 @@ class _Source(Session[BulkStore]):
             revision = await self._list(store, resource, source, target)
             await self._canary(resource)
             self._synced(resource)
-            await self._events(store, resource, source, target, revision)
+            if self.status.ready:
+                await self._beat()
+            again = self._compare_s * self._random.uniform(0.75, 1.25) or None
+            try:
+                async with asyncio.timeout(again):
+                    await self._events(store, resource, source, target, revision)
+            except TimeoutError:  # a watch is fallible: source and copy are compared
+                self.status.compares += 1
+                continue
+            self._move(Happening.COMPACTED)
             log.info("event=relist cluster=%s resource=%s", self._name, resource)
 
     async def _list(self, store: BulkStore, resource: str, source: str, target: str) -> int:
         """Bring the copy to the state of the source; its revision."""
         before = await self.copy.listed(target)
         head, cut, revision, count = target.encode(), len(source.encode()), 0, 0
+        writes, again = self._told.writes, resource in self.status.synced
         # Of two pages one is written while the next is read, and never more are held.
         pages: asyncio.Queue[dict[bytes, bytes | None] | None] = asyncio.Queue(1)
 
@@ -205,6 +239,8 @@ class _Source(Session[BulkStore]):
             await pages.put(None)
         await self._write(dict.fromkeys(before))
         self.status.counts[resource] = count
+        if again:
+            self.status.repaired += self._told.writes - writes
         return revision
 
     async def _events(

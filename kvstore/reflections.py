@@ -9,7 +9,8 @@ from kvstore import etcd
 from kvstore.bulk import BulkStore
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.mirrored import LEASE_TTL_S
-from kvstore.reflection import GRACE_S, Reflection
+from kvstore.reflection import COMPARE_S, GRACE_S, Reflection
+from kvstore.staleness import KEEP
 from model.cluster import ClusterName
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,15 @@ class Reflections:
         local: Callable[[], Awaitable[BulkStore]],
         lease_ttl_s: int = LEASE_TTL_S,
         grace_s: float | None = GRACE_S,
+        cache_ttl_s: float = KEEP,
+        compare_s: float = COMPARE_S,
     ) -> None:
-        """``grace_s`` is how long a removed cluster's rows stay; ``None``: they are left alone."""
+        """``grace_s`` is how long a removed cluster's rows stay; ``None``: they are left alone.
+
+        ``cache_ttl_s``: how old a copy may become unless the cluster's file says otherwise.
+        """
+        self._cache_ttl_s = cache_ttl_s
+        self._compare_s = compare_s
         self._directory = directory
         self._local = local
         self._lease_ttl_s = lease_ttl_s
@@ -76,7 +84,11 @@ class Reflections:
             elif name in self._leaving:
                 await _end(self._leaving.pop(name))
             log.info("event=%s cluster=%s", "remote_changed" if known else "remote_added", name)
-            reflection = Reflection(name, _connect(config), self._local, self._lease_ttl_s)
+            reflection = Reflection(
+                name, _connect(config), self._local, self._lease_ttl_s, self._compare_s
+            )
+            own_s = config.config.cache_ttl_s
+            reflection.source.set_policy(self._cache_ttl_s if own_s is None else own_s)
             self._running[name] = _Running(config, reflection, tasks.create_task(reflection.run()))
 
 

@@ -1,25 +1,25 @@
-"""The session with one remote cluster's store: connect, believe, follow, and never forget. Adapter.
+"""One remote cluster, decoded and believed as far as it may be believed. Adapter.
 
-The life of a session is the table ``TRANSITIONS``. What was learnt stays when the connection is
-lost; after a new listing, and only then, what has vanished is taken away. A record that breaks a
-rule is rejected alone, counted, and shown; the last good value of its key stays.
+What was learnt stays when the connection is lost; after a new listing, and only then, what has
+vanished is taken away. A record that breaks a rule is rejected alone, counted, and shown; the last
+good value of its key stays.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
 
+from kvstore import compare
 from kvstore.allowance import Limits, Pace, Purse
+from kvstore.connection import Action, Happening
 from kvstore.mirror import Mirror
-from kvstore.observed import OBSERVED
-from kvstore.port import CompactedError, Event, Put, Store, StoreError, UnavailableError
+from kvstore.port import CompactedError, Event, Put, UnavailableError
+from kvstore.session import AnewError, RemoteStore, Session, now
 from model.address import Prefix
 from model.cluster import (
     Capabilities,
@@ -34,7 +34,6 @@ from model.node import NodeName
 from model.service import ServiceName
 from model.shared_slice import SliceName
 from wire.etcd import (
-    cluster_config_v1,
     endpointslice_v1,
     freshness_v1,
     identity_v1,
@@ -45,17 +44,14 @@ from wire.etcd import (
     service_v1,
 )
 from wire.etcd.errors import RemoteWireError
-from wire.etcd.freshness_v1 import Freshness
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
-CONFIG_TIMEOUT_S = 180.0
-CONFIG_POLL_S = 0.5
 PAGE_ROWS = 5_000  # of a listing, held at once
 PART_ROWS = 256  # of a listing, between which others have their turn: about 10 ms
+COPY_TIMEOUT_S = 240.0  # KVStoreMesh speaks at least every two minutes
+BACKENDS = (keys.SERVICES, keys.ENDPOINT_SLICES)  # what new connections are sent to
 READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
-RETRY_FIRST_S, RETRY_CAP_S = 0.2, 5.0  # an attempt itself goes on for 5 s
 
 Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName | SliceName
 # The value: Node, Identity, EndpointAddress, SharedService, SharedSlice or None.
@@ -77,274 +73,9 @@ class Sink(Protocol):
         """Forget everything this cluster said."""
         ...
 
-
-class State(Enum):
-    """Where a session stands."""
-
-    DISCONNECTED = "disconnected"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"  # the heartbeat was listed
-    CONFIGURED = "configured"  # the cluster's announcement was accepted
-    READY = "ready"  # all required types are listed
-
-
-class Happening(Enum):
-    """What moves a session."""
-
-    START = "start"
-    HEARTBEAT_LISTED = "heartbeat listed"
-    CONFIG_ACCEPTED = "configuration accepted"
-    ALL_LISTED = "all types listed"
-    LOST = "lost"
-
-
-TRANSITIONS: dict[tuple[State, Happening], State] = {
-    (State.DISCONNECTED, Happening.START): State.CONNECTING,
-    (State.CONNECTING, Happening.HEARTBEAT_LISTED): State.CONNECTED,
-    (State.CONNECTED, Happening.CONFIG_ACCEPTED): State.CONFIGURED,
-    (State.CONFIGURED, Happening.ALL_LISTED): State.READY,
-    **{(state, Happening.LOST): State.DISCONNECTED for state in State},
-}
-
-
-@dataclass(slots=True)
-class RemoteStatus:
-    """What is known of a remote cluster, for people."""
-
-    name: ClusterName
-    state: State = State.DISCONNECTED
-    message: str = "Waiting for initial connection to be established"
-    endpoint: str = ""
-    etcd_id: int = 0
-    config: ClusterConfig | None = None
-    synced: set[str] = field(default_factory=set)  # this connection's listings
-    counts: dict[str, int] = field(default_factory=dict)
-    failures: int = 0  # of a connection that once stood
-    last_failure_s: float = 0.0  # of the loop's clock; 0: never
-    last_heartbeat_s: float = 0.0
-    rejected: dict[str, int] = field(default_factory=dict)  # by type
-    last_rejected: str = ""
-    examples: dict[str, str] = field(default_factory=dict)  # by type, the latest
-    late: int = 0  # changes that wait because this cluster has said too much too fast
-    throttled: int = 0  # changes that had to wait
-    freshness: Freshness | None = None  # what a mirror in between says of its own connection
-
-    @property
-    def connected(self) -> bool:
-        """The connection stands."""
-        return self.state not in (State.DISCONNECTED, State.CONNECTING)
-
-    @property
-    def ready(self) -> bool:
-        """Everything required has been read over this connection."""
-        return self.state is State.READY
-
-
-class RemoteStore(Store, Protocol):
-    """A store that tells where it is."""
-
-    @property
-    def cluster_id(self) -> int: ...
-
-    @property
-    def endpoint(self) -> str: ...
-
-
-S = TypeVar("S", bound=RemoteStore)
-
-
-class Session(ABC, Generic[S]):
-    """The life of a connection to one remote cluster; what is done with its rows is the heir's.
-
-    ``run`` lives until cancelled; removal is the owner's duty.
-    """
-
-    def __init__(
-        self,
-        name: ClusterName,
-        connect: Callable[[], Awaitable[S]],
-        resources: Iterable[str] = keys.REQUIRED,
-        randomness: random.Random | None = None,
-    ) -> None:
-        self.status = RemoteStatus(name)
-        self._name = name
-        self._connect = connect
-        self._resources = tuple(resources)
-        self._random = randomness or random.Random()  # jitter only
-        self._silent = False  # the last session ended because no heartbeat came
-        self._heard = asyncio.Event()
-        self._changed = asyncio.Event()
-
-    @abstractmethod
-    def _begin(self) -> None:
-        """Another store may answer from now on."""
-
-    @abstractmethod
-    async def _believe(self, config: ClusterConfig) -> None:
-        """Take the announcement. Raises ``ValueError`` with a sentence when it is unusable."""
-
-    @abstractmethod
-    async def _follow(self, store: S, resource: str, cached: bool) -> None:
-        """List and watch one type until the connection is lost; ``_synced`` after each list."""
-
-    async def _beat(self) -> None:
-        """A heartbeat has come."""
-
-    async def _catch_up(self) -> None:
-        """What the heir has to do beside following, as long as the connection stands."""
-
-    async def _lost(self, error: BaseException) -> None:
-        """The connection did not come about, or has ended."""
-
-    def _noted(self, key: str, value: bytes) -> None:
-        """A row beside the canaries."""
-
-    async def run(self) -> None:
-        """Connect, follow, and connect again."""
-        errors = 0
-        while True:
-            self._move(Happening.START)
-            failure: BaseException = UnavailableError("the session ended")
-            try:
-                store = await self._connect()
-                OBSERVED.ran("remote-etcd", ok=True)
-                try:
-                    await self._session(store)
-                finally:
-                    await store.close()
-            except* (StoreError, ValueError) as group:
-                error = _first(group)
-                if self.status.connected:
-                    errors = 0
-                    self.status.failures += 1
-                    self.status.last_failure_s = _now()
-                else:
-                    OBSERVED.ran("remote-etcd", ok=False)
-                errors += 1
-                self.status.message = str(error)
-                log.warning('event=remote_lost cluster=%s error="%s"', self._name, error)
-                failure = error
-            self.disconnected()
-            await self._lost(failure)
-            delay = min(RETRY_FIRST_S * 2 ** min(errors - 1, 10), RETRY_CAP_S)
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay * self._random.uniform(0.75, 1.25)):
-                    await self._changed.wait()
-
-    def try_now(self) -> None:
-        """Something was mended: an attempt that waits for its time is made at once."""
-        self._changed.set()
-
-    def disconnected(self) -> None:
-        """The owner ended ``run``; what was learnt stays."""
-        self._move(Happening.LOST)
-        self.status.synced.clear()
-
-    def _move(self, happening: Happening) -> None:
-        self.status.state = TRANSITIONS[self.status.state, happening]
-
-    async def _session(self, store: S) -> None:
-        beats = await store.range(keys.HEARTBEAT)
-        self._begin()
-        self.status.endpoint, self.status.etcd_id = store.endpoint, store.cluster_id
-        self.status.last_heartbeat_s = _now()
-        self._move(Happening.HEARTBEAT_LISTED)
-        self.status.message = "connected"
-        self._heard.clear()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._heartbeat(store, beats.revision))
-            # The keys of a writer that is gone run out after a while, and that must not look like
-            # its word: after a silence nothing is read before it speaks again.
-            if self._silent:
-                self.status.message = (
-                    f"{store.endpoint}: waiting for a heartbeat: the remote cluster's "
-                    "clustermesh-apiserver does not write"
-                )
-                await self._heard.wait()
-            data = await self._configuration(store)
-            config = cluster_config_v1.decode(data, keys.cluster_config(self._name))
-            await self._believe(config)
-            self.status.config = config
-            tasks.create_task(self._keep_to(store, data))
-            tasks.create_task(self._catch_up())
-            self._move(Happening.CONFIG_ACCEPTED)
-            cached = config.capabilities.cached
-            if not config.capabilities.synced_canaries:
-                for resource in self._resources:
-                    tasks.create_task(self._follow(store, resource, cached))
-                return
-            started: set[str] = set()
-
-            def start(key: str, value: bytes) -> None:
-                resource = keys.canary_resource(key, self._name, cached)
-                if resource in self._resources and resource not in started:
-                    started.add(resource)
-                    tasks.create_task(self._follow(store, resource, cached))
-                elif resource is None:
-                    self._noted(key, value)
-
-            canaries = await store.range(keys.canary_prefix(self._name))
-            for row in canaries.rows:
-                start(row.key, row.value)
-            watch = store.watch(keys.canary_prefix(self._name), canaries.revision + 1)
-            async for batch in watch:
-                for event in batch.events:
-                    if hasattr(event, "row"):
-                        start(event.row.key, event.row.value)
-
-    async def _heartbeat(self, store: RemoteStore, revision: int) -> None:
-        watch = store.watch(keys.HEARTBEAT, revision + 1)
-        while True:
-            try:
-                # Whatever else arrives on this watch does not count.
-                async with asyncio.timeout_at(self.status.last_heartbeat_s + HEARTBEAT_TIMEOUT_S):
-                    batch = await anext(watch)
-            except TimeoutError as error:
-                self._silent = True
-                OBSERVED.quorum_errors.add("no heartbeat")
-                raise UnavailableError(
-                    f"{store.endpoint}: no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s: "
-                    "the remote cluster's clustermesh-apiserver does not write"
-                ) from error
-            if any(hasattr(event, "row") for event in batch.events):
-                self.status.last_heartbeat_s = _now()
-                self._silent = False
-                self._heard.set()
-                await self._beat()
-
-    async def _keep_to(self, store: RemoteStore, data: bytes) -> None:
-        """End the session when the cluster announces itself otherwise than it was believed."""
-        key = keys.cluster_config(self._name)
-        # The first batch says that the watch stands: what changed before it is seen by reading.
-        async for _ in store.watch(key, 0, exact=True):
-            row = await store.get(key)
-            if row is not None and row.value != data:
-                raise UnavailableError(
-                    f"{store.endpoint}: the remote cluster's configuration has changed ({key})"
-                )
-
-    async def _configuration(self, store: RemoteStore) -> bytes:
-        key = keys.cluster_config(self._name)
-        deadline = _now() + CONFIG_TIMEOUT_S
-        while True:
-            row = await store.get(key)
-            if row is not None:
-                return row.value
-            if _now() > deadline:
-                raise UnavailableError(
-                    f"{store.endpoint}: remote cluster configuration required but not found "
-                    f"({key}): is {self._name!r} the name that cluster gives itself?"
-                )
-            self.status.message = "waiting for the remote cluster's configuration"
-            await asyncio.sleep(CONFIG_POLL_S)
-
-    def _synced(self, resource: str) -> None:
-        self.status.synced.add(resource)
-        if self.status.state is State.CONFIGURED and self.status.synced >= set(self._resources):
-            self._move(Happening.ALL_LISTED)
-            self.status.message = "ready"
-            log.info("event=remote_ready cluster=%s", self._name)
+    def on_revoked(self, cluster: ClusterName) -> None:
+        """Its services have been taken back as too old; so is what a former life left of them."""
+        ...
 
 
 class Remote(Session[RemoteStore]):
@@ -379,6 +110,9 @@ class Remote(Session[RemoteStore]):
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
         self._services = service_reader.Reader()
+        self._heard_s: float | None = None  # when the copy was last followed, of the loop's clock
+        self._pulse_s = 0.0  # when the copy's writer spoke last
+        self._copy_silent = False
 
     def drain(self) -> None:
         """Take back everything learnt from this cluster."""
@@ -400,16 +134,80 @@ class Remote(Session[RemoteStore]):
 
     def _noted(self, key: str, value: bytes) -> None:
         config = self.status.config
-        if config and config.capabilities.cached and key == keys.freshness(self._name):
-            try:
-                self.status.freshness = freshness_v1.decode(value, key)
-            except RemoteWireError as error:
-                log.warning('event=rejected cluster=%s why="%s"', self._name, error)
+        if not config or not config.capabilities.cached or key != keys.freshness(self._name):
+            return
+        withheld = self._withheld()
+        try:
+            found = freshness_v1.decode(value, key)
+            heard = datetime.fromisoformat(found.heard).timestamp() if found.heard else None
+        except ValueError as error:
+            log.warning('event=rejected cluster=%s why="%s"', self._name, error)
+            return
+        self.status.freshness = found
+        self._heard_s = None if heard is None else now() - max(0.0, time.time() - heard)
+        self._pulse_s = now()
+        self._judge_again.set()
+        if withheld and not self._withheld():
+            self._move(Happening.RETURNED)
+            raise AnewError("the copy follows its cluster again: read as a whole")
+
+    def _cached(self) -> bool:
+        return bool(self.status.config and self.status.config.capabilities.cached)
+
+    def _fresh(self) -> tuple[bool, float | None]:
+        copy = self.status.freshness
+        if copy is None or not self._cached():
+            return self.status.ready, None
+        return self.status.ready and copy.connected, self._heard_s
+
+    def _withheld(self) -> bool:
+        """We read a copy whose cluster has been cut off from it for too long."""
+        copy = self.status.freshness
+        return bool(self.status.age.revoked and self._cached() and copy and not copy.connected)
+
+    async def _revoke(self) -> None:
+        for key in [k for k, (resource, _, _) in self._late.items() if resource in BACKENDS]:
+            del self._late[key]
+        for resource in BACKENDS:
+            gone = self._mirrors[resource].snapshot((), 0)
+            for first in range(0, len(gone), PART_ROWS):
+                part = gone[first : first + PART_ROWS]
+                self._hand_over(resource, self._prefixes[resource], part)
+                await asyncio.sleep(0)
+        self._sink.on_revoked(self._name)
+
+    async def _admit(self, store: RemoteStore, cached: bool) -> None:
+        """After a silence of the copy's writer its rows run out, which must not look like news."""
+        if not cached or not self._copy_silent:
+            return
+        self.status.message = f"{store.endpoint}: waiting for a word of KVStoreMesh"
+        key = keys.freshness(self._name)
+        revision = (await store.range(key, limit=1)).revision
+        async for batch in store.watch(key, revision + 1, exact=True):
+            if any(isinstance(event, Put) for event in batch.events):
+                break
+        self._copy_silent = False
+
+    async def _guard_copy(self, store: RemoteStore) -> None:
+        """A copy whose writer is gone is not followed into its end."""
+        self._pulse_s = now()
+        while True:
+            await asyncio.sleep(max(0.1, self._pulse_s + COPY_TIMEOUT_S - now()))
+            silent_s = now() - self._pulse_s
+            if self._cached() and self.status.freshness and silent_s >= COPY_TIMEOUT_S:
+                self._copy_silent = True
+                self._count_loss()
+                self._move(Happening.SILENCE)
+                raise UnavailableError(
+                    f"{store.endpoint}: no word of KVStoreMesh for {COPY_TIMEOUT_S:.0f} s: its "
+                    f"copy of {self._name} is not believed: look at the container kvstoremesh"
+                )
 
     async def _believe(self, config: ClusterConfig) -> None:
         if self._id is not None and self._id != config.id:
             log.warning("event=remote_id_changed cluster=%s id=%d", self._name, config.id)
-            self.drain()
+            if self._move(Happening.NUMBER_CHANGED) is Action.WITHDRAW:
+                self.drain()
             self._id = None
         self._accept(self._name, config)
         self._id = config.id
@@ -422,8 +220,9 @@ class Remote(Session[RemoteStore]):
         # The same rows may lie elsewhere than last time: a mirror in between came or went.
         mirror.move(self._prefixes.get(resource, prefix), prefix)
         self._prefixes[resource] = prefix
+        status = self.status
         while True:
-            again_s = _now() + self._limits.relist_gap_s
+            again_s = now() + self._limits.relist_gap_s
             try:
                 revision = await self._list(store, resource, prefix)
                 self._synced(resource)
@@ -431,6 +230,8 @@ class Remote(Session[RemoteStore]):
                     if any(_revision(e) < revision for e in batch.events):
                         # What is told twice or out of order may hide what is not told at all.
                         log.warning("event=disorder cluster=%s type=%s", self._name, resource)
+                        status.disorders += 1
+                        self._move(Happening.DISORDER)
                         break
                     revision = max([revision, *map(_revision, batch.events)])
                     told = [
@@ -443,10 +244,12 @@ class Remote(Session[RemoteStore]):
                         await self._tell(resource, prefix, told)
                     if self._full.get(resource) and self._has_room(resource):
                         log.info("event=room cluster=%s resource=%s", self._name, resource)
+                        self._move(Happening.ROOM)
                         break
             except CompactedError:
+                self._move(Happening.COMPACTED)
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
-            await asyncio.sleep(max(0.0, again_s - _now()))
+            await asyncio.sleep(max(0.0, again_s - now()))
 
     async def _list(self, store: RemoteStore, resource: str, prefix: str) -> int:
         """Take a full listing, page by page; the revision it stands for."""
@@ -491,7 +294,7 @@ class Remote(Session[RemoteStore]):
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
     ) -> None:
         """Hand changes over now, or, when there are too many, the latest of each key later."""
-        if not self._late and self._pace.take(len(rows), _now()):
+        if not self._late and self._pace.take(len(rows), now()):
             self._hand_over(resource, prefix, rows)
             return
         for key, data in rows:
@@ -502,12 +305,59 @@ class Remote(Session[RemoteStore]):
         # While we do not read, the other side is not asked for more.
         await asyncio.sleep(len(rows) / READ_ROWS_PER_S)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, store: RemoteStore) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._work_off())
+            tasks.create_task(self._guard_copy(store))
+            if self._limits.compare_s:
+                tasks.create_task(self._compare(store))
+
+    async def _compare(self, store: RemoteStore) -> None:
+        """Look from time to time whether the watches have told everything."""
+        while True:
+            await asyncio.sleep(self._limits.compare_s * self._random.uniform(0.75, 1.25))
+            for resource in self._resources:
+                if resource not in self.status.synced or self._withheld():
+                    continue
+                await self._compare_type(store, resource)
+            self.status.compares += 1
+
+    async def _compare_type(self, store: RemoteStore, resource: str) -> None:
+        mirror, prefix = self._mirrors[resource], self._prefixes[resource]
+        unlike = await compare.suspects(store, prefix, mirror, not self._full.get(resource))
+        if not unlike:
+            return
+        if len(unlike) <= compare.AT_ONCE:
+            await asyncio.sleep(self._limits.compare_grace_s)  # what is under way arrives
+            found = await compare.confirmed(store, unlike, mirror)
+            told = [change for f in found if (change := mirror.event(f.event)) is not None]
+            if found:
+                self._move(Happening.DIFFERENT)
+                self._different(resource, len(found))
+            if told:
+                await self._tell(resource, prefix, told)
+            if len(told) == len(found):
+                return
+        else:
+            self._different(resource, len(unlike))
+        self._move(Happening.ASTRAY)
+        raise AnewError(f"{store.endpoint}: what we know of {resource} is not what is there")
+
+    def _different(self, resource: str, count: int) -> None:
+        self.status.repaired += count
+        log.warning(
+            "event=repaired cluster=%s type=%s rows=%d: its watch did not tell",
+            self._name,
+            resource,
+            count,
+        )
+
+    async def _work_off(self) -> None:
         """Hand over what is late, as fast as this cluster's pace allows."""
         while True:
             while self._late:
                 count = min(len(self._late), PART_ROWS)
-                if not self._pace.take(count, _now()):
+                if not self._pace.take(count, now()):
                     await asyncio.sleep(self._pace.wait_s(count))
                     continue
                 for key in list(itertools.islice(self._late, count)):
@@ -540,6 +390,8 @@ class Remote(Session[RemoteStore]):
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
     ) -> None:
         changes: list[Change] = []
+        if resource in BACKENDS and self._withheld():
+            rows = [row for row in rows if row[1] is None]
         for key, data in rows:
             if resource == keys.IP and key[len(prefix) :] == ip_v1.NOBODY:
                 continue
@@ -596,15 +448,3 @@ class Remote(Session[RemoteStore]):
 
 def _revision(event: Event) -> int:
     return event.row.mod_revision if isinstance(event, Put) else event.revision
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The innermost first error: a task group wraps what its tasks raise."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -8,12 +8,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from kvstore import etcd
 from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
-from kvstore.remote import Remote, RemoteStatus, RemoteStore, Sink
+from kvstore.connection import Happening
+from kvstore.remote import Remote, Sink
+from kvstore.session import RemoteStatus, RemoteStore
+from kvstore.staleness import KEEP
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
 from wire.etcd import keys
 
@@ -34,9 +38,11 @@ class Remotes:
         wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
         connect: Callable[[StoreConfig], Awaitable[RemoteStore]] = etcd.connect,
         randomness: random.Random | None = None,
+        cache_ttl_s: float = KEEP,
     ) -> None:
-        """``wanted``: which types are read of a cluster that can do such things."""
-        self._limits, self._wanted = limits, wanted
+        """``wanted``: which types are read of a cluster that can do such things; ``cache_ttl_s``:
+        how old a cluster's data may become unless its file says otherwise."""
+        self._limits, self._wanted, self._cache_ttl_s = limits, wanted, cache_ttl_s
         self._connect = connect
         self._randomness = randomness  # jitter only
         self._directory = directory
@@ -79,6 +85,7 @@ class Remotes:
             _, remote, task = self._sessions.pop(name)
             await _end(task)
             self._release(name)
+            remote.disconnected(Happening.REMOVED)
             remote.drain()
             log.info("event=remote_removed cluster=%s", name)
         for name, config in now.clusters.items():
@@ -92,12 +99,22 @@ class Remotes:
             if known is None:
                 remote = self._remote(name)
                 log.info("event=remote_added cluster=%s", name)
+            elif replace(known[0].config, cache_ttl_s=config.config.cache_ttl_s) == config.config:
+                self._sessions[name] = (config, *known[1:])
+                self._set_policy(name)  # no reason to connect again
+                continue
             else:
                 await _end(known[2])
                 remote = known[1]
-                remote.disconnected()
+                remote.disconnected(Happening.EDITED)
                 log.info("event=remote_changed cluster=%s", name)
             self._sessions[name] = (config, remote, tasks.create_task(remote.run()))
+            self._set_policy(name)
+
+    def _set_policy(self, name: ClusterName) -> None:
+        config, remote, _ = self._sessions[name]
+        own_s = config.config.cache_ttl_s
+        remote.set_policy(self._cache_ttl_s if own_s is None else own_s)
 
     def _remote(self, name: ClusterName) -> Remote:
         async def connect() -> RemoteStore:

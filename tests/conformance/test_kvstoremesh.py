@@ -48,12 +48,18 @@ def near() -> Iterator[Etcd]:
 class Copies:
     """c1's KVStoreMesh, and what its store holds."""
 
-    def __init__(self, directory: Path, near: Etcd, ttl_s: int = 900, grace_s: float = 0) -> None:
+    def __init__(
+        self, directory: Path, near: Etcd, ttl_s: int = 900, grace_s: float = 0, **more: float
+    ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory, self.near = directory, near
         self.admin = near.user("admin-c1")
         self.reflections = Reflections(
-            ConfigDirectory(directory, C1), lambda: client.connect(self.admin), ttl_s, grace_s
+            ConfigDirectory(directory, C1),
+            lambda: client.connect(self.admin),
+            ttl_s,
+            grace_s,
+            **more,
         )
 
     @property
@@ -264,6 +270,121 @@ async def test_cut_off_and_back(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         door.open_door()
         await until(same(copies, content))
         assert (await told(copies)).connected
+
+
+async def test_a_copy_that_is_too_old_is_revoked_for_agents(
+    far: Etcd, near: Etcd, tmp_path: Path
+) -> None:
+    """The cluster is cut off from its mirror: agents of the copy see the age, take its services
+    back after their time, and have them again when it is back. One that starts meanwhile knows
+    the age at once."""
+    writer = publisher(far)
+    say_all(writer, rows())
+    store = await near.store("admin-c1")
+    await store.put(keys.HEARTBEAT, b"now")
+    await store.close()
+
+    async def local() -> EtcdStore:
+        return await near.store("local-c1")
+
+    sink, late = Learnt(), Learnt()
+    agent = Remote(C2, local, sink, lambda name, config: None)
+    agent.set_policy(4.0)
+    service = (keys.SERVICES, ServiceName("ns", "svc"))
+    async with (
+        TcpProxy("127.0.0.1", far.port).serve() as door,
+        copying(tmp_path / "mesh", near, writer, agent) as copies,
+    ):
+        configure_through(copies, far, door)
+        await sink.until(lambda: agent.status.ready)
+        assert set(sink.rows) == EXPECTED
+        door.close_door()
+        await sink.until(
+            lambda: bool(agent.status.freshness and not agent.status.freshness.connected)
+        )
+        assert agent.status.ready
+        assert service in sink.rows
+        await sink.until(lambda: service not in sink.rows)
+        assert set(sink.rows) == EXPECTED - {service}
+        assert agent.status.age.revoked
+        young = Remote(C2, local, late, lambda name, config: None)
+        young.set_policy(4.0)
+        async with running(young):
+            await late.until(lambda: young.status.ready)
+            await late.until(lambda: set(late.rows) == EXPECTED - {service}, 3)
+            door.open_door()
+            for told, session in ((sink, agent), (late, young)):
+                await told.until(lambda t=told, s=session: service in t.rows and s.status.ready, 30)
+                assert set(told.rows) == EXPECTED
+
+
+async def test_the_mirror_revokes_for_others(far: Etcd, near: Etcd, tmp_path: Path) -> None:
+    """With a time of its own the mirror takes the services out of the copy, and nothing else."""
+    content = rows()
+    writer = publisher(far)
+    say_all(writer, content)
+    service = keys.service(C2, ServiceName("ns", "svc"))
+    async with (
+        TcpProxy("127.0.0.1", far.port).serve() as door,
+        copying(tmp_path / "mesh", near, writer, cache_ttl_s=2.0) as copies,
+    ):
+        configure_through(copies, far, door)
+        await until(copies.ready)
+        await until(same(copies, content))
+        door.close_door()
+        await until(same(copies, {k: v for k, v in content.items() if k != service}))
+        door.open_door()
+        await until(same(copies, content), 30)
+
+
+async def test_a_dead_mirror_takes_nothing_with_it(
+    far: Etcd, near: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy runs out with its leases, after agents have noticed its silence: they keep all,
+    and read again when it speaks again."""
+    monkeypatch.setattr("kvstore.remote.COPY_TIMEOUT_S", 2.0)
+    writer = publisher(far)
+    say_all(writer, rows())
+    store = await near.store("admin-c1")
+    await store.put(keys.HEARTBEAT, b"now")
+
+    async def local() -> EtcdStore:
+        return await near.store("local-c1")
+
+    sink = Learnt()
+    agent = Remote(C2, local, sink, lambda name, config: None)
+    async with running(writer, agent):
+        async with copying(tmp_path / "mesh", near) as copies:
+            configure(copies.directory, C2, far)
+            await sink.until(lambda: agent.status.ready)
+        await sink.until(lambda: "waiting for a word of KVStoreMesh" in agent.status.message, 20)
+        for lease in {row.lease for row in (await store.range("cilium/")).rows} - {0}:
+            await store.revoke(lease)
+        assert not (await store.range(keys.CACHE_PREFIX)).rows
+        await asyncio.sleep(3)
+        assert set(sink.rows) == EXPECTED
+        monkeypatch.setattr("kvstore.remote.COPY_TIMEOUT_S", 240.0)
+        async with copying(tmp_path / "mesh", near) as copies:
+            await sink.until(lambda: agent.status.ready, 40)
+            assert set(sink.rows) == EXPECTED
+    await store.close()
+
+
+async def test_a_copy_is_compared_with_its_source(far: Etcd, near: Etcd, tmp_path: Path) -> None:
+    """A row that somebody put into the copy, and one that is missing there, do not stay so."""
+    content = rows()
+    writer = publisher(far)
+    say_all(writer, content)
+    async with copying(tmp_path / "mesh", near, writer, compare_s=1.0) as copies:
+        configure(copies.directory, C2, far)
+        await until(copies.ready)
+        await until(same(copies, content))
+        store = await near.store("admin-c1")
+        await store.put(cache_key(keys.ip(parse_address("10.2.1.99"))), b"forged")
+        await store.delete(cache_key(keys.node(C2, "w1")))
+        await store.close()
+        await until(same(copies, content))
+        assert copies.of_c2.source.status.repaired >= 2
 
 
 async def test_remote_wiped(far: Etcd, near: Etcd, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from kvstore.connection import State
 from kvstore.publisher import Publisher
-from kvstore.remote import TRANSITIONS, Change, Happening, Remote, State
+from kvstore.remote import Change, Remote
 from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity
@@ -57,6 +58,9 @@ class Learnt:
     def on_removed(self, cluster: ClusterName) -> None:
         self.rows.clear()
         self.removed += 1
+        self.changed.set()
+
+    def on_revoked(self, cluster: ClusterName) -> None:
         self.changed.set()
 
     async def until(self, holds: Callable[[], bool], timeout_s: float = 15) -> None:
@@ -295,7 +299,7 @@ async def test_a_silent_writer_takes_nothing_with_it(
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its leases run out after the session noticed the silence: everything learnt stays."""
-    monkeypatch.setattr("kvstore.remote.HEARTBEAT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("kvstore.session.HEARTBEAT_TIMEOUT_S", 1.0)
     sink = Learnt()
     session = reader(etcd, sink)
     store = await etcd.store("admin-c2")
@@ -319,7 +323,7 @@ async def test_a_silent_writer_takes_nothing_with_it(
         await until_message(session, "no heartbeat for 1 s")
         await until_message(session, "waiting for a heartbeat")
         assert set(sink.rows) == EXPECTED
-        monkeypatch.setattr("kvstore.remote.HEARTBEAT_TIMEOUT_S", 120.0)
+        monkeypatch.setattr("kvstore.session.HEARTBEAT_TIMEOUT_S", 120.0)
         async with running(writer := publisher(etcd)):
             left = dict(list(rows().items())[:3])
             complete(writer, left)
@@ -362,21 +366,3 @@ async def test_a_mirrored_cluster_is_read_from_the_cache(etcd: Etcd, canaries: b
         }
         assert session.status.rejected == {}
     await store.close()
-
-
-def test_every_state_can_be_lost_and_readiness_has_one_path() -> None:
-    """The table of a session: no way around the listings, and none out of READY but a loss."""
-    assert all((state, Happening.LOST) in TRANSITIONS for state in State)
-    onward = {s: (h, t) for (s, h), t in TRANSITIONS.items() if h is not Happening.LOST}
-    assert len(onward) == len(TRANSITIONS) - len(State)  # one way on from each
-    path, state = [], State.DISCONNECTED
-    while state in onward:
-        happening, state = onward[state]
-        path.append(happening)
-    assert state is State.READY
-    assert path == [
-        Happening.START,
-        Happening.HEARTBEAT_LISTED,
-        Happening.CONFIG_ACCEPTED,
-        Happening.ALL_LISTED,
-    ]

@@ -1,6 +1,7 @@
 """The publisher against a real etcd: leases, order, refused rows, losses of every kind."""
 
 import asyncio
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -232,6 +233,52 @@ async def test_leftovers_go_only_when_all_is_known(etcd: Etcd) -> None:
         await until(lambda: equals(store, {k: v for k, v in rows(3).items() if v is not None}))
 
 
+def etcdctl(etcd: Etcd, *arguments: str) -> None:
+    argv = ["etcdctl", "--endpoints", etcd.url, *arguments]
+    subprocess.run(argv, env={"ETCDCTL_API": "3"}, check=True, capture_output=True)
+
+
+async def test_a_full_store_is_said_and_goes_on_by_itself(etcd: Etcd) -> None:
+    """The status names store and remedy; the connection stays, leases live, deletions go through;
+    once it is compacted, defragmented and disarmed everything that waited is written."""
+    etcd.kill()
+    etcd.start("--quota-backend-bytes", "2000000")
+    async with publishing(etcd) as (writer, store):
+        writer.put(rows(5))
+        complete(writer)
+        await writer.ready.wait()
+        number = 0
+
+        async def full() -> bool:
+            # Always the same row: its history is what fills the store.
+            nonlocal number
+            number += 1
+            writer.put({ip(1000): b"%d" % number * 30_000})
+            return bool(writer.full)
+
+        await until(full)
+        assert "alarm disarm" in writer.full
+        assert etcd.url.removeprefix("http://") in writer.full
+        writer.put({ip(2000): b"waits", ip(0): None})
+        await until(lambda: absent(store, ip(0)))
+        await asyncio.sleep(2.5)
+        assert writer.full
+        assert writer.connected
+        assert await store.get(ip(2000)) is None
+        assert await store.get(ip(1)) is not None
+        revision = str((await store.status()).revision)
+        for command in (["compact", revision], ["defrag"], ["alarm", "disarm"]):
+            await asyncio.to_thread(etcdctl, etcd, *command)
+        await until(lambda: has(store, ip(2000), b"waits"))
+        await until(lambda: has(store, ip(1000), b"%d" % number * 30_000))
+        assert not writer.full
+        assert writer.failures == 1
+
+
+async def absent(store: EtcdStore, key: str) -> bool:
+    return await store.get(key) is None
+
+
 async def test_a_full_store_is_said(etcd: Etcd) -> None:
     """The status names it, nothing is lost, and an emptied store gets everything."""
     etcd.kill()
@@ -245,7 +292,7 @@ async def test_a_full_store_is_said(etcd: Etcd) -> None:
             # The store adds up its size ten times a second only.
             big.append(ip(len(big)))
             writer.put({big[-1]: b"x" * 100_000})
-            return "space" in writer.last_error
+            return "NOSPACE" in writer.full
 
         await until(full)
         assert len(await state(store)) < len(big)

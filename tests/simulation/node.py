@@ -136,7 +136,7 @@ class SimulatedNode:
             connect=self._connect,
             randomness=self._random,
         )
-        inputs.statuses = lambda: remotes.statuses
+        inputs.status = remotes.status
         node = _own_node(own, me, self.number)
         routes = Routes(state.ipcache, node.pod_cidrs, layout.OWN_IP, 1450)
         tables = self.tables = Tables(

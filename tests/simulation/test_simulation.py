@@ -15,7 +15,7 @@ from agent.remote_inputs import RemoteInputs
 from kvstore.mirror import Mirror
 from kvstore.port import Event, Put
 from kvstore.publisher import Publisher
-from kvstore.remote import Session
+from kvstore.session import Session
 from reconcile.table import Table
 from tests.simulation.play import Failure, play
 from tests.support import virtual_time

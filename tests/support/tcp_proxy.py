@@ -1,4 +1,4 @@
-"""A TCP forwarder that a test can cut: connections that break, and servers that are away."""
+"""A TCP forwarder that a test can cut, stall or slow down, and a server behind it that is away."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,6 +12,8 @@ class TcpProxy:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = True
+        self._swallows = False
+        self.delay_s = 0.0  # before each piece, at most 16 KiB of it
         self.port = 0
         self.accepted = 0
 
@@ -28,6 +30,12 @@ class TcpProxy:
     def open_door(self) -> None:
         """Let new connections through again."""
         self._open = True
+
+    def swallow(self, on: bool = True) -> None:
+        """Take every byte and pass none on, as a link does that has lost its far end."""
+        self._swallows = on
+        if not on:
+            self.cut()
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["TcpProxy"]:
@@ -57,10 +65,13 @@ class TcpProxy:
         finally:
             self._writers -= {writer, far_writer}
 
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while data := await reader.read(1 << 16):
+            while data := await reader.read(1 << 14):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if self._swallows:
+                    continue
                 writer.write(data)
                 await writer.drain()
         except OSError:
