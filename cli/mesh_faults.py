@@ -22,6 +22,7 @@ SETTINGS = {  # key of cilium-config -> what holds when it is absent
     "routing-mode": "tunnel",
     "tunnel-port": "8472",
 }
+_PASSING = ("synchronization", "retrieval status", "unknown status", "Waiting for", "not ready")
 _ENCRYPTION = {"enable-wireguard": "WireGuard", "enable-ipsec": "IPsec"}
 
 
@@ -139,14 +140,14 @@ def _why_not(agent: AgentSeen, name: str) -> str:
 
 
 def _remedy(why: str, own: str, name: str) -> str:
-    if "does not answer" in why or "timed out" in why:
-        return (
-            f"does the mesh store of {name} run, and may nodes of {own} reach it? If it moved, "
-            "connect again; if the cluster is gone, disconnect it with --force"
-        )
-    if "certificate" in why or "CA" in why:
+    if any(word in why for word in _PASSING):
+        return "wait with `isthmus clustermesh status --wait`; if it stays, look at the agent's log"
+    if "certificate" in why or " CA " in why:
         return f"connect {own} and {name} again, or renew with `isthmus certs rotate`"
-    return "wait with `isthmus clustermesh status --wait`; if it stays, look at the agent's log"
+    return (
+        f"does the mesh store of {name} run, and may nodes of {own} reach it? If it moved, connect "
+        "again; if the cluster is gone, disconnect it with --force"
+    )
 
 
 def _mirror(side: Examined) -> list[Finding]:

@@ -30,7 +30,8 @@ async def serve(address: str, ready: asyncio.Event, collector: Collector) -> web
         return web.Response(text="".join(line + "\n" for line in lines))
 
     app = web.Application()
-    app.router.add_get("/healthz", healthz)
+    for path in ("/healthz", "/v1/healthz"):
+        app.router.add_get(path, healthz)
     app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -5,12 +5,18 @@ Facts that come from objects and clocks are read as they are; agents are asked i
 
 import json
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certs.profiles import REMOTE_SECRET
+from cli import mesh_examine, mesh_faults
+from kube import resources
+from kube.port import ApiError
+from kube.resources import untyped
 from tests.conformance.test_clustermesh_commands import (
     CONNECT,
     SYSTEM,
@@ -19,6 +25,8 @@ from tests.conformance.test_clustermesh_commands import (
     expired,
 )
 from tests.support import kind_apiserver
+from tests.support.kube import fake_api
+from tests.support.lab_api import lab_api
 
 MANY = ("a", "b", "c")
 
@@ -284,3 +292,30 @@ def test_words_of_scripts_are_taken(ready: Pair, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CILIUM_NAMESPACE", "elsewhere")
     said = ready.refused("clustermesh", "inspect", "--context", "a")
     assert "elsewhere/cilium-config" in said
+
+
+async def test_clocks_of_api_servers(tmp_path: Path) -> None:
+    """One answers with an hour more; the real one of this machine is right."""
+    async with AsyncExitStack() as stack:
+        sides = []
+        for name, server in (("real", lab_api), ("early", fake_api)):
+            (tmp_path / name).mkdir()
+            api = await stack.enter_async_context(server(tmp_path / name))
+            if api.fake is not None:
+                api.fake.ahead_s = 3600.0
+            client = await stack.enter_async_context(await api.direct())
+            with suppress(ApiError):  # the real one has it
+                space = {"metadata": {"name": "kube-system"}}
+                await client.create(untyped(resources.NAMESPACES), space)
+            data = {"cluster-name": name, "cluster-id": "7"}
+            config = {"metadata": {"name": "cilium-config"}, "data": data}
+            await client.create(untyped(resources.CONFIG_MAPS), config, "kube-system")
+            sides.append(await mesh_examine.examine(client, name, "kube-system"))
+    real, early = sides
+    assert real.skew_s is not None
+    assert early.skew_s is not None
+    assert abs(real.skew_s) < 5
+    assert abs(early.skew_s - 3600) < 5
+    found = [f for f in mesh_faults.faults(sides, datetime.now(UTC)) if f.check == "clock"]
+    assert [f.blocking for f in found] == [True]
+    assert "the API server of cluster real is" in found[0].found

@@ -54,6 +54,13 @@ def status(mesh: story.Mesh) -> dict[str, Any]:
     return found
 
 
+def doctor(mesh: story.Mesh) -> list[dict[str, Any]]:
+    """What it finds in cluster1."""
+    words = ("clustermesh", "doctor", "--context", story.C1, "-o", "json")
+    found: list[dict[str, Any]] = json.loads(mesh.isthmus(*words, check=False))["findings"]
+    return found
+
+
 def well(mesh: story.Mesh) -> bool:
     """The exit status says so."""
     try:
@@ -74,6 +81,7 @@ def test_agents_read_copies_and_a_cut_is_visible(
         assert remote["copy"]["connected"] is True
     assert well(mesh)
     assert status(mesh)["kvstoremesh"]["enabled"] is True
+    assert doctor(mesh) == []
     scale = ("scale", "-n", "kube-system", "deployment/clustermesh-apiserver")
     mesh.kubectl(story.C2, *scale, "--replicas=0")
     labs.wait_until(
@@ -87,6 +95,10 @@ def test_agents_read_copies_and_a_cut_is_visible(
     found = status(mesh)
     assert found["kvstoremesh"]["status"]["age_seconds"]["cluster2"] > 0
     assert "cluster2" in str(found["kvstoremesh"]["status"]["errors"])
+    (fault,) = doctor(mesh)
+    assert fault["check"] == "kvstoremesh"
+    assert "agents read data that is" in fault["found"]
+    assert "cluster2" in fault["remedy"]
     mesh.kubectl(story.C2, *scale, "--replicas=1")
     labs.wait_until("all is well again", lambda: well(mesh), 60)
     assert all(r["copy"]["connected"] for r in agents(mesh))

@@ -7,9 +7,11 @@ any kind whose path it is asked for, checks no schema, and has one revision for 
 import asyncio
 import copy
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -84,6 +86,7 @@ class FakeKube:
         self.logs: dict[tuple[str, str], str] = {}
         self.tokens: list[str] = []  # Authorization headers, in order
         self.url = ""
+        self.ahead_s = 0.0  # of its clock, as its answers tell it
         self._changed = asyncio.Event()
         self._cuts = 0
 
@@ -113,6 +116,7 @@ class FakeKube:
     async def serve(self) -> AsyncIterator["FakeKube"]:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._handle)
+        app.on_response_prepare.append(self._date)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -123,6 +127,10 @@ class FakeKube:
             yield self
         finally:
             await runner.cleanup()
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self.ahead_s:
+            response.headers["Date"] = formatdate(time.time() + self.ahead_s, usegmt=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.tokens.append(request.headers.get("Authorization", ""))
