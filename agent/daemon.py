@@ -49,6 +49,7 @@ log = logging.getLogger("isthmus.agent")
 CONNTRACK_GC_S = 60.0
 CNI_FILE_S = 5.0
 DRAIN_CHECK_S = 1.0
+MAP_CHECK_S = 30.0
 
 
 @dataclass(slots=True)
@@ -287,6 +288,7 @@ class Daemon:
             tasks.create_task(self._collect_garbage(), name="conntrack")
             tasks.create_task(self._report_late_clusters(), name="late-clusters")
             tasks.create_task(self._end_drains(), name="drains")
+            tasks.create_task(self._watch_maps(), name="maps")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
         """REST on the socket, health and metrics on their ports."""
@@ -355,6 +357,17 @@ class Daemon:
                 log.debug("event=conntrack-collected entries=%d", count)
             except OSError as error:
                 log.warning('event=conntrack-failed error="%s"', error)
+
+    async def _watch_maps(self) -> None:
+        """Say it when a map is nearly full, and once more when it grows fuller."""
+        told: dict[str, int] = {}
+        while True:
+            for found in map_pressure.pressures(self.tables, self.datapath):
+                pct = int(100 * found.share)
+                if found.share >= map_pressure.WARN_SHARE and pct > told.get(found.name, 0):
+                    log.warning("event=map-pressure %s", found.sentence())
+                told[found.name] = pct
+            await asyncio.sleep(MAP_CHECK_S)
 
     async def _end_drains(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import certificates, shapes
+from agent import certificates, map_pressure, shapes
 from agent.view import View
 from kvstore.shape import connection
 from model.cluster import ClusterName
@@ -146,5 +146,8 @@ def status(view: View) -> dict[str, Any]:
             "count": view.kube.problems.total + sum(i.rejected for i in view.kube.all()),
             "problems": problems(view)[:20],
         },
-        "messages": list(view.datapath.messages),
+        "messages": [
+            *view.datapath.messages,
+            *map_pressure.warnings(map_pressure.pressures(view.tables, view.datapath)),
+        ],
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent import mesh_metrics
+from agent import map_pressure, mesh_metrics
 from agent.health import VERSION
 from agent.view import View
 from datapath.metrics import Counter
@@ -69,7 +69,19 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
             sum(1 for loop in view.loops for t in loop.tables if not t.status.healthy),
         ),
     ]
-    return families + _tables(view) + mesh_metrics.collect(view) + _packets(packets)
+    return families + _maps(view) + _tables(view) + mesh_metrics.collect(view) + _packets(packets)
+
+
+def _maps(view: View) -> list[Family]:
+    found = map_pressure.pressures(view.tables, view.datapath)
+    return [
+        family(
+            "cilium_bpf_map_pressure",
+            "gauge",
+            "Rows wanted in a map, as a share of its room; at 1 it is full",
+            tuple(({"map_name": p.name.removeprefix("ist_")}, round(p.share, 4)) for p in found),
+        )
+    ]
 
 
 def _tables(view: View) -> list[Family]:

@@ -28,6 +28,13 @@ class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
         self._rows = ServiceRows()
         self._loaded = False
 
+    def fill(self) -> dict[str, tuple[int, int]]:
+        """Rows and room of each map, by its name."""
+        return {
+            table.name: (len(self._rows.known[number]), table.max_entries)
+            for number, table in self._tables.items()
+        }
+
     def read_now(self) -> dict[Frontend, LoadBalancer]:
         self._load()
         return self._rows.table()

@@ -58,6 +58,11 @@ class IpcacheTable(ThreadedTarget[Prefix, IpcacheEntry]):
         super().__init__(thread)
         self._hosts, self._prefixes = hosts, prefixes
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many hosts and how many shorter prefixes the maps take."""
+        return self._hosts.max_entries, self._prefixes.max_entries
+
     def read_now(self) -> dict[Prefix, IpcacheEntry]:
         found: dict[Prefix, IpcacheEntry] = {}
         for key, value in self._prefixes.rows():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,10 @@ def test_a_map_that_is_too_small_is_told() -> None:
     assert not report["ok"]
     assert any("ipcache" in e and "rows missing" in e for e in report["errors"]), report["errors"]
     assert any("the map is full at 100" in e for e in report["errors"]), report["errors"]
+    assert any(
+        re.search(r"map ist_ipcache: 25\d of 100 entries are wanted.*raise bpf-ipcache-map-max", w)
+        for w in report["warnings"]
+    ), report["warnings"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

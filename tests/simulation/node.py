@@ -133,6 +133,7 @@ class SimulatedNode:
             inputs,
             own,
             ClusterId(255 - self.number),
+            wanted=inputs.types,
             connect=self._connect,
             randomness=self._random,
         )
