@@ -50,26 +50,13 @@ def cluster_mesh(view: View) -> dict[str, Any]:
         violations = view.mesh.violations(name)
         counts, certificate = _counts(view, name), shown.get(name)
         shape = shapes.remote_cluster(status, counts, last, violations, certificate)
-        shape |= connection(status, view.clock())
-        age = _age_s(view, name)
-        clusters.append(shape if age is None else {**shape, "age-seconds": age})
+        clusters.append(shape | connection(status, view.clock()))
     return {
         "num-global-services": view.mesh.services.count_global(),
         "clusters": clusters,
         "num-rejected": view.mesh.problem_count(),
         "problems": [*view.remotes.problems, *view.mesh.problems()][:20],
     }
-
-
-def _age_s(view: View, name: ClusterName) -> int | None:
-    """How old our data of a cluster may be: since its heartbeat, or its mirror's news of it."""
-    status = view.remotes.statuses[name]
-    if status.freshness is not None and status.freshness.heard:
-        heard = datetime.fromisoformat(status.freshness.heard)
-        return max(0, round((datetime.now(UTC) - heard).total_seconds()))
-    if not status.last_heartbeat_s:
-        return None
-    return max(0, round(view.clock() - status.last_heartbeat_s))
 
 
 def _counts(view: View, name: ClusterName) -> dict[str, int]:

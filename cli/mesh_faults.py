@@ -13,7 +13,7 @@ from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET
 from cli import mesh_checks
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_findings import Finding, ordered
-from cli.mesh_status import why_not_ready
+from cli.mesh_status import age_s, why_not_ready
 from model.address import host_prefix
 
 SKEW_WARNING_S = 10.0
@@ -99,6 +99,10 @@ def _remotes(agent: AgentSeen) -> list[Mapping[str, Any]]:
     return list((agent.status.get("cluster-mesh") or {}).get("clusters") or [])
 
 
+def _told_of(name: str, agents: Sequence[AgentSeen]) -> list[Mapping[str, Any]]:
+    return [remote for agent in agents for remote in _remotes(agent) if remote["name"] == name]
+
+
 def _connections(side: Examined) -> list[Finding]:
     """Are the agents connected to what they are told to read, and is it what it was?"""
     found: list[Finding] = []
@@ -112,8 +116,10 @@ def _connections(side: Examined) -> list[Finding]:
                 f"cluster {side.name}: {len(bad)} of {len(answering)} agents are not connected to "
                 f"cluster {name}, as the one on node {agent.node}: {why}"
             )
+            if any((r.get("data") or {}).get("revoked") for r in _told_of(name, answering)):
+                text += "; its backends are taken back"
             found.append(Finding("connection", who, text, _remedy(why, side.name, name)))
-        seen = [r for a in answering for r in _remotes(a) if r["name"] == name and r.get("config")]
+        seen = [r for r in _told_of(name, answering) if r.get("config")]
         announced = {int(r["config"].get("cluster-id") or 0) for r in seen} - {0}
         if number and announced - {number}:
             other = min(announced - {number})
@@ -158,8 +164,8 @@ def _mirror(side: Examined) -> list[Finding]:
             continue
         name = str(remote["name"])
         text = f"cluster {side.name}: KVStoreMesh is not connected to cluster {name}: {why}"
-        if "age-seconds" in remote:
-            text += f"; agents read data that is {remote['age-seconds']} s old"
+        if (age := age_s(remote)) is not None:
+            text += f"; agents read data that is {age} s old"
         found.append(Finding("kvstoremesh", (side.name, name), text, _remedy(why, side.name, name)))
     return found
 

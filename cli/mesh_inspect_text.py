@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli.mesh_status import why_not_ready
+from cli.mesh_status import age_s, why_not_ready
 
 COUNTS = {
     "nodes": "num-nodes",
@@ -42,7 +42,7 @@ def remote(
                 "why": why,
                 "status": str(one.get("status") or ""),
                 "failures": int(one.get("num-failures") or 0),
-                "age-seconds": one.get("age-seconds"),
+                "age-seconds": age_s(one),
                 "rejected": int(one.get("num-rejected") or 0),
                 "certificate-expires": (one.get("certificate") or {}).get("expires"),
             }
@@ -54,7 +54,7 @@ def remote(
         body["kvstoremesh"] = {
             "connected": not why,
             "why": why,
-            "age-seconds": copy.get("age-seconds"),
+            "age-seconds": age_s(copy),
         }
     return body
 

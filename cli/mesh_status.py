@@ -19,6 +19,7 @@ class MeshStatus:
     expected: tuple[str, ...] = ()
     global_services: list[int] = field(default_factory=list)
     ages: dict[str, int] = field(default_factory=dict)  # cluster -> seconds since it was heard of
+    revoked: set[str] = field(default_factory=set)  # clusters whose backends were taken back
     # cluster -> kind -> (how often an agent refused it at most, example)
     violations: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
 
@@ -84,9 +85,17 @@ def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None
         for kind, count, example in _violations(remote):
             kinds = status.violations.setdefault(remote["name"], {})
             kinds[kind] = max(kinds.get(kind, (0, "")), (count, example))
-        if "age-seconds" in remote:
+        if (age := age_s(remote)) is not None:
             name = str(remote["name"])
-            status.ages[name] = max(status.ages.get(name, 0), int(remote["age-seconds"]))
+            status.ages[name] = max(status.ages.get(name, 0), age)
+            if (remote.get("data") or {}).get("revoked"):
+                status.revoked.add(name)
+
+
+def age_s(remote: Mapping[str, Any]) -> int | None:
+    """How old a cluster's data are, whole seconds; ``None`` when it is not told."""
+    told = (remote.get("data") or {}).get("age-seconds", remote.get("age-seconds"))
+    return None if told is None else int(told)
 
 
 def _violations(remote: Mapping[str, Any]) -> list[tuple[str, int, str]]:
@@ -198,6 +207,8 @@ def lines(
         ages = copies.ages if copies is not None else status.ages
         if name in ages:
             line += f", age of data: {ages[name]} s"
+        if name in status.revoked:
+            line += ", its backends are taken back"
         out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
     if status.violations:
@@ -222,6 +233,7 @@ def as_json(
         "access_information": dict(access),
         "connectivity": _connectivity(status, "cilium"),
         "age_seconds": status.ages,
+        "revoked": sorted(status.revoked),
         "kvstoremesh": {"enabled": False},
         "violations": {
             name: [

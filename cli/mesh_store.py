@@ -103,6 +103,11 @@ def disable(context: str, kubeconfig: str, namespace: str) -> None:
             for name in (*mesh_profiles(facts.name), CLUSTERS_SECRET, KVSTOREMESH_SECRET):
                 await api.delete(resources.SECRETS, name, namespace)
             click.echo(f"✅ Mesh store of cluster {facts.name} is disabled")
+            if facts.connected:
+                click.echo(
+                    f"ℹ️  {', '.join(facts.connected)} may still read it: run `isthmus clustermesh "
+                    f"disconnect --destination-cluster {facts.name} --force` in their contexts"
+                )
 
     cluster.run(work())
 

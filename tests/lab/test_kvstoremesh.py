@@ -92,7 +92,10 @@ def test_agents_read_copies_and_a_cut_is_visible(
     assert all(r["ready"] and r["copy"]["error"] for r in agents(mesh))
     assert len(story._backends(mesh)) == 4
     assert not well(mesh)
-    found = status(mesh)
+    found = labs.wait_until(
+        "the data gets old",
+        lambda: (s := status(mesh))["kvstoremesh"]["status"].get("age_seconds") and s,
+    )
     assert found["kvstoremesh"]["status"]["age_seconds"]["cluster2"] > 0
     assert "cluster2" in str(found["kvstoremesh"]["status"]["errors"])
     (fault,) = doctor(mesh)

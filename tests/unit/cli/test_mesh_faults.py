@@ -185,6 +185,12 @@ PLANTED: list[tuple[str, Change, bool, tuple[str, ...]]] = [
         ("synchronization in progress for endpoints", "--wait"),
     ),
     (
+        "connection",
+        says(connected=False, ready=False, status="gone", data={"revoked": True}),
+        True,
+        ("its backends are taken back",),
+    ),
+    (
         "capability",
         says(config={"retrieved": True, "cluster-id": 1, "sync-canaries": False}),
         False,

@@ -1,6 +1,7 @@
 """The report of `clustermesh status`, from what agents answer."""
 
 import copy
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -191,3 +192,41 @@ def test_a_copy_that_is_cut_off_is_an_error() -> None:
         "[min:0 / avg:0.0 / max:0]" in lines
     )
     assert "  ❌ store-1 is not connected to cluster paris: connection refused" in lines
+
+
+def test_age_and_revocation_as_agents_tell_them() -> None:
+    """The oldest data of all agents counts; KVStoreMesh's own figure has another place."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    for pod, age in (("cilium-a", 3), ("cilium-b", 70)):
+        data = {"age-seconds": age, "revoked": age > 60}
+        mesh_status.add_agent(status, pod, answer(changed(data=data)))
+    lines = mesh_status.lines(status, "NodePort", ("192.0.2.1",), 32379, ())
+    assert any(
+        "paris" in line and ", age of data: 70 s, its backends are taken back" in line
+        for line in lines
+    )
+    body = mesh_status.as_json(status, ACCESS)
+    assert body["age_seconds"] == {"paris": 70}
+    assert body["revoked"] == ["paris"]
+
+
+@pytest.mark.parametrize(
+    ("days", "words"), [(400, "🔏"), (12, "⚠️"), (-2, "❌ Certificate in Secret s expired on")]
+)
+def test_line_of_a_certificate(days: int, words: str) -> None:
+    """Until when it is good; louder within a month, and when it is over."""
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    assert mesh_status.expiry_line("s", now + timedelta(days=days), now).startswith(words)
+
+
+def test_what_is_waited_for() -> None:
+    """One line, the same as long as nothing changes."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    assert mesh_status.waiting(status, None, False) == (
+        "Deployment clustermesh-apiserver to be ready, agents to run"
+    )
+    mesh_status.add_agent(status, "cilium-a", answer())
+    copies = mesh_status.MeshStatus(expected=("paris",))
+    assert mesh_status.waiting(status, copies, True) == (
+        "clusters to be connected: 1 node is not ready, KVStoreMesh to be connected"
+    )
