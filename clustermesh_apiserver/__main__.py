@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from clustermesh_apiserver import config, etcdinit, kvstoremesh, service
+from clustermesh_apiserver import config, etcdinit, front_process, kvstoremesh, service
+from clustermesh_apiserver.front import Front
 from model.duration import parse_duration_s
 from telemetry import logs
 
@@ -176,6 +177,33 @@ def clustermesh_command(
         )
 
     _run(work, _log_of(flags))
+
+
+@main.command("front")
+@click.option("--listen", required=True, metavar="IP:PORT", help="where other clusters connect")
+@click.option("--store", required=True, metavar="IP:PORT", help="etcd")
+@click.option("--server-certs", default="/var/lib/etcd-secrets", show_default=True)
+@click.option("--client-certs", default="/var/lib/cilium/front", show_default=True)
+@click.option("--state-dir", default="/var/run/front", show_default=True)
+@click.option("--envoy-binary", default="envoy", show_default=True, help="program to start")
+@_LOG
+def front_command(
+    listen: str,
+    store: str,
+    server_certs: str,
+    client_certs: str,
+    state_dir: str,
+    envoy_binary: str,
+    **log: Any,
+) -> None:
+    """Let other clusters read from etcd, and do nothing else with it."""
+
+    async def start() -> None:
+        places = config.parse_address(listen), config.parse_address(store)
+        front = Front(*places, server_certs, client_certs, state_dir)
+        front_process.start(front, envoy_binary)
+
+    _run(start, _log_of(log))
 
 
 @main.command("kvstoremesh")

@@ -49,7 +49,8 @@ class RawEtcd:
         stream: Any = self._channel.stream_stream(path)(timeout=TIMEOUT_S)
         try:
             await stream.write(request)
-            await stream.done_writing()
+            if "Watch" not in path:  # a watch ends with what its client says
+                await stream.done_writing()
             answer = await stream.read()
             if answer is grpc.aio.EOF:
                 raise AssertionError(f"{method}: {await stream.code()} {await stream.details()}")

