@@ -8,8 +8,10 @@ from datetime import timedelta
 
 import click
 
+from certs.profiles import mesh_profiles
 from cluster_operator import config, health
-from cluster_operator.collector import Collector
+from cluster_operator.certificates import Renewer
+from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
 from kube.config import ConfigError, connect
 from kube.port import ApiError, Client
@@ -29,6 +31,9 @@ FLAGS = (
         "how often endpoints without pod are looked for (5m; 0: never)",
     ),
     ("nodes-gc-interval", "how often CiliumNodes without node are looked for (5m; 0: never)"),
+    ("certificate-renewal-interval", "how often certificates are looked at (1h; 0: never)"),
+    ("cluster-name", "name of this cluster in the mesh"),
+    ("k8s-namespace", "where the Secrets of the mesh are (kube-system)"),
     ("skip-crd-creation", "true: leave the resource definitions alone"),
     ("debug", "true: say more"),
     ("log-opt", "format=text, text-ts, json or json-ts; level=debug, info, warn or error"),
@@ -54,8 +59,11 @@ async def run(settings: config.Settings) -> None:
     """Until cancelled."""
     async with await connect(settings.kubeconfig) as client:
         collector = Collector(client, timedelta(seconds=settings.identity_heartbeat_timeout_s))
+        name, namespace = settings.cluster_name, settings.k8s_namespace
+        renewer = Renewer(client, namespace, name, mesh_profiles(name, namespace))
         ready = asyncio.Event()
-        runner = await health.serve(settings.operator_api_serve_addr, ready, collector)
+        address = settings.operator_api_serve_addr
+        runner = await health.serve(address, ready, collector, renewer.lines)
         try:
             await _install(client, settings)
             ready.set()
@@ -64,6 +72,11 @@ async def run(settings: config.Settings) -> None:
                 ("identities", settings.identity_gc_interval_s, collector.identities),
                 ("endpoints", settings.cilium_endpoint_gc_interval_s, collector.endpoints),
                 ("nodes", settings.nodes_gc_interval_s, collector.nodes),
+                (
+                    "certificates",
+                    settings.certificate_renewal_interval_s,
+                    lambda: renewer.renew(utc_now().replace(microsecond=0)),
+                ),
             )
             async with asyncio.TaskGroup() as tasks:
                 for name, seconds, collect in rounds:

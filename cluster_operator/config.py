@@ -18,6 +18,9 @@ class Settings:
     identity_heartbeat_timeout_s: float = 30 * 60  # how long an unused identity is kept
     cilium_endpoint_gc_interval_s: float = 5 * 60  # 0: not collected
     nodes_gc_interval_s: float = 5 * 60  # 0: not collected
+    certificate_renewal_interval_s: float = 60 * 60  # 0: not renewed here
+    cluster_name: str = "default"
+    k8s_namespace: str = "kube-system"
     skip_crd_creation: bool = False
     crd_timeout_s: float = 60
     debug: bool = False
@@ -66,6 +69,9 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         identity_heartbeat_timeout_s=seconds("identity-heartbeat-timeout", "30m"),
         cilium_endpoint_gc_interval_s=seconds("cilium-endpoint-gc-interval", "5m"),
         nodes_gc_interval_s=seconds("nodes-gc-interval", "5m"),
+        certificate_renewal_interval_s=seconds("certificate-renewal-interval", "1h"),
+        cluster_name=text("cluster-name", "default"),
+        k8s_namespace=text("k8s-namespace", "kube-system"),
         skip_crd_creation=boolean("skip-crd-creation"),
         debug=boolean("debug"),
         log=parse_options([text("log-opt", "")]),

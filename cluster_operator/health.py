@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -15,7 +16,12 @@ def _lines(name: str, label: str, counts: Counter[str]) -> list[str]:
     return [f'{name}{{{label}="{key}"}} {count}' for key, count in sorted(counts.items())]
 
 
-async def serve(address: str, ready: asyncio.Event, collector: Collector) -> web.AppRunner:
+async def serve(
+    address: str,
+    ready: asyncio.Event,
+    collector: Collector,
+    more: Callable[[], list[str]] = list,
+) -> web.AppRunner:
     """Listen on ``host:port``; the caller cleans the runner up. Raises ``OSError``."""
     host, _, port = address.rpartition(":")
 
@@ -27,6 +33,7 @@ async def serve(address: str, ready: asyncio.Event, collector: Collector) -> web
     async def metrics(_: web.Request) -> web.Response:
         lines = _lines("isthmus_operator_deleted_total", "kind", collector.deleted)
         lines += _lines("isthmus_operator_failed_rounds_total", "round", collector.failed)
+        lines += more()
         return web.Response(text="".join(line + "\n" for line in lines))
 
     app = web.Application()
