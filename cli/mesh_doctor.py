@@ -40,7 +40,7 @@ def doctor(
         if how == "json":
             click.echo(output.as_json(mesh_findings.as_json(findings, names)))
         else:
-            _print(findings)
+            show(findings, sys.stdout.isatty())
             click.echo(mesh_findings.summary(findings, names))
         return 1 if mesh_findings.blocked(findings) else 0
 
@@ -77,11 +77,12 @@ async def _look(
     return [look.result() for look in looks], findings
 
 
-def _print(findings: Sequence[Finding]) -> None:
+def show(findings: Sequence[Finding], terminal: bool) -> None:
+    """A table: drawn on a terminal, plain columns elsewhere; nothing for no finding."""
     rows = mesh_findings.rows(findings)
     if not rows:
         return
-    if not sys.stdout.isatty():
+    if not terminal:
         click.echo(output.table([mesh_findings.HEADER, *rows]))
         return
     from rich.console import Console

@@ -11,7 +11,7 @@ import yaml
 from cli import cluster
 from cli.mesh_ask import AGENT, ask_copies, run_json
 from cli.mesh_examined import AgentSeen, Examined
-from cli.mesh_facts import ClusterFacts, gather
+from cli.mesh_facts import CLUSTERS_SECRET, KVSTOREMESH_SECRET, ClusterFacts, gather
 from kube import resources
 from kube.port import ApiError, Client
 from model.address import Address, Prefix, parse_address, parse_prefix
@@ -19,6 +19,7 @@ from model.address import Address, Prefix, parse_address, parse_prefix
 PROBED = 24  # agents asked, spread over a cluster
 AT_ONCE = 8
 WAY_TIMEOUT_S = 3
+COMMON_CERTIFICATE = b"/common-etcd-client.crt"
 _SERVICE_CIDRS = resources.unstructured(
     "networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False
 )
@@ -38,6 +39,7 @@ async def examine(api: Client, context: str, namespace: str) -> Examined:
         facts=facts,
         settings=(config or {}).get("data") or {},
         node_addresses=_node_addresses(nodes),
+        common=await _common(api, facts),
         service_cidrs=await _service_cidrs(api),
         service_addresses=_service_addresses(services),
         skew_s=skew,
@@ -128,6 +130,12 @@ def _service_addresses(services: Sequence[Mapping[str, Any]]) -> dict[str, Addre
             meta = service["metadata"]
             found[f"{meta['namespace']}/{meta['name']}"] = parse_address(text)
     return found
+
+
+async def _common(api: Client, facts: ClusterFacts) -> frozenset[str]:
+    source = KVSTOREMESH_SECRET if facts.kvstoremesh else CLUSTERS_SECRET
+    entries = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
+    return frozenset(name for name, text in entries.items() if COMMON_CERTIFICATE in text)
 
 
 async def _service_cidrs(api: Client) -> tuple[Prefix, ...]:

@@ -38,6 +38,8 @@ class Examined:
     facts: ClusterFacts
     settings: Mapping[str, str] = field(default_factory=dict)
     node_addresses: Mapping[str, Address] = field(default_factory=dict)
+    # Clusters whose stores are shown the certificate of the mesh, not one of their own authority.
+    common: frozenset[str] = frozenset()
     service_cidrs: tuple[Prefix, ...] = ()
     service_addresses: Mapping[str, Address] = field(default_factory=dict)  # namespace/name
     skew_s: float | None = None  # the API server's clock less ours

@@ -327,7 +327,7 @@ def _reads(a: Examined, b: Examined) -> bool:
 
 def _trust(a: Examined, b: Examined) -> list[Finding]:
     """When ``a`` reads ``b``: does each accept the other's certificate? Connect sees to it."""
-    if not _reads(a, b):
+    if not _reads(a, b) or b.name not in a.common:
         return []
     found = []
     for what, pem, side, trust in (

@@ -9,7 +9,7 @@ import pytest
 
 from certs.issue import create_ca, issue
 from certs.profiles import REMOTE_SECRET, SERVER_SECRET, mesh_profiles
-from cli import mesh_findings
+from cli import mesh_doctor, mesh_findings
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_faults import faults
 from cli.mesh_findings import Finding
@@ -53,6 +53,7 @@ def side(name: str, number: int, other: str, other_number: int) -> Examined:
         facts=facts(name, number, connected={other: other_number}),
         settings={"routing-mode": "tunnel", "enable-wireguard": "false"},
         node_addresses={f"{name}{i}": parse_address(f"192.0.2.{number * 10 + i}") for i in (1, 2)},
+        common=frozenset({other}),
         service_cidrs=(parse_prefix("10.96.0.0/16"),),
         service_addresses={"default/kubernetes": parse_address("10.96.0.1")},
         skew_s=0.4,
@@ -304,6 +305,30 @@ def test_mtu_differs_within_a_cluster() -> None:
     found = faults([first_agent(device_mtu=9000)(a)], NOW)
     assert [f.check for f in found] == ["mtu"]
     assert "9000 on some nodes and 1500" in found[0].found
+
+
+def test_certificates_of_their_own_need_no_common_authority() -> None:
+    """A connection with credentials of its own is judged by its agents, not by these Secrets."""
+    a, b = pair()
+    trust = OTHER_CA.certificate + OWN_CA.certificate
+    foreign = of_facts(server=certificate(OTHER_CA, SERVER_SECRET, trust))(b)
+    assert [f.check for f in faults([a, foreign], NOW)] == ["authority"]
+    assert faults([replace(a, common=frozenset()), foreign], NOW) == []
+
+
+def test_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Drawn on a terminal, plain columns for a pipe; every cell is there."""
+    found = [Finding("mtu", ("a",), "pods differ", "set mtu", False), Finding("x", (), "f", "r")]
+    mesh_doctor.show(found, terminal=False)
+    plain = capsys.readouterr().out
+    mesh_doctor.show(found, terminal=True)
+    drawn = capsys.readouterr().out
+    assert plain.splitlines()[0].split() == ["Check", "Result", "Found", "Remedy"]
+    assert "─" not in plain
+    assert "─" in drawn or "━" in drawn
+    for cell in ("mtu", "warning", "pods differ", "set mtu", "failed"):
+        assert cell in plain
+        assert cell in drawn
 
 
 def test_an_expired_authority() -> None:
