@@ -7,7 +7,6 @@ be several independent etcds, whose revisions mean nothing to each other.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +16,7 @@ import grpc.aio
 from kvstore import diagnose
 from kvstore import rpc_pb2 as pb
 from kvstore.bulk import RawRow
+from kvstore.channels import Channel
 from kvstore.config import Endpoint, StoreConfig
 from kvstore.observed import OBSERVED, described, scope_of
 from kvstore.port import (
@@ -47,20 +47,6 @@ from kvstore.port import (
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
-_OPTIONS = (
-    # A link that swallows everything is noticed within 16 s. A store takes pings oftener than
-    # every 5 s for an attack.
-    ("grpc.keepalive_time_ms", 8_000),
-    ("grpc.keepalive_timeout_ms", 8_000),
-    ("grpc.http2.ping_timeout_ms", 8_000),  # a minute, whatever the line above says
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
-    ("grpc.use_local_subchannel_pool", 1),  # a new connection really is one
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 _REQUIRE_LEADER = (("hasleader", "true"),)
 FULL = (
     "the store is full (alarm NOSPACE) and takes no writes: where it runs, do `etcdctl compact "
@@ -76,7 +62,8 @@ class EtcdStore:
         self._endpoint = endpoint
         self._config = config
         self._cluster_id = 0
-        self._channel = _channel(endpoint, config)
+        self._held = Channel(endpoint, config)
+        self._channel = self._held.grpc
 
     @property
     def cluster_id(self) -> int:
@@ -316,7 +303,7 @@ class EtcdStore:
         await self._auth("AuthEnable", pb.AuthEnableRequest())
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._held.close()
 
     async def _auth(self, method: str, request: Any, harmless: str = "\0") -> None:
         try:
@@ -354,6 +341,7 @@ class EtcdStore:
             self._cluster_id = header.cluster_id
         elif header.cluster_id != self._cluster_id:
             OBSERVED.quorum_errors.add("etcd cluster ID has changed")
+            self._held.distrust()
             raise ClusterIdChangedError(
                 f"{self.endpoint}: etcd cluster ID has changed from {self._cluster_id:x} "
                 f"to {header.cluster_id:x}"
@@ -376,6 +364,7 @@ class EtcdStore:
             grpc.StatusCode.CANCELLED,
         ):
             OBSERVED.quorum_errors.add(code.name.lower().replace("_", " "))
+            self._held.distrust()
             return UnavailableError(text)
         return StoreError(text)
 
@@ -397,29 +386,11 @@ async def connect(config: StoreConfig) -> EtcdStore:
                 await store._channel.channel_ready()
             return store
         except TimeoutError:
+            store._held.distrust()
             await store.close()
             reason = await asyncio.to_thread(diagnose.explain, config, endpoint)
             reasons.append(reason or f"{endpoint.authority} does not speak etcd's protocol")
     raise UnavailableError("; ".join(reasons))
-
-
-def _channel(endpoint: Endpoint, config: StoreConfig) -> Any:
-    if not endpoint.secure:
-        return grpc.aio.insecure_channel(endpoint.authority, options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(
-        *(_read(path) for path in (config.ca_file, config.key_file, config.cert_file))
-    )
-    options: list[tuple[str, int | str]] = [*_OPTIONS]
-    if endpoint.server_name != endpoint.address:
-        options += [
-            ("grpc.ssl_target_name_override", endpoint.server_name),
-            ("grpc.default_authority", endpoint.server_name),
-        ]
-    return grpc.aio.secure_channel(endpoint.authority, credentials, options=options)
-
-
-def _read(path: str) -> bytes | None:
-    return Path(path).read_bytes() if path else None
 
 
 def _row(kv: Any) -> KeyValue:
