@@ -17,6 +17,7 @@ from cli.mesh_facts import ClusterFacts, gather
 from cli.mesh_pairs import MODES, done, named, pairs
 from kube import resources
 from kube.port import Client
+from model.duration import parse_duration_s
 
 T = TypeVar("T")
 
@@ -49,6 +50,13 @@ T = TypeVar("T")
     "--parallel", type=click.IntRange(1), default=4, show_default=True, help="Clusters at once."
 )
 @click.option(
+    "--cache-ttl",
+    default="",
+    metavar="DURATION",
+    help="Take the others' backends back when they have been away so long; 0s: never. Left out: "
+    "as it is, or as clustermesh-cache-ttl says.",
+)
+@click.option(
     "--allow-mismatching-ca",
     is_flag=True,
     help="Needs no saying: clusters accept each other's authorities.",
@@ -62,10 +70,15 @@ def connect(
     here: tuple[str, ...],
     there: tuple[str, ...],
     parallel: int,
+    cache_ttl: str,
     allow_mismatching_ca: bool,
 ) -> None:
     """Let clusters read each other. Nothing is written unless every check holds."""
     del allow_mismatching_ca
+    try:
+        parse_duration_s(cache_ttl or "0")
+    except ValueError as error:
+        raise click.UsageError(f"--cache-ttl: {error}") from error
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -92,9 +105,9 @@ def connect(
                 """One after the other: they share a Secret."""
                 for a, b in joined:
                     if a == i:
-                        await mesh_secrets.add(sides[i][0], found[i], found[b])
+                        await mesh_secrets.add(sides[i][0], found[i], found[b], cache_ttl)
                     elif b == i and connection_mode != "unicast":
-                        await mesh_secrets.add(sides[i][0], found[i], found[a])
+                        await mesh_secrets.add(sides[i][0], found[i], found[a], cache_ttl)
 
             await _each(range(len(sides)), trust, parallel)
             await _each(range(len(sides)), write, parallel)

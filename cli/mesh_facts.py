@@ -15,6 +15,7 @@ from model.address import Prefix, parse_address, parse_prefix
 
 CLUSTERS_SECRET = "cilium-clustermesh"
 KVSTOREMESH_SECRET = "cilium-kvstoremesh"  # with KVStoreMesh: where the clusters really are
+CACHE_TTL = b"isthmus-cache-ttl:"
 KVSTOREMESH = "kvstoremesh"  # its container
 IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
 MESH_PORT = 32379
@@ -162,6 +163,14 @@ def endpoint_config(remote: ClusterFacts) -> bytes:
 def local_config(own: ClusterFacts) -> bytes:
     """The value of every cluster's key for agents that read the copies in their own store."""
     return _store_config(f"{APISERVER}.{own.namespace}.svc", own, "local")
+
+
+def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
+    """A cluster's key with a time for stale data: the given one, or what its key had before."""
+    lines = [line for line in before.splitlines(keepends=True) if line.startswith(CACHE_TTL)]
+    if cache_ttl:
+        lines = [CACHE_TTL + f" {cache_ttl}\n".encode()]
+    return value + b"".join(lines)
 
 
 def _store_config(host: str, place: ClusterFacts, certificate: str) -> bytes:

@@ -24,20 +24,23 @@ async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> No
     if kvstoremesh:
         await _patch_secret(api, facts, KVSTOREMESH_SECRET, real)
         here = mesh_facts.local_config(facts)
-        await _patch_secret(api, facts, CLUSTERS_SECRET, dict.fromkeys(real, here))
+        copies = {name: mesh_facts.with_ttl(here, value) for name, value in real.items()}
+        await _patch_secret(api, facts, CLUSTERS_SECRET, copies)
     else:
         await _patch_secret(api, facts, CLUSTERS_SECRET, real)
         await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
 
 
-async def add(api: Client, own: ClusterFacts, other: ClusterFacts) -> None:
-    """Write how ``own`` reaches the other."""
+async def add(api: Client, own: ClusterFacts, other: ClusterFacts, cache_ttl: str = "") -> None:
+    """Write how ``own`` reaches the other; without ``cache_ttl`` the one it has stays."""
     existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
     ids = {**mesh_facts.connections(existing), other.name: other.id}
-    real = mesh_facts.endpoint_config(other)
+    before = cluster.secret_data(existing).get(other.name, b"")
+    real = mesh_facts.with_ttl(mesh_facts.endpoint_config(other), before, cache_ttl)
     if own.kvstoremesh:
         await _patch_secret(api, own, KVSTOREMESH_SECRET, {other.name: real})
-    value = mesh_facts.local_config(own) if own.kvstoremesh else real
+    here = mesh_facts.with_ttl(mesh_facts.local_config(own), before, cache_ttl)
+    value = here if own.kvstoremesh else real
     await _patch_secret(api, own, CLUSTERS_SECRET, {other.name: value}, ids)
 
 

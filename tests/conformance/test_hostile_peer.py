@@ -15,6 +15,7 @@ from agent.remote_inputs import RemoteInputs
 from kvstore.allowance import Limits
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
+from kvstore.port import Store
 from kvstore.remote import Remote
 from model.address import parse_address, parse_prefix
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
@@ -91,6 +92,12 @@ class Reader:
 async def published(etcd: Etcd, rows: dict[str, bytes]) -> EtcdStore:
     """The store with exactly these rows, announced and complete."""
     store = await when_up(StoreConfig((etcd.url,)))
+    await fill(store, rows)
+    return store
+
+
+async def fill(store: Store, rows: dict[str, bytes]) -> None:
+    """Exactly these rows, announced and complete."""
     await store.delete("cilium/", prefix=True)
     config = ClusterConfig(ClusterId(hostile.NUMBER), Capabilities(synced_canaries=True))
     await store.put(keys.cluster_config(BETA), cluster_config_v1.encode(config))
@@ -99,7 +106,6 @@ async def published(etcd: Etcd, rows: dict[str, bytes]) -> EtcdStore:
         await store.put(key, value)
     for resource in keys.REQUIRED:
         await store.put(keys.canary(BETA, resource), b"now")
-    return store
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)

@@ -1,13 +1,18 @@
 """Remote clusters as a directory says, against real stores with TLS and users."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from certs.issue import KeyPair, create_ca
+from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory
 from kvstore.publisher import Publisher
 from kvstore.remotes import Remotes
@@ -16,7 +21,7 @@ from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, i
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
 from tests.conformance.test_mesh_store import Learnt, running
-from tests.support.etcd import Etcd, mesh_etcd
+from tests.support.etcd import Etcd, free_port, mesh_etcd, when_up
 from wire.etcd import cluster_config_v1, ip_v1, keys
 
 pytestmark = pytest.mark.root
@@ -240,3 +245,97 @@ async def test_a_broken_file_harms_nobody(stores: dict[str, Etcd], tmp_path: Pat
         assert "mesh/c2: not a store's configuration" in mesh.remotes.problems[0]
         assert mesh.ready(C2, C3)()
         assert mesh.sink.removed == 0
+
+
+def mounted(directory: Path, content: str, version: int) -> None:
+    """As the kubelet mounts a Secret: a visible link through ``..data`` into a new directory."""
+    data = directory / f"..{version}"
+    data.mkdir()
+    (data / C2).write_text(content)
+    link = directory / "..data_tmp"
+    link.symlink_to(data.name)
+    link.rename(directory / "..data")
+    if not (directory / C2).is_symlink():
+        (directory / C2).symlink_to(f"..data/{C2}")
+
+
+async def test_a_mounted_secret_moves_the_store_and_sets_the_time(
+    etcd: Etcd, another: Etcd, tmp_path: Path
+) -> None:
+    """The link is swapped: another address (by alias) is connected to, a time for stale data is
+    taken over without connecting again, and nothing is lost on the way."""
+    writers = [writer(e, C2, 2, "10.2.0.1") for e in (etcd, another)]
+    configure(tmp_path, "x", etcd)
+    texts = []
+    for store in (etcd, another):
+        configure(tmp_path, "x", store)
+        texts.append((tmp_path / "x").read_text())
+    async with reading(tmp_path / "mesh", *writers) as mesh:
+        mounted(mesh.directory, texts[0], 1)
+        await mesh.sink.until(mesh.ready(C2))
+        status = mesh.remotes.statuses[C2]
+        assert status.endpoint.endswith(f":{etcd.port}")
+        mounted(mesh.directory, texts[0] + "isthmus-cache-ttl: 7m\n", 2)
+        await mesh.sink.until(lambda: status.age.revoke_after_s == 420)
+        assert status.ready
+        mounted(mesh.directory, texts[1] + "isthmus-cache-ttl: 7m\n", 3)
+        await mesh.sink.until(lambda: status.ready and status.endpoint.endswith(f":{another.port}"))
+        assert mesh.sink.of(C2) == {"10.2.0.1/32"}
+        assert mesh.sink.removed == 0
+        mounted(mesh.directory, "", 4)  # empty is a mistake
+        await mesh.sink.until(lambda: bool(mesh.remotes.problems))
+        assert status.ready
+        (mesh.directory / C2).unlink()
+        await mesh.sink.until(lambda: mesh.sink.removed == 1)
+        assert not mesh.sink.of(C2)
+
+
+RESOLVE = """
+import asyncio, pathlib, sys
+from kvstore.config import StoreConfig
+from kvstore.etcd import connect
+async def main():
+    hosts = pathlib.Path("/etc/hosts")
+    for address in sys.argv[2:]:
+        hosts.write_text(f"{address} moving.example\\n")
+        store = await connect(StoreConfig((f"http://moving.example:{sys.argv[1]}",)))
+        row = await store.get("where")
+        print(row.value.decode(), flush=True)
+        await store.close()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def etcd_at(address: str, port: int) -> Iterator[str]:
+    """A plain one on an address of its own."""
+    url = f"http://{address}:{port}"
+    with TemporaryDirectory(prefix="ist-t-dns-") as directory:
+        argv = ["etcd", "--data-dir", directory, "--listen-client-urls", url]
+        argv += ["--advertise-client-urls", url]
+        argv += ["--listen-peer-urls", f"http://127.0.0.1:{free_port()}"]
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+
+async def test_a_name_is_resolved_at_each_connection() -> None:
+    """The remote's name leads to another address: the next connection goes there."""
+    port, addresses = free_port(), ("127.77.0.1", "127.77.0.2")
+    with ExitStack() as stack:
+        for address in addresses:
+            url = stack.enter_context(etcd_at(address, port))
+            store = await when_up(StoreConfig((url,)))
+            await store.put("where", address.encode())
+            await store.close()
+        # A hosts file of its own, in a mount namespace of its own.
+        script = 'f=$(mktemp); mount --bind "$f" /etc/hosts && rm "$f"; exec "$@"'
+        argv = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", RESOLVE]
+        argv += [str(port), *addresses]
+        done = await asyncio.to_thread(
+            subprocess.run, argv, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split() == list(addresses), done.stderr

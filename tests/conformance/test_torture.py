@@ -3,7 +3,8 @@ back: the tables always end in the truth."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
 from kvstore.port import Batch, CompactedError, UnavailableError
 from model.address import parse_prefix
-from tests.conformance.test_hostile_peer import Reader, published
+from tests.conformance.test_hostile_peer import Reader, fill, published
 from tests.conformance.test_mesh_store import running
-from tests.support import hostile
+from tests.support import fake_store, hostile
 from tests.support.etcd import Etcd, plain_etcd, when_up
 from wire.etcd import keys
 
 pytestmark = pytest.mark.root
 
 LIMITS = Limits(relist_gap_s=0)
+FAULTS = ["lost", "compacted", "held", "doubled", "shuffled"]
+Connect = Callable[[], Awaitable[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,11 @@ def older() -> Iterator[Etcd]:
 
 
 class Torturer:
-    """A connection to the real store that tells what it is told with faults, while ``on``."""
+    """A connection to a store that tells what it is told with faults, while ``on``."""
 
     on = True
 
-    def __init__(self, store: EtcdStore, rng: random.Random, faults: list[str]) -> None:
+    def __init__(self, store: Any, rng: random.Random, faults: list[str]) -> None:
         self._store, self._rng, self._faults = store, rng, faults
 
     def __getattr__(self, name: str) -> Any:
@@ -61,6 +64,8 @@ class Torturer:
                 raise CompactedError("what follows is thrown away", revision)
             if fault == "held" and held is None and batch.events:
                 held = batch
+                continue
+            if fault == "forgotten":  # and nobody ever speaks of it again
                 continue
             yield batch
             if held is not None:  # later than what came after it
@@ -95,24 +100,44 @@ def change(rng: random.Random) -> tuple[str, bytes | None]:
     return f"{hostile.IPS}{text}", None if rng.random() < 0.3 else hostile.encoded(row)
 
 
-async def truth(etcd: Etcd, directory: Path) -> dict[str, Any]:
+async def truth(etcd: Etcd, directory: Path, connect: Connect | None = None) -> dict[str, Any]:
     """What a reader that has seen nothing else makes of the store."""
     reader = Reader(etcd, directory)
+    if connect is not None:
+        reader.session._connect = connect
     async with running(reader.session):
         await reader.until(lambda: reader.session.status.ready)
         return reader.tables()
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_it_ends_in_the_truth(etcd: Etcd, tmp_path: Path, seed: int) -> None:
-    """Under all faults at once; when they end, the tables are those of a fresh reader."""
-    rng = random.Random(seed)
-    store = await published(etcd, hostile.HONEST)
-    reader = Reader(etcd, tmp_path, LIMITS)
+@pytest.fixture(params=["etcd", "fake"])
+def plain(request: pytest.FixtureRequest, etcd: Etcd) -> Connect:
+    """Connections to the real store, and to the one in memory that passes the same suite."""
+    if request.param == "etcd":
+        return lambda: when_up(StoreConfig((etcd.url,)))
+    members: list[fake_store.FakeEtcd] = []  # it belongs to the loop of the test
 
     async def connect() -> Any:
-        made = await when_up(StoreConfig((etcd.url,)))
-        return Torturer(made, rng, ["lost", "compacted", "held", "doubled", "shuffled"])
+        if not members:
+            members.append(fake_store.FakeEtcd())
+        return await fake_store.connect(members[0])
+
+    return connect
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_it_ends_in_the_truth(etcd: Etcd, plain: Connect, tmp_path: Path, seed: int) -> None:
+    """Under all faults at once; when they end, the tables are those of a fresh reader. With odd
+    seeds events are forgotten, too, which only a compare can notice."""
+    rng = random.Random(seed)
+    store = await plain()
+    await fill(store, hostile.HONEST)
+    forgets = seed % 2 == 1
+    limits = replace(LIMITS, compare_s=0.7, compare_grace_s=0.2) if forgets else LIMITS
+    reader = Reader(etcd, tmp_path, limits)
+
+    async def connect() -> Any:
+        return Torturer(await plain(), rng, [*FAULTS, *(["forgotten"] * forgets)])
 
     reader.session._connect = connect
     Torturer.on = True
@@ -131,7 +156,7 @@ async def test_it_ends_in_the_truth(etcd: Etcd, tmp_path: Path, seed: int) -> No
         ):
             name = str(rows.get("Name", rows.get("IP")))
             await store.put(f"{prefix}{name}", hostile.encoded(rows))
-        wanted = await truth(etcd, tmp_path / "fresh")
+        wanted = await truth(etcd, tmp_path / "fresh", plain)
         await reader.until(lambda: reader.tables() == wanted, 40)
     assert parse_prefix(f"{address(99)}/32") in wanted["ipcache"]
     await store.close()

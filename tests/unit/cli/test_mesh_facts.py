@@ -55,3 +55,13 @@ def test_connected_clusters_are_read_back() -> None:
     }
     assert mesh_facts.connections(secret) == {"oslo": 0, "paris": 3}
     assert mesh_facts.connections(None) == {}
+
+
+def test_the_time_for_stale_data_stays_unless_another_is_given() -> None:
+    """In the file that agents read; what they make of it is the seconds."""
+    plain = mesh_facts.endpoint_config(facts("paris", 3))
+    assert parse_store_config(mesh_facts.with_ttl(plain, b""), "paris").cache_ttl_s is None
+    first = mesh_facts.with_ttl(plain, b"", "10m")
+    assert parse_store_config(first, "paris").cache_ttl_s == 600
+    assert mesh_facts.with_ttl(plain, first) == first
+    assert parse_store_config(mesh_facts.with_ttl(plain, first, "0s"), "paris").cache_ttl_s == 0
