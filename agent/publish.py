@@ -7,6 +7,7 @@ follows its creation, for other clusters learn of the pod through it.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from agent.endpoint_store import Endpoint
@@ -136,11 +137,11 @@ class EndpointObjects:
         self, rows: Sequence[tuple[PodKey, PublishedEndpoint]]
     ) -> Mapping[PodKey, OSError]:
         """Create, or change what is there."""
-        return await _each([(key, lambda k=key, r=row: self._write(k, r)) for key, row in rows])  # type: ignore[misc]
+        return await _each([(key, partial(self._write, key, row)) for key, row in rows])
 
     async def delete(self, keys: Collection[PodKey]) -> Mapping[PodKey, OSError]:
         """Remove; an object that another node has taken over stays."""
-        return await _each([(key, lambda k=key: self._delete(k)) for key in keys])  # type: ignore[misc]
+        return await _each([(key, partial(self._delete, key)) for key in keys])
 
     async def _write(self, key: PodKey, row: PublishedEndpoint) -> None:
         endpoint = row.endpoint
@@ -227,7 +228,7 @@ class NodeObject:
 
     async def upsert(self, rows: Sequence[tuple[NodeName, Node]]) -> Mapping[NodeName, OSError]:
         """Create it, or change what is ours in it."""
-        return await _each([(name, lambda n=node: self._write(n)) for name, node in rows])  # type: ignore[misc]
+        return await _each([(name, partial(self._write, node)) for name, node in rows])
 
     async def delete(self, keys: Collection[NodeName]) -> Mapping[NodeName, OSError]:
         """It goes away with the Kubernetes node and is never removed by us."""

@@ -27,13 +27,17 @@ ORDER = (
 
 
 class Routes:
-    """Pod prefixes lead to `ist_host`: our own, and those the ipcache puts behind the tunnel."""
+    """Pod prefixes lead to `ist_host`: our own, and those the ipcache puts behind the tunnel.
+
+    Of a peer with both families only the prefixes of the router's family have a way here.
+    """
 
     def __init__(
         self, ipcache: Ipcache, own: Iterable[Prefix], router: Address, route_mtu: int
     ) -> None:
         self._ipcache = ipcache
-        self._own = frozenset(own)
+        self._version = router.version
+        self._own = frozenset(p for p in own if p.version == self._version)
         # Packets inside the node need no room for the tunnel's headers.
         self._near = Route(source=router)
         self._far = Route(source=router, mtu=route_mtu)
@@ -42,7 +46,7 @@ class Routes:
         """The wanted route of a prefix."""
         if prefix in self._own:
             return self._near
-        if is_host(prefix):
+        if is_host(prefix) or prefix.version != self._version:
             return None
         found = self._ipcache.get(prefix)
         return self._far if found is not None and found.tunnel_endpoint is not None else None
@@ -53,7 +57,8 @@ class Routes:
             yield prefix, self._near
         for prefix, found in self._ipcache.items():
             tunnelled = not is_host(prefix) and found.tunnel_endpoint is not None
-            if tunnelled and prefix not in self._own:
+            has_way = tunnelled and prefix.version == self._version
+            if has_way and prefix not in self._own:
                 yield prefix, self._far
 
 

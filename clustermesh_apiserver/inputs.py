@@ -6,7 +6,7 @@ which it was read.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from clustermesh_apiserver.publish import Publication, Rows
@@ -73,11 +73,12 @@ class Inputs:
         label_selector: str = "",
     ) -> Informer[T]:
         async def on_change(old: T | None, new: T | None) -> None:
-            before = self._publication.rejected
+            before, bad = self._publication.rejected, len(self._publication.problems)
             rows = decide(old, new)
             if self._publication.rejected != before:
                 self._report()
-            if rows:
+            # An object that is not bad any more may leave rows that were spared for it.
+            if rows or len(self._publication.problems) < bad:
                 self._outbox.put(rows)
 
         return Informer(self._client, resource, on_change, label_selector=label_selector)
@@ -86,6 +87,13 @@ class Inputs:
         """Say the latest problem; older ones stay in ``problems`` and the metric."""
         for sentence in next(reversed(self._publication.problems.values()), ()):
             log.warning('event=rejected count=%d "%s"', self._publication.rejected, sentence)
+
+    def unusable(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, namespace and name of every object that cannot be used now."""
+        yield from self._publication.problems
+        for informer in self.all():
+            for namespace, name in informer.bad:
+                yield informer.resource.kind, namespace, name
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -176,7 +176,7 @@ class Publication:
         meta = _meta(old, new)
         name = service_name(meta)
         subject = ("Service", meta.namespace, meta.name)
-        if new is None:
+        if new is None or new.spec.type == "ExternalName":  # which has no backends to offer
             self._clear(subject)
             self._services.pop(name, None)
             return self._service_rows([name])

@@ -12,6 +12,7 @@ from clustermesh_apiserver.inputs import Inputs
 from clustermesh_apiserver.publish import Publication
 from clustermesh_apiserver.publisher_metrics import PREFIX, counted, page
 from clustermesh_apiserver.requests import Requests
+from clustermesh_apiserver.spared import Spared
 from kube.config import connect as connect_kube
 from kvstore import etcd
 from kvstore.config import load_store_config
@@ -155,6 +156,7 @@ async def run(settings: Settings) -> None:
             settings.cluster_name,
             announcement(settings),
             lease_ttl_s=settings.lease_ttl_s,
+            spares=Spared(lambda: inputs.unusable()),
         )
         inputs = Inputs(client, publication, publisher)
         publisher.complete(keys.SERVICE_EXPORTS)  # there are none, and readers wait to hear it

@@ -5,6 +5,7 @@ All state is touched in the kernel thread only.
 
 import errno
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class ThreadedTarget(Generic[K, V]):
+class ThreadedTarget(ABC, Generic[K, V]):
     """A ``Target`` whose blocking work happens in the adapter's thread."""
 
     def __init__(self, thread: KernelThread) -> None:
@@ -38,17 +39,17 @@ class ThreadedTarget(Generic[K, V]):
         """Remove rows. Returns the rows that failed."""
         return await self._thread.call(self.delete_now, keys)
 
+    @abstractmethod
     def read_now(self) -> dict[K, V]:
         """As ``read``; blocking, in the kernel thread only."""
-        raise NotImplementedError
 
+    @abstractmethod
     def upsert_now(self, rows: Sequence[tuple[K, V]]) -> dict[K, OSError]:
         """As ``upsert``; blocking, in the kernel thread only."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete_now(self, keys: Collection[K]) -> dict[K, OSError]:
         """As ``delete``; blocking, in the kernel thread only."""
-        raise NotImplementedError
 
 
 class IpcacheTable(ThreadedTarget[Prefix, IpcacheEntry]):

@@ -39,6 +39,7 @@ LEASE_TTL_S = 15 * 60
 KEYS_PER_LEASE = 1000
 HEARTBEAT_S = 60.0
 ENFORCE_S = 300.0  # the cluster's announcement is compared and repaired this often
+VALUE_BYTES = 1_560_000  # etcd takes requests of 1.5 MiB, and a key has its place there, too
 TXN_BYTES = 1_000_000  # below etcd's limit of 1.5 MiB per request
 RETRY_FIRST_S, RETRY_CAP_S = 0.1, 5.0
 FULL_RETRY_S = 2.0
@@ -87,7 +88,9 @@ class Publisher:
         config: ClusterConfig,
         resources: Iterable[str] = (*keys.REQUIRED, keys.SERVICE_EXPORTS),
         lease_ttl_s: int = LEASE_TTL_S,
+        spares: Callable[[str, bytes], bool] = lambda key, value: False,
     ) -> None:
+        """``spares``: whether a row of an earlier run belongs to what cannot be read just now."""
         self._connect = connect
         self._cluster = cluster
         self._lease_ttl_s = lease_ttl_s
@@ -101,7 +104,10 @@ class Publisher:
         self._awaited: dict[str, set[str]] = {}  # canaries and the keys they wait for
         self._complete: set[str] = set()
         self._leases = _Leases()
-        self._leftover: set[str] = set()  # found in the store and not yet written by this run
+        # Found in the store and not yet written by this run; of these, what is to stay.
+        self._leftover: dict[str, bytes] = {}
+        self._spares = spares
+        self._spared: dict[str, bytes] = {}
         self._wake = asyncio.Event()
         self._etcd_id = 0
         self.ready = asyncio.Event()  # every canary is written
@@ -191,7 +197,7 @@ class Publisher:
         self._written = {k: v for k, v in found.items() if lease_of[k] in alive}
         for key in [k for k in self._leases.of if k not in self._written]:
             self._leases.unbind(key)
-        self._leftover = {k for k in found if k.startswith(keys.STATE_PREFIX)}
+        self._leftover = {k: v for k, v in found.items() if k.startswith(keys.STATE_PREFIX)}
         for key, value in self._rows.items():
             if self._written.get(key) != value:
                 self._dirty[key] = None
@@ -303,6 +309,11 @@ class Publisher:
     async def _write(self, store: PublisherStore, batch: list[str]) -> None:
         """Write a batch; when the store refuses it, halve it until the guilty rows are alone."""
         values = {key: self._rows.get(key) for key in batch}
+        for key in [k for k, v in values.items() if v is not None and len(v) > VALUE_BYTES]:
+            size = len(values.pop(key) or b"")
+            text = f"{size} bytes are too large, a store takes {VALUE_BYTES}: make it smaller"
+            self._fail(key, StoreError(text))
+        batch = list(values)
         puts = [(k, v) for k, v in values.items() if v is not None and self._written.get(k) != v]
         gone = [
             k
@@ -328,9 +339,10 @@ class Publisher:
         for key in gone:
             self._written.pop(key, None)
             self._leases.unbind(key)
-            self._leftover.discard(key)
+            self._leftover.pop(key, None)
         self._written.update(puts)
-        self._leftover.difference_update(key for key, _ in puts)
+        for key, _ in puts:
+            self._leftover.pop(key, None)
         for key in batch:
             if self._rows.get(key) != values[key]:
                 self._dirty[key] = None  # it was desired otherwise while this was on its way
@@ -357,9 +369,22 @@ class Publisher:
             self.ready.set()
 
     async def _prune(self) -> None:
-        """Once every type is complete, what an earlier run left behind is dirty, too."""
-        if self._complete >= set(self._resources):
-            for key in self._leftover - self._rows.keys() - self._failing.keys():
+        """Once every type is complete, what an earlier run left behind is dirty, too.
+
+        What is spared is written again, since the lease it hangs on is nobody's any more.
+        """
+        if not self._complete >= set(self._resources):
+            return
+        for key in self._leftover.keys() - self._rows.keys() - self._failing.keys():
+            self._dirty[key] = None
+            value = self._leftover[key]
+            if self._spares(key, value):
+                self._rows[key] = self._spared[key] = value
+        for key, value in list(self._spared.items()):
+            if self._rows.get(key) is not value:
+                del self._spared[key]  # it can be read again, or was withdrawn
+            elif not self._spares(key, value):
+                del self._spared[key], self._rows[key]
                 self._dirty[key] = None
 
     async def _put_leased(

@@ -303,6 +303,36 @@ async def test_kill_and_restart_loses_nothing(world: World) -> None:
     assert [e.row.key for e in wrong if isinstance(e, Put)] == [f"{IP[:-1]}8"]
 
 
+async def test_rows_of_what_cannot_be_read_outlive_a_restart(world: World) -> None:
+    """An object turned bad while nobody looked: its last good row stays, under a lease that is
+    kept, and goes when the object does; corrected, it is published again."""
+    await populate(world.kube)
+    await world.until(lambda rows: rows == EXPECTED)
+    await world.publisher.stop(kill=True)
+    spec = {"addresses": [{"type": "InternalIP", "ip": "nonsense"}]}
+    await world.kube.patch(untyped(CILIUM_NODES), "n1", {"spec": spec})
+    bad = endpoint("shop-1", "nonsense")
+    await world.kube.patch(untyped(CILIUM_ENDPOINTS), "shop-1", bad, "default")
+    before = {r.key: r.lease for r in (await world.remote.range("cilium/state/")).rows}
+    await world.publisher.start()
+    await world.publisher.listen("event=ready")
+
+    async with asyncio.timeout(WAIT_S):
+        async for _ in world.remote.watch("cilium/state/", 0):
+            now = {r.key: r.lease for r in (await world.remote.range("cilium/state/")).rows}
+            if now[NODE] != before[NODE] and now[IP] != before[IP]:
+                break
+    assert await world.rows() == EXPECTED
+    _, health = await world.publisher.page(world.publisher.health, "/healthz")
+    assert "CiliumNode n1" in health
+    spec = {"addresses": [{"type": "InternalIP", "ip": "192.0.2.77"}]}
+    await world.kube.patch(untyped(CILIUM_NODES), "n1", {"spec": spec})
+    await world.until(lambda rows: '"192.0.2.77"' in rows[NODE])
+    assert (await world.rows())[IP] == EXPECTED[IP]
+    await world.kube.delete(CILIUM_ENDPOINTS, "shop-1", "default")
+    await world.until(lambda rows: IP not in rows)
+
+
 async def test_wiped_store_is_filled_again(world: World) -> None:
     """A store that comes back empty, as another etcd, gets everything again."""
     await populate(world.kube)
