@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from certs.profiles import mesh_profiles
-from cluster_operator import config, health
+from cluster_operator import config, crds, exports, health, multicluster_crds
 from cluster_operator.certificates import Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
@@ -35,6 +35,11 @@ FLAGS = (
     ("cluster-name", "name of this cluster in the mesh"),
     ("k8s-namespace", "where the Secrets of the mesh are (kube-system)"),
     ("skip-crd-creation", "true: leave the resource definitions alone"),
+    ("clustermesh-enable-mcs-api", "true: ServiceExports and ServiceImports (false)"),
+    ("clustermesh-mcs-api-install-crds", "false: their definitions come from elsewhere (true)"),
+    ("clustermesh-config", "directory with a file per remote cluster"),
+    ("cluster-id", "this cluster's number in the mesh"),
+    ("max-connected-clusters", "255 or 511, the same in the whole mesh"),
     ("debug", "true: say more"),
     ("log-opt", "format=text, text-ts, json or json-ts; level=debug, info, warn or error"),
 )
@@ -42,9 +47,12 @@ FLAGS = (
 
 async def _install(client: Client, settings: config.Settings) -> None:
     """Until it is done: an API server that is still starting is no reason to give up."""
-    while not settings.skip_crd_creation:
+    wanted = () if settings.skip_crd_creation else crds.definitions()
+    if settings.clustermesh_enable_mcs_api and settings.clustermesh_mcs_api_install_crds:
+        wanted = (*wanted, *multicluster_crds.definitions())
+    while wanted:
         try:
-            await install_all(client, settings.crd_timeout_s)
+            await install_all(client, settings.crd_timeout_s, wanted)
             return
         except ApiError as error:
             if error.status == 403:
@@ -82,6 +90,8 @@ async def run(settings: config.Settings) -> None:
                 for name, seconds, collect in rounds:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
+                if settings.clustermesh_enable_mcs_api:
+                    tasks.create_task(exports.Controller(client, settings).run())
         finally:
             await runner.cleanup()
 

@@ -23,6 +23,11 @@ class Settings:
     k8s_namespace: str = "kube-system"
     skip_crd_creation: bool = False
     crd_timeout_s: float = 60
+    clustermesh_enable_mcs_api: bool = False
+    clustermesh_mcs_api_install_crds: bool = True
+    clustermesh_config: str = "/var/lib/cilium/clustermesh"  # a file per remote cluster
+    cluster_id: int = 0
+    max_connected_clusters: int = 255
     debug: bool = False
     log: LogOptions = LogOptions()
 
@@ -56,8 +61,14 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
 
-    def boolean(key: str) -> bool:
-        value = text(key, "false").lower()
+    def number(key: str, default: int) -> int:
+        value = text(key, str(default))
+        if not value.isdigit():
+            raise ValueError(f'{key}: "{value}" is not valid: use a number')
+        return int(value)
+
+    def boolean(key: str, default: str = "false") -> bool:
+        value = text(key, default).lower()
         if value not in ("true", "false"):
             raise ValueError(f'{key}: "{value}" is not valid: use true or false')
         return value == "true"
@@ -73,6 +84,11 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         cluster_name=text("cluster-name", "default"),
         k8s_namespace=text("k8s-namespace", "kube-system"),
         skip_crd_creation=boolean("skip-crd-creation"),
+        clustermesh_enable_mcs_api=boolean("clustermesh-enable-mcs-api"),
+        clustermesh_mcs_api_install_crds=boolean("clustermesh-mcs-api-install-crds", "true"),
+        clustermesh_config=text("clustermesh-config", "/var/lib/cilium/clustermesh"),
+        cluster_id=number("cluster-id", 0),
+        max_connected_clusters=number("max-connected-clusters", 255),
         debug=boolean("debug"),
         log=parse_options([text("log-opt", "")]),
     )

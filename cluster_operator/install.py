@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from cluster_operator.crds import definitions, version_of
+from cluster_operator.multicluster_crds import SHARED_ANNOTATION
 from kube.port import ApiError, Client
 from kube.resources import CRDS, untyped
 from wire.k8s.meta import labels_of
@@ -14,13 +16,15 @@ log = logging.getLogger("operator.crds")
 POLL_S = 0.1
 
 
-async def install_all(client: Client, timeout_s: float) -> None:
-    """Create what is missing, replace what is older, leave what is newer.
+async def install_all(
+    client: Client, timeout_s: float, bodies: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Create what is missing, replace what is older, leave what is newer or not ours to change.
 
     Raises ``TimeoutError`` naming the definitions that the server does not serve.
     """
     waiting = []
-    for body in definitions():
+    for body in definitions() if bodies is None else bodies:
         await install(client, body)
         waiting.append(body["metadata"]["name"])
     try:
@@ -48,6 +52,10 @@ async def install(client: Client, body: dict[str, Any]) -> None:
         await client.create(untyped(CRDS), body)
         log.info("event=created definition=%s", name)
         return
+    if SHARED_ANNOTATION in body["metadata"].get("annotations", {}) and not version_of(
+        labels_of(current.metadata)
+    ):
+        return  # somebody else's: of a kind that does not belong to us alone
     if version_of(labels_of(current.metadata)) >= version_of(body["metadata"]["labels"]):
         return
     change = {"metadata": {"labels": body["metadata"]["labels"]}, "spec": body["spec"]}

@@ -144,7 +144,13 @@ def etcdinit_command(
 @click.option("--health-port", type=int, default=9880, show_default=True)
 @click.option("--kubeconfig", "--k8s-kubeconfig-path", default="", help="in a cluster: none")
 @click.option("--enable-external-workloads", type=bool, default=False)
-@click.option("--clustermesh-enable-mcs-api", type=bool, default=False)
+@click.option(
+    "--clustermesh-enable-mcs-api",
+    type=bool,
+    default=False,
+    envvar="CILIUM_CLUSTERMESH_ENABLE_MCS_API",
+    help="publish the Services that ServiceExports name",
+)
 @_LOG
 def clustermesh_command(
     health_port: int,
@@ -156,12 +162,8 @@ def clustermesh_command(
     """Publish nodes, identities, addresses and shared services into etcd."""
 
     def work() -> Coroutine[Any, Any, None]:
-        for setting, wanted in (
-            ("enable-external-workloads", enable_external_workloads),
-            ("clustermesh-enable-mcs-api", clustermesh_enable_mcs_api),
-        ):
-            if wanted:
-                raise ValueError(f"{setting}: this is not supported: leave it false")
+        if enable_external_workloads:
+            raise ValueError("enable-external-workloads: this is not supported: leave it false")
         member = _member_of(flags)
         return service.run(
             config.Settings(
@@ -173,6 +175,7 @@ def clustermesh_command(
                 health_port=health_port,
                 metrics=member.metrics,
                 kubeconfig=kubeconfig,
+                exports=clustermesh_enable_mcs_api,
             )
         )
 

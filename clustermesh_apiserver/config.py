@@ -24,6 +24,7 @@ class Settings:
     health_port: int  # 0: the kernel's choice
     metrics: tuple[str, int] | None  # where to serve them
     kubeconfig: str  # empty: in-cluster
+    exports: bool = False  # MCS-API: publish what ServiceExports name
 
 
 def parse_member_name(name: str) -> ClusterName:

@@ -8,6 +8,7 @@ from pathlib import Path
 from certs import check
 from clustermesh_apiserver import health
 from clustermesh_apiserver.config import Settings
+from clustermesh_apiserver.exports import ExportPublication
 from clustermesh_apiserver.inputs import Inputs
 from clustermesh_apiserver.publish import Publication
 from clustermesh_apiserver.publisher_metrics import PREFIX, counted, page
@@ -31,7 +32,7 @@ def announcement(settings: Settings) -> ClusterConfig:
         Capabilities(
             synced_canaries=True,
             max_connected_clusters=settings.max_connected_clusters,
-            service_exports=False,
+            service_exports=settings.exports,
         ),
     )
 
@@ -158,8 +159,10 @@ async def run(settings: Settings) -> None:
             lease_ttl_s=settings.lease_ttl_s,
             spares=Spared(lambda: inputs.unusable()),
         )
-        inputs = Inputs(client, publication, publisher)
-        publisher.complete(keys.SERVICE_EXPORTS)  # there are none, and readers wait to hear it
+        exports = ExportPublication(settings.cluster_name) if settings.exports else None
+        inputs = Inputs(client, publication, publisher, exports)
+        if exports is None:
+            publisher.complete(keys.SERVICE_EXPORTS)  # there are none, and readers wait to hear it
         pages = Pages(settings, publication, publisher, inputs)
         log.info(
             "event=start cluster=%s id=%d api=%s store=%s",

@@ -18,6 +18,7 @@ from wire.k8s.core import (
     ServiceAccount,
 )
 from wire.k8s.endpointslice import Endpoints, EndpointSlice
+from wire.k8s.multicluster import ServiceExportObject, ServiceImportObject
 from wire.k8s.pod import Pod
 from wire.k8s.service import Service
 
@@ -52,6 +53,22 @@ CILIUM_IDENTITIES = Resource(
 CILIUM_ENDPOINTS = Resource(
     "cilium.io", "v2", "ciliumendpoints", "CiliumEndpoint", True, CiliumEndpoint
 )
+SERVICE_EXPORTS = Resource(
+    "multicluster.x-k8s.io",
+    "v1alpha1",
+    "serviceexports",
+    "ServiceExport",
+    True,
+    ServiceExportObject,
+)
+SERVICE_IMPORTS = Resource(
+    "multicluster.x-k8s.io",
+    "v1alpha1",
+    "serviceimports",
+    "ServiceImport",
+    True,
+    ServiceImportObject,
+)
 
 ALL: tuple[Resource[Any], ...] = (
     PODS,
@@ -70,6 +87,8 @@ ALL: tuple[Resource[Any], ...] = (
     CILIUM_NODES,
     CILIUM_IDENTITIES,
     CILIUM_ENDPOINTS,
+    SERVICE_EXPORTS,
+    SERVICE_IMPORTS,
 )
 
 

@@ -15,6 +15,7 @@ def _rows() -> dict[str, int]:
         keys.IDENTITIES: 65_536,
         keys.IP: 1_000_000,
         keys.SERVICES: 50_000,
+        keys.SERVICE_EXPORTS: 50_000,
         keys.ENDPOINT_SLICES: 100_000,
     }
 
@@ -25,6 +26,7 @@ def _value_bytes() -> dict[str, int]:
         keys.IDENTITIES: 64 * KIB,
         keys.IP: 16 * KIB,
         keys.SERVICES: 1536 * KIB,  # what etcd takes at most
+        keys.SERVICE_EXPORTS: 512 * KIB,
         keys.ENDPOINT_SLICES: 256 * KIB,  # compressed: a full one takes 3 KiB
     }
 
@@ -34,6 +36,7 @@ def _all_bytes() -> dict[str, int]:
         keys.NODES: 64 * MIB,
         keys.IDENTITIES: 64 * MIB,
         keys.SERVICES: 64 * MIB,
+        keys.SERVICE_EXPORTS: 64 * MIB,
         keys.ENDPOINT_SLICES: 16 * MIB,  # compressed
     }
 

@@ -40,6 +40,7 @@ from wire.etcd import (
     ip_v1,
     keys,
     node_v1,
+    service_export_v1,
     service_reader,
     service_v1,
 )
@@ -105,7 +106,7 @@ class Remote(Session[RemoteStore]):
         self._is_late = asyncio.Event()
         self._sink = sink
         self._accept = accept
-        self._mirrors = {r: Mirror() for r in (*keys.REQUIRED, keys.ENDPOINT_SLICES)}
+        self._mirrors = {r: Mirror() for r in keys.KNOWN}
         self._prefixes: dict[str, str] = {}  # of the mirrors' keys
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
@@ -438,6 +439,11 @@ class Remote(Session[RemoteStore]):
                     return endpointslice_v1.decode_name(name, key), None
                 found = endpointslice_v1.decode(name, data, self._name, self._id, key)
                 return found.name, found
+            case keys.SERVICE_EXPORTS:
+                if data is None:
+                    return service_export_v1.decode_name(name, key), None
+                export = service_export_v1.decode(name, data, self._name, key)
+                return export.name, export
             case _:
                 if data is None:
                     self._services.forget(name)

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from kind.dns import answer, zone
+from kind.dns import answer, multicluster, zone
 from kind.kubelet.api import Api, key_of
 
 log = logging.getLogger("kind.dns")
@@ -31,14 +31,18 @@ class Names:
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
-        self._objects: dict[str, dict[str, Json]] = {"services": {}, "endpointslices": {}}
+        self._objects: dict[str, dict[str, Json]] = {
+            "services": {},
+            "endpointslices": {},
+            "serviceimports": {},
+        }
         self._synced: set[str] = set()
         self._zone: zone.Zone | None = None
 
     @property
     def ready(self) -> bool:
-        """True when everything has been listed once."""
-        return len(self._synced) == len(self._objects)
+        """True when everything has been listed once that every cluster has."""
+        return self._synced >= {"services", "endpointslices"}
 
     def apply(self, kind: str, change: str, item: Json) -> None:
         """Take one change of a watch."""
@@ -57,7 +61,11 @@ class Names:
         """All names as of now."""
         if self._zone is None:
             services, slices = self._objects["services"], self._objects["endpointslices"]
-            self._zone = zone.build(self._domain, services.values(), slices.values())
+            set_domain = multicluster.DOMAIN
+            made = zone.build(self._domain, services.values(), slices.values(), set_domain)
+            imports = self._objects["serviceimports"]
+            multicluster.add(made, imports.values(), slices.values())
+            self._zone = made
         return self._zone
 
 
@@ -146,6 +154,9 @@ async def serve(names: Names, api: Api, port: int, health_port: int) -> None:
         tasks.create_task(follow("services", "/api/v1/services"))
         slices = "/apis/discovery.k8s.io/v1/endpointslices"
         tasks.create_task(follow("endpointslices", slices))
+        # A cluster without this kind has no such names; it may get them at any time.
+        imports = "/apis/multicluster.x-k8s.io/v1alpha1/serviceimports"
+        tasks.create_task(follow("serviceimports", imports))
 
 
 async def run(port: int, health_port: int, domain: str) -> None:

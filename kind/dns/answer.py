@@ -60,7 +60,7 @@ def _fill(reply: dns.message.Message, name: str, kind: dns.rdatatype.RdataType, 
         if records is None:
             if zone.covers(name):
                 reply.set_rcode(dns.rcode.NXDOMAIN)
-                _add_authority(reply, zone)
+                _add_authority(reply, name, zone)
             return
         if not records.alias or kind == dns.rdatatype.CNAME:
             break
@@ -74,7 +74,7 @@ def _fill(reply: dns.message.Message, name: str, kind: dns.rdatatype.RdataType, 
     if kind == dns.rdatatype.SRV:
         _add_targets(reply, zone[name], zone)
     if not reply.answer:
-        _add_authority(reply, zone)
+        _add_authority(reply, name, zone)
 
 
 def _addresses(version: int) -> Callable[[Records], list[str]]:
@@ -114,7 +114,8 @@ def _add_targets(reply: dns.message.Message, records: Records, zone: Zone) -> No
                 reply.additional.append(rrset)
 
 
-def _add_authority(reply: dns.message.Message, zone: Zone) -> None:
+def _add_authority(reply: dns.message.Message, name: str, zone: Zone) -> None:
+    domain = zone.domain_of(name) or zone.domain
     # The SOA's last number says how long "no such name" may be remembered.
     text = f"ns.dns.{zone.domain} hostmaster.{zone.domain} 1 7200 1800 86400 {TTL_S}"
-    reply.authority.append(dns.rrset.from_text(zone.domain, TTL_S, "IN", "SOA", text))
+    reply.authority.append(dns.rrset.from_text(domain, TTL_S, "IN", "SOA", text))

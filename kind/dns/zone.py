@@ -39,8 +39,10 @@ class Records:
 class Zone(Mapping[str, Records]):
     """All names of a cluster, in lower case and with the final dot."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, *others: str) -> None:
+        """``others``: domains of which we are the authority as well."""
         self.domain = domain.rstrip(".") + "."
+        self._domains = (self.domain, *(other.rstrip(".") + "." for other in others))
         self._names: dict[str, Records] = {}
 
     def __getitem__(self, name: str) -> Records:
@@ -62,13 +64,21 @@ class Zone(Mapping[str, Records]):
 
     def covers(self, name: str) -> bool:
         """True when we are the authority for a name."""
-        return name == self.domain or name.endswith("." + self.domain)
+        return bool(self.domain_of(name))
+
+    def domain_of(self, name: str) -> str:
+        """The domain of ours in which a name lies; empty: in none."""
+        for domain in self._domains:
+            if name == domain or name.endswith("." + domain):
+                return domain
+        return ""
 
 
-def build(domain: str, services: Iterable[Json], slices: Iterable[Json]) -> Zone:
-    """All records of a cluster."""
-    zone = Zone(domain)
-    zone.add(zone.domain)
+def build(domain: str, services: Iterable[Json], slices: Iterable[Json], *others: str) -> Zone:
+    """All records of a cluster; ``others`` are domains that somebody else fills."""
+    zone = Zone(domain, *others)
+    for each in (domain, *others):
+        zone.add(each.rstrip(".") + ".")
     version = zone.add(f"dns-version.{zone.domain}")
     version.alias = ""
     by_service: dict[tuple[str, str], list[Json]] = {}
@@ -100,10 +110,11 @@ def _add_service(zone: Zone, service: Json, slices: list[Json]) -> None:
         zone.add(reverse(address)).pointers.add(name)
     for port in spec.get("ports") or []:
         if port.get("name"):
-            _add_port(zone, name, port, Srv(0, 100, int(port["port"]), name))
+            add_port(zone, name, port, Srv(0, 100, int(port["port"]), name))
 
 
-def _add_port(zone: Zone, name: str, port: Json, record: Srv) -> None:
+def add_port(zone: Zone, name: str, port: Json, record: Srv) -> None:
+    """A named port of a service."""
     protocol = str(port.get("protocol") or "TCP").lower()
     zone.add(f"_{port['name']}._{protocol}.{name}".lower()).services.add(record)
 
@@ -125,7 +136,7 @@ def _add_headless(zone: Zone, name: str, spec: Json, slices: list[Json]) -> None
                 zone.add(reverse(address)).pointers.add(full)
                 for port in item.get("ports") or []:
                     if port.get("name") and port.get("port"):
-                        _add_port(zone, name, port, Srv(0, 100, int(port["port"]), full))
+                        add_port(zone, name, port, Srv(0, 100, int(port["port"]), full))
 
 
 def reverse(address: Address) -> str:

@@ -42,7 +42,8 @@ WAIT_S = 20
 class Publisher:
     """The process."""
 
-    def __init__(self, api: Api, store: MeshStore) -> None:
+    def __init__(self, api: Api, store: MeshStore, *options: str) -> None:
+        self._options = options
         self._kubeconfig = api.kubeconfig
         self._config = store.config("admin-c1")
         self.health, self.metrics = free_port(), free_port()
@@ -62,6 +63,7 @@ class Publisher:
             f"--health-port={self.health}",
             f"--prometheus-serve-addr=127.0.0.1:{self.metrics}",
             f"--kubeconfig={self._kubeconfig}",
+            *self._options,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
         )

@@ -26,6 +26,7 @@ from wire.etcd import (
     ip_v1,
     keys,
     node_v1,
+    service_export_v1,
     service_v1,
 )
 from wire.etcd.errors import RemoteWireError
@@ -98,6 +99,12 @@ def record(data: bytes) -> None:
     _same((read, read.backends, read.zones), (again, again.backends, again.zones))
 
 
+def export(data: bytes) -> None:
+    read = service_export_v1.decode("web/shop", data, BERLIN, KEY)
+    again = service_export_v1.decode("web/shop", service_export_v1.encode(read), BERLIN, KEY)
+    _same((read.ports, read.type, read.labels), (again.ports, again.type, again.labels))
+
+
 def slice_(data: bytes) -> None:
     read = endpointslice_v1.decode("web/shop-x7k2p", data, BERLIN, SEVEN, KEY)
     data = endpointslice_v1.encode(read)
@@ -122,6 +129,7 @@ def names(data: bytes) -> None:
         ip_v1.decode_name,
         service_v1.decode_name,
         endpointslice_v1.decode_name,
+        service_export_v1.decode_name,
         lambda name, key: identity_v1.decode_number(name, RANGE, key),
     )
     for read in readers:
@@ -155,6 +163,7 @@ TARGETS: dict[str, Target] = {
     "identities": Target(identity, [_golden("identity_v1.txt")], ways=(of_bytes,)),
     "ip": Target(address, [_golden("ip_v1.json")]),
     "services": Target(record, [_golden("service_v1.json"), _golden("service_v1_zones.json")]),
+    "serviceexports": Target(export, [_golden("service_export_v1.json")]),
     "endpointslices": Target(
         slice_, [_golden("endpointslice_v1.zst")], ways=(of_bytes, repacked, repacked)
     ),

@@ -81,3 +81,8 @@ def ip(address: Address | Prefix) -> str:
 def service(cluster: ClusterName, name: ServiceName) -> str:
     """A shared service."""
     return f"{STATE_PREFIX}services/v1/{cluster}/{name}"
+
+
+def service_export(cluster: ClusterName, name: ServiceName) -> str:
+    """A service exported to the set of clusters."""
+    return f"{STATE_PREFIX}serviceexports/v1/{cluster}/{name}"

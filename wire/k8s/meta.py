@@ -65,6 +65,8 @@ class Condition(K8sStruct, frozen=True):
     status: str = ""
     reason: str = ""
     message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
 
 
 class StatusCause(K8sStruct, frozen=True):

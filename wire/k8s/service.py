@@ -28,6 +28,7 @@ class ServicePort(K8sStruct, frozen=True):
     protocol: str = "TCP"
     target_port: int | str = 0
     node_port: int = 0
+    app_protocol: str = ""
 
 
 class ClientIPConfig(K8sStruct, frozen=True):

@@ -1,0 +1,152 @@
+"""MCS-API end to end: two clusters export a service; pods use its name of the cluster set."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kind import story
+from kind.story import C1, C2, ONE, TWO
+from tests.support import lab as labs
+
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("mcsapi")]
+
+NAME = "rebel-base.default.svc.clusterset.local"
+SYSTEM = ("-n", "kube-system")
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[story.Mesh]:
+    """Two joined clusters with MCS-API on, and no service that is global by annotation."""
+    made = labs.start("x")
+    told = story.Mesh(made.name)
+    try:
+        for number, context in ((1, C1), (2, C2)):
+            words = ("--context", context, "--cluster-name", context, "--cluster-id", str(number))
+            told.isthmus("install", *words, "--set", "clustermesh.mcsapi.enabled=true")
+            told.kubectl(context, "delete", "pod", *SYSTEM, "-l", "io.cilium/app=operator")
+        for step in story.tell(told, story.STEPS[:2]):
+            assert step.held, step.checks
+        for context in (C1, C2):
+            told.annotate(context, f"{story.GLOBAL}-")
+        yield told
+    finally:
+        labs.stop(made)
+
+
+def export(mesh: story.Mesh, context: str, name: str = "rebel-base", **spec: Any) -> None:
+    body = {
+        "apiVersion": "multicluster.x-k8s.io/v1alpha1",
+        "kind": "ServiceExport",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    }
+    labs.wait_until("the kind is served", lambda: _served(mesh, context))
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(body, file)
+        file.flush()
+        mesh.kubectl(context, "apply", "-f", file.name)
+
+
+def _served(mesh: story.Mesh, context: str) -> bool:
+    try:
+        mesh.objects(context, "serviceexports")
+    except story.StoryError:
+        return False
+    return True
+
+
+def conditions(mesh: story.Mesh, context: str, name: str = "rebel-base") -> dict[str, Any]:
+    found = [e for e in mesh.objects(context, "serviceexports") if e["metadata"]["name"] == name]
+    listed = found[0].get("status", {}).get("conditions", []) if found else []
+    return {c["type"]: (c["status"], c["reason"], c["message"]) for c in listed}
+
+
+def imports(mesh: story.Mesh, context: str) -> dict[str, Any]:
+    return {i["metadata"]["name"]: i for i in mesh.objects(context, "serviceimports")}
+
+
+def derived(mesh: story.Mesh, context: str) -> list[str]:
+    found = [s["metadata"]["name"] for s in mesh.objects(context, "services")]
+    return [name for name in found if name.startswith("derived-")]
+
+
+def clusters_of(mesh: story.Mesh, context: str) -> list[str]:
+    found = imports(mesh, context).get("rebel-base", {})
+    return [c["cluster"] for c in found.get("status", {}).get("clusters", [])]
+
+
+@pytest.mark.timeout(400)
+def test_a_service_of_the_set_of_clusters(mesh: story.Mesh) -> None:
+    """Exported in both: one name, backends of both; a conflict is told; withdrawn: all is gone."""
+    # One cluster alone: the other, which has the namespace, gets it all the same.
+    export(mesh, C2)
+    labs.wait_until("imported in cluster1", lambda: clusters_of(mesh, C1) == [C2], 60)
+    with mesh.stream(NAME) as stream:
+        stream.until("40 answers", lambda: len([r for r in stream.requests if r.ok]) >= 40, 60)
+        assert {r.cluster for r in stream.requests if r.ok} == {TWO}
+    # Both.
+    export(mesh, C1)
+    for context in (C1, C2):
+        labs.wait_until("of both", lambda c=context: clusters_of(mesh, c) == [C1, C2], 60)
+        labs.wait_until(
+            "ready", lambda c=context: conditions(mesh, c).get("Ready", "")[:1] == ("True",), 30
+        )
+        assert conditions(mesh, context)["Valid"][:2] == ("True", "Valid")
+        assert "Conflict" not in conditions(mesh, context)
+        found = imports(mesh, context)["rebel-base"]
+        assert found["spec"]["type"] == "ClusterSetIP"
+        service = next(
+            s
+            for s in mesh.objects(context, "services")
+            if s["metadata"]["name"] == derived(mesh, context)[0]
+        )
+        assert found["spec"]["ips"] == [service["spec"]["clusterIP"]]
+    with mesh.stream(NAME) as stream:
+
+        def seen() -> set[str]:
+            return {r.cluster for r in stream.requests if r.ok}
+
+        stream.until("answers of both", lambda: seen() == {ONE, TWO}, 60)
+    # A conflict: the younger export is of another affinity; both are told, the older is in force.
+    patch = '{"spec":{"sessionAffinity":"ClientIP"}}'
+    mesh.kubectl(C1, "patch", "service", "rebel-base", "--type=merge", "-p", patch)
+    for context in (C1, C2):
+        labs.wait_until(
+            "the conflict is told", lambda c=context: "Conflict" in conditions(mesh, c), 30
+        )
+        status, reason, message = conditions(mesh, context)["Conflict"]
+        assert (status, reason) == ("True", "SessionAffinityConflict")
+        assert f'Using "None" from oldest service export in cluster "{C2}"' in message
+        assert imports(mesh, context)["rebel-base"]["spec"]["sessionAffinity"] == "None"
+    back = '{"spec":{"sessionAffinity":"None"}}'
+    mesh.kubectl(C1, "patch", "service", "rebel-base", "--type=merge", "-p", back)
+    labs.wait_until("mended", lambda: "Conflict" not in conditions(mesh, C1), 30)
+    # Withdrawn.
+    for context in (C1, C2):
+        mesh.kubectl(context, "delete", "serviceexport", "rebel-base")
+    for context in (C1, C2):
+        labs.wait_until(
+            "all is gone",
+            lambda c=context: not imports(mesh, c) and not derived(mesh, c),
+            60,
+        )
+
+
+@pytest.mark.timeout(120)
+def test_what_cannot_be_exported_says_why(mesh: story.Mesh) -> None:
+    """No Service, or one without backends of its own: a condition with the reason."""
+    export(mesh, C1, "nothing")
+    labs.wait_until("told", lambda: conditions(mesh, C1, "nothing"), 30)
+    assert conditions(mesh, C1, "nothing")["Valid"][:2] == ("False", "NoService")
+    assert "doesn't exist" in conditions(mesh, C1, "nothing")["Valid"][2]
+    mesh.kubectl(C1, "create", "service", "externalname", "far", "--external-name=example.com")
+    export(mesh, C1, "far")
+    labs.wait_until("told", lambda: conditions(mesh, C1, "far"), 30)
+    assert conditions(mesh, C1, "far")["Valid"][:2] == ("False", "InvalidServiceType")
+    export(mesh, C1, "x-wing", exportedLabels={"a": "not valid"})
+    labs.wait_until("told", lambda: conditions(mesh, C1, "x-wing"), 30)
+    assert conditions(mesh, C1, "x-wing")["Valid"][0] == "False"
+    assert imports(mesh, C1) == {}
