@@ -117,6 +117,9 @@ class Controller:
             self.on_changes(cluster, keys.SERVICE_EXPORTS, [(name, None)])
         self._mark_all()
 
+    def on_revoked(self, cluster: ClusterName) -> None:
+        """``kvstore.remote.Sink``: of its services; an export names no backend and stays."""
+
     async def _on_object(self, old: K8sObject | None, new: K8sObject | None) -> None:
         self._mark(service_name(_either(old, new).metadata))
 
