@@ -17,46 +17,55 @@ class Covering(Generic[V]):
     """Values by prefix. Who covers an address costs as many look-ups as lengths are in use."""
 
     def __init__(self) -> None:
-        self._tables: dict[int, dict[int, V]] = {}  # by length, by first bits
+        self._tables: dict[int, dict[bytes, V]] = {}  # by length
 
     def get(self, prefix: Prefix) -> V | None:
         """The value of exactly this prefix."""
         table = self._tables.get(prefix[16])
-        return table.get(prefix.bits >> 128 - prefix[16]) if table else None
+        return table.get(prefix) if table else None
 
     def set(self, prefix: Prefix, value: V) -> None:
         """Put or replace."""
         table = self._tables.setdefault(prefix[16], {})
-        table[prefix.bits >> 128 - prefix[16]] = value
+        table[prefix] = value
 
     def pop(self, prefix: Prefix) -> None:
         """It must be there."""
         table = self._tables[prefix[16]]
-        del table[prefix.bits >> 128 - prefix[16]]
+        del table[prefix]
         if not table:
             del self._tables[prefix[16]]
 
     def covering(self, what: Prefix | Address) -> list[V]:
         """Values of the prefixes that contain a prefix or an address, itself included."""
-        bits = int.from_bytes(what[:16])
         length = what[16] if len(what) > 16 else 128
         return [
             value
             for known, table in self._tables.items()
-            if known <= length and (value := table.get(bits >> 128 - known)) is not None
+            if known <= length and (value := table.get(_cut(what, known))) is not None
         ]
 
     def inside(self, prefix: Prefix) -> Iterator[V]:
         """Values of the prefixes that lie in ``prefix``, itself included; costs a walk."""
         length = prefix[16]
-        wanted = prefix.bits >> 128 - length
         for known, table in self._tables.items():
             if known == length:
-                if (value := table.get(wanted)) is not None:
+                if (value := table.get(prefix)) is not None:
                     yield value
             elif known > length:
-                shift = known - length
-                yield from (v for bits, v in table.items() if bits >> shift == wanted)
+                yield from (v for inner, v in table.items() if _cut(inner, length) == prefix)
+
+
+_REST = [bytes(16 - length // 8) + bytes((length,)) for length in range(129)]
+
+
+def _cut(what: bytes, length: int) -> bytes:
+    """The prefix of a length around an address or a longer prefix."""
+    whole, part = divmod(length, 8)
+    if not part:
+        return what[:whole] + _REST[length]
+    kept = what[whole] & 0xFF00 >> part & 0xFF
+    return what[:whole] + bytes((kept, *bytes(15 - whole), length))
 
 
 def _supernets(prefix: Prefix) -> Iterator[tuple[int, int]]:

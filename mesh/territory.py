@@ -72,7 +72,7 @@ class Territories(LocalPrefixes):
         # Blocks of which one cluster may have every address, with the nodes it may put them
         # behind; ``_NOBODY``: ask in full.
         self._sure: dict[Block, _Sure] = {}
-        self._hosts: dict[tuple[ClusterName, Address], dict[NodeKey, _Record]] = {}
+        self._hosts: dict[ClusterName, dict[Address, tuple[_Record, ...]]] = {}
         self._listed: set[ClusterName] = set()
 
     def add(self, prefix: Prefix, kind: str = POD_PREFIX) -> bool:
@@ -110,7 +110,7 @@ class Territories(LocalPrefixes):
         found = self._undeclared(cluster, prefix)
         if found is not None:
             return found
-        if host is not None and (cluster, host) not in self._hosts:
+        if host is not None and host not in self._hosts.get(cluster, ()):
             return self._pending(
                 "tunnel-endpoint",
                 cluster,
@@ -153,8 +153,8 @@ class Territories(LocalPrefixes):
 
     def at_home(self, cluster: ClusterName, prefix: Prefix, host: Address) -> bool:
         """Whether changes of the node behind ``host`` are told by its own pod prefixes."""
-        records = self._hosts.get((cluster, host), {})
-        return any(p.covers(prefix) for r in records.values() for p in r.prefixes)
+        records = self._hosts.get(cluster, {}).get(host, ())
+        return any(p.covers(prefix) for r in records for p in r.prefixes)
 
     def plainly(self, cluster: ClusterName, prefix: Prefix, host: Address | None) -> bool:
         """Whether a cluster surely may speak for a prefix behind ``host``, and ``at_home``."""
@@ -315,18 +315,25 @@ class Territories(LocalPrefixes):
             new.heard = why is None
             self.problems.set(new.key, () if why is None else (why,))
             after = {(new.node.cluster, h) for h in new.hosts} if new.heard else set()
-        for host in before:
-            assert old is not None
-            records = self._hosts[host]
-            del records[old.key]
-            if not records:
-                del self._hosts[host]
-        for host in after:
+        for cluster, host in before:
+            self._unhost(cluster, host, old)
+        for cluster, host in after:
             assert new is not None
-            self._hosts.setdefault(host, {})[new.key] = new
+            known = self._hosts.setdefault(cluster, {})
+            known[host] = (*known.get(host, ()), new)
         if before != after:
             again.update(old.prefixes if old else (), new.prefixes if new else ())
         return before ^ after
+
+    def _unhost(self, cluster: ClusterName, host: Address, record: _Record | None) -> None:
+        known = self._hosts[cluster]
+        rest = tuple(r for r in known[host] if r is not record)
+        if rest:
+            known[host] = rest
+            return
+        del known[host]
+        if not known:
+            del self._hosts[cluster]
 
     def _contested(self, record: _Record) -> Violation | None:
         cluster, name = record.key

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent.mesh_state import MeshState
 from mesh.blocks import Blocks
+from mesh.guard import Covering
 from mesh.ipcache import Claimant, IpClaim
 from model.address import Prefix, host_prefix, make_address, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
@@ -239,3 +240,13 @@ def test_blocks_equal_the_naive_answer(steps: list[tuple[bool, Prefix]], asked: 
     found = blocks.inside(asked)
     assert set(found) == inside
     assert len(found) == len(inside)
+
+
+@given(st.lists(PREFIXES, max_size=30), PREFIXES)
+def test_covering_equals_the_naive_answer(known: list[Prefix], asked: Prefix) -> None:
+    """Who contains a prefix, and who lies in it, as a walk over all of them would say."""
+    table: Covering[str] = Covering()
+    for prefix in known:
+        table.set(prefix, str(prefix))
+    assert sorted(table.covering(asked)) == sorted({str(p) for p in known if p.covers(asked)})
+    assert sorted(table.inside(asked)) == sorted({str(p) for p in known if asked.covers(p)})

@@ -4,6 +4,7 @@ Every field is always present and capitalised. Pod prefixes are written as ``{IP
 and read in that form or as plain text, which newer writers will use.
 """
 
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from model.node import Node, NodeAddress, NodeName
 from wire.etcd.codec import address, decode_json, encode_json, encode_mask, masked, prefix
 from wire.etcd.errors import RemoteWireError
 
+_NONE: dict[str, str] = {}  # never written to
 _IP_TYPES = frozenset({"ExternalIP", "InternalIP", "CiliumInternalIP"})
 
 
@@ -90,7 +92,7 @@ def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, 
         name=NodeName(raw.Name),
         cluster_id=cluster_id,
         addresses=tuple(
-            NodeAddress(a.Type, address(a.IP, where))
+            NodeAddress(intern(a.Type), address(a.IP, where))
             for a in raw.IPAddresses or ()
             if a.Type in _IP_TYPES  # host names are no addresses
         ),
@@ -100,9 +102,14 @@ def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, 
         encryption_key=raw.EncryptionKey,
         wireguard_public_key=raw.WireguardPubKey,
         boot_id=raw.BootID,
-        labels=raw.Labels or {},
-        annotations=raw.Annotations or {},
+        labels=_shared(raw.Labels),
+        annotations=_shared(raw.Annotations),
     )
+
+
+def _shared(texts: dict[str, str] | None) -> dict[str, str]:
+    """The same with texts that equal ones share: most nodes of a mesh say the same."""
+    return {intern(key): intern(value) for key, value in texts.items()} if texts else _NONE
 
 
 def _cidr(prefix: Prefix) -> dict[str, str]:
