@@ -236,6 +236,11 @@ async def told(copies: Copies) -> freshness_v1.Freshness:
     return freshness_v1.decode(held[keys.freshness("c2")], "")
 
 
+async def says(copies: Copies, *, connected: bool) -> bool:
+    held = await copies.held(keys.freshness("c2"))
+    return bool(held) and (await told(copies)).connected is connected
+
+
 async def test_cut_off_and_back(far: Etcd, near: Etcd, tmp_path: Path) -> None:
     """While the cluster is away its copy stays and says so; what changed meanwhile then arrives."""
     content = rows()
@@ -248,14 +253,10 @@ async def test_cut_off_and_back(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         configure_through(copies, far, door)
         await until(copies.ready)
         await until(same(copies, content))
-        assert (await told(copies)).connected
+        await until(lambda: says(copies, connected=True))
         heard = (await told(copies)).heard
         door.close_door()
-
-        async def says_so() -> bool:
-            return not (await told(copies)).connected
-
-        await until(says_so)
+        await until(lambda: says(copies, connected=False))
         assert (await told(copies)).error
         assert (await told(copies)).heard == heard
         assert not copies.of_c2.source.status.connected
@@ -269,7 +270,7 @@ async def test_cut_off_and_back(far: Etcd, near: Etcd, tmp_path: Path) -> None:
         await until(lambda: not writer.problems)
         door.open_door()
         await until(same(copies, content))
-        assert (await told(copies)).connected
+        await until(lambda: says(copies, connected=True))
 
 
 async def test_a_copy_that_is_too_old_is_revoked_for_agents(
