@@ -103,6 +103,12 @@ def collect(view: View) -> list[Family]:
             {c: s.counts.get(keys.IP, 0) for c, s in statuses.items()},
         ),
         per_cluster(
+            "remote_cluster_cache_revocations",
+            "counter",
+            "How often backends of a remote cluster were taken back because they were too old",
+            {c: s.age.revocations for c, s in statuses.items()},
+        ),
+        per_cluster(
             "remote_cluster_services",
             "gauge",
             "Services that a remote cluster shares",

@@ -13,6 +13,7 @@ class Age:
     since_s: float  # the last moment at which the data were those of the cluster
     fresh: bool = False
     revoked: bool = False
+    revocations: int = 0  # how often, all time
 
     def update(self, fresh: bool, now_s: float, heard_s: float | None = None) -> None:
         """Say whether the data are up to date now.
@@ -42,4 +43,5 @@ class Age:
         if self.left_s(now_s) != 0.0:
             return False
         self.revoked = True
+        self.revocations += 1
         return True

@@ -32,6 +32,7 @@ MESH: Wanted = {
     "remote_cluster_nodes": ("gauge", f"{HERE} target_cluster"),
     "remote_cluster_services": ("gauge", f"{HERE} target_cluster"),
     "remote_cluster_endpoints": ("gauge", f"{HERE} target_cluster"),
+    "remote_cluster_cache_revocations": ("counter", f"{HERE} target_cluster"),
     "remote_cluster_service_exports": ("gauge", f"{HERE} target_cluster"),
 }
 STORES: Wanted = {
@@ -50,6 +51,7 @@ async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
         found.flags = {
             "prometheus-serve-addr": "127.0.0.1:9090",
             "agent-health-port": "9879",
+            "clustermesh-cache-ttl": "2s",
             "log-opt": "format=json-ts,level=debug",
         }
         yield found
@@ -129,7 +131,12 @@ async def test_an_agent_has_every_metric(node: AgentNode, beta: RemoteCluster) -
     assert total(f"{PREFIX}remote_cluster_failures", **target) == 1
     assert total(f"{PREFIX}remote_cluster_last_failure_ts", **target) > 1_700_000_000
     assert total("cilium_kvstore_quorum_errors_total") > 0
-    # What was learnt stays, and is still counted.
+    assert total(f"{PREFIX}remote_cluster_cache_revocations", **target) == 0
+    await until(
+        lambda: number(f"{PREFIX}remote_cluster_cache_revocations", **target) == 1, "it is too old"
+    )
+    await until(lambda: number(f"{PREFIX}remote_cluster_services", **target) == 0, "its backends")
+    # The rest of what was learnt stays, and is still counted.
     assert total(f"{PREFIX}remote_cluster_endpoints", **target) == 4
     assert page(node, "127.0.0.1:9879/healthz")[0] == 200
     _log_is_clean(node)
