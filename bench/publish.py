@@ -1,8 +1,8 @@
 """10,000 pods from Kubernetes objects to etcd: the real clustermesh-apiserver, from its start.
 
-API server and mesh etcd (TLS, users) run already; the CiliumEndpoints are in the API server. The
-time is that from the start of the process until the canary of addresses is in etcd, which it
-writes when the last of them is there.
+API server and mesh etcd (TLS, users) run already; the CiliumEndpoints are in the API server, which
+the process finds by its service account, as in a pod. The time is that from the start of the
+process until the canary of addresses is in etcd, which it writes when the last of them is there.
 """
 
 import asyncio
@@ -88,10 +88,11 @@ async def _inside() -> dict[str, float]:
         store = await server.start()
         (ROOT / "etcd.yaml").write_text(server.file(f"admin-{CLUSTER}"))
         async with asyncio.timeout(LIMIT_S):
-            return await _publish(store, str(plane.kubeconfig))
+            plane.mount_service_account()
+            return await _publish(store)
 
 
-async def _publish(store: EtcdStore, kubeconfig: str) -> dict[str, float]:
+async def _publish(store: EtcdStore) -> dict[str, float]:
     start = time.monotonic()
     process = Process(
         "clustermesh-apiserver",
@@ -99,7 +100,6 @@ async def _publish(store: EtcdStore, kubeconfig: str) -> dict[str, float]:
             *(sys.executable, "-m", "clustermesh_apiserver", "clustermesh"),
             *(f"--cluster-name={CLUSTER}", "--cluster-id=2", "--health-port=0"),
             f"--kvstore-opt=etcd.config={ROOT / 'etcd.yaml'}",
-            f"--kubeconfig={kubeconfig}",
         ],
     )
     await until_there(store, keys.cluster_config(CLUSTER))
@@ -120,5 +120,5 @@ async def _publish(store: EtcdStore, kubeconfig: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    furnish()
+    furnish(own_run=True)
     print(json.dumps(asyncio.run(_inside())), flush=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from kind.simulate.population import service_name
 from kind.simulate.processes import START_S, Process, SimulationError, start_plain_etcd
 from kube import resources
 from kube.client import HttpClient
-from kube.config import connect
+from kube.config import SERVICE_ACCOUNT, connect
 from kube.port import ApiError
 
 _API_PORT, _ETCD_PORT = 6443, 2379
@@ -89,6 +90,14 @@ class ControlPlane:
                         await asyncio.sleep(0.05)
         except TimeoutError:
             raise SimulationError(f"the API server does not answer:\n{server.tail()}") from None
+
+    def mount_service_account(self) -> None:
+        """What a pod has to find the API server: needs an enclosure with a /run of its own."""
+        SERVICE_ACCOUNT.mkdir(parents=True)
+        (SERVICE_ACCOUNT / "token").write_text(_TOKEN)
+        (SERVICE_ACCOUNT / "ca.crt").write_bytes((ROOT / "kube-api.ca").read_bytes())
+        os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
+        os.environ["KUBERNETES_SERVICE_PORT"] = str(_API_PORT)
 
     async def furnish(self, services: int) -> list[str]:
         """Definitions, the node and global services; the services' addresses."""

@@ -79,8 +79,14 @@ def _told() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def furnish() -> None:
-    """Inside: loopback, a memory file system, a bpffs. Raises ``OSError``."""
+def furnish(own_run: bool = False) -> None:
+    """Inside: loopback, a memory file system, a bpffs; with ``own_run`` a /run of its own.
+
+    Raises ``OSError``.
+    """
+    if own_run:
+        namespaces.mount("isthmus-simulate", "/run", "tmpfs", data="mode=755")
+        ROOT.mkdir(parents=True)
     namespaces.mount("isthmus-simulate", str(ROOT), "tmpfs", data="mode=700")
     (ROOT / "bpf").mkdir()
     namespaces.mount("bpf", str(ROOT / "bpf"), "bpf")
