@@ -193,7 +193,9 @@ class Remote(Session[RemoteStore]):
         """A copy whose writer is gone is not followed into its end."""
         self._pulse_s = now()
         while True:
-            await asyncio.sleep(max(0.1, self._pulse_s + COPY_TIMEOUT_S - now()))
+            # What is no copy, or whose writer tells no age, is looked at again from time to time.
+            left_s = self._pulse_s + COPY_TIMEOUT_S - now()
+            await asyncio.sleep(left_s if left_s > 0 else COPY_TIMEOUT_S / 4)
             silent_s = now() - self._pulse_s
             if self._cached() and self.status.freshness and silent_s >= COPY_TIMEOUT_S:
                 self._copy_silent = True

@@ -6,4 +6,4 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--simulation-seed N`` plays one seed of tests/simulation again and no other."""
     parser.addoption("--simulation-seed", type=int, default=None, help="play this seed alone")
-    parser.addoption("--simulation-seeds", type=int, default=96, help="how many seeds to play")
+    parser.addoption("--simulation-seeds", type=int, default=64, help="how many seeds to play")

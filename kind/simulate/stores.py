@@ -6,6 +6,7 @@ Every key hangs on a lease, 1,000 keys each, as publishers and mirrors have it.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from wire.etcd.freshness_v1 import Freshness
 LEASE_KEYS = 1000
 LEASE_S = 24 * 3600  # nobody prolongs them here
 BEAT_S = 30.0
+AGE_BEATS = 4  # a mirror tells the age of a copy every two minutes
 PARALLEL = 8  # transactions under way
 FIRST_PORT = 32379
 
@@ -80,11 +82,20 @@ class Stores:
             await site.store.close()
 
     async def beat(self) -> None:
-        """Heartbeats of all stores, until cancelled."""
+        """Heartbeats of all stores and the age of all copies, until cancelled."""
+        turns = itertools.cycle(range(AGE_BEATS))
         while True:
             for site in self.sites:
                 await site.store.put(keys.HEARTBEAT, _now())
+            turn = next(turns)
+            for number, site in self._sites.items():
+                if site.cached and number % AGE_BEATS == turn:
+                    await site.store.put(*self._freshness(number), site.lease)
             await asyncio.sleep(BEAT_S)
+
+    def _freshness(self, cluster: int) -> tuple[str, bytes]:
+        heard = Freshness(_now().decode(), connected=True)
+        return keys.freshness(self._all.shape.name(cluster)), freshness_v1.encode(heard)
 
     async def fill(self, wrote: Callable[[int], None]) -> None:
         """Everything that every cluster says at the start; ``wrote`` is told how many rows."""
@@ -128,8 +139,8 @@ class Stores:
         for resource in keys.REQUIRED:
             rows[keys.canary(name, resource, site.cached).encode()] = _now()
         if site.cached:
-            heard = Freshness(_now().decode(), connected=True)
-            rows[keys.freshness(name).encode()] = freshness_v1.encode(heard)
+            key, value = self._freshness(cluster.number)
+            rows[key.encode()] = value
         await site.store.write(rows, dict.fromkeys(rows, lease))
 
     async def apply(self, row: Row) -> None:

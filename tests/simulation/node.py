@@ -279,8 +279,13 @@ class SimulatedNode:
                 missing[_cluster(value)] = str(address)
         self.learnt &= self.membership.clusters
         found = [text for number, text in missing.items() if number in self.learnt]
-        self.learnt |= self.membership.clusters - missing.keys()
+        # Rows of an earlier membership may linger, and have to go: who speaks is asked as well.
+        self.learnt |= {n for n in self.membership.clusters - missing.keys() if self._hears(n)}
         return found
+
+    def _hears(self, number: int) -> bool:
+        status = self.remotes.status(ClusterName(f"sim-{number:03}")) if self.remotes else None
+        return status is not None and status.ready
 
 
 def _own_node(own: ClusterName, me: NodeName, number: int) -> Node:

@@ -25,7 +25,8 @@ SHAPE = Shape(clusters=3, nodes=2, endpoints=12, identities=4, services=2, backe
 NODES = 2
 ROUNDS = 3
 ROUND_S = 400.0
-QUIET_S = 400.0  # heartbeats, back-off, drains and the tables' full reads all lie below it
+# Heartbeats, back-off, drains, full reads of tables, compares with stores: all lie below it.
+QUIET_S = 900.0
 WATCH_S = 5.0
 
 
@@ -84,6 +85,7 @@ class Play:
             (5, self._kernel_fault),
             (3, self._stranger),
             (4, self._mischief),
+            (3, self._loss),
         ]
 
     async def run(self) -> None:
@@ -142,7 +144,7 @@ class Play:
                 cluster.start(tasks)
         for node in self._nodes:
             for link in node.links.values():
-                link.mischief = 0.0
+                link.mischief = link.loss = 0.0
                 link.turn(Weather.FAIR)
             for table in node.kernel.tables:
                 table.fault = Fault.NONE
@@ -261,6 +263,7 @@ class Play:
         members = node.membership.clusters ^ {cluster.number}
         self.story.tell(f"node {node.number} reads {sorted(members)}")
         node.membership.set(members)
+        node.learnt &= members
 
     async def _kernel_fault(self) -> None:
         node = self._node()
@@ -281,6 +284,16 @@ class Play:
             key = self._draw.choice(sorted(table.rows, key=str))
             self.story.tell(f"a stranger removes {key} on node {node.number}")
             del table.rows[key]
+
+    async def _loss(self) -> None:
+        node, cluster = self._node(), self._cluster()
+        self.story.tell(f"node {node.number} is not told everything by {cluster.name}")
+        node.links[cluster.number].loss = 0.3
+
+        async def fair() -> None:
+            node.links[cluster.number].loss = 0.0
+
+        self._later(100.0, fair)
 
     async def _mischief(self) -> None:
         node, cluster = self._node(), self._cluster()

@@ -13,8 +13,8 @@ import pytest
 
 from agent.remote_inputs import RemoteInputs
 from kvstore.mirror import Mirror
-from kvstore.port import Event, Put
 from kvstore.publisher import Publisher
+from kvstore.remote import Remote
 from kvstore.session import Session
 from reconcile.table import Table
 from tests.simulation.play import Failure, play
@@ -58,12 +58,12 @@ def test_a_seed_is_one_story() -> None:
 
 
 def _deaf_to_deletions(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = Mirror.event
+    heard = RemoteInputs.on_changes
 
-    def event(self: Mirror, event: Event) -> tuple[str, bytes | None] | None:
-        return heard(self, event) if isinstance(event, Put) else None
+    def on_changes(self: Any, cluster: Any, resource: str, changes: Any) -> None:
+        heard(self, cluster, resource, [c for c in changes if c[1] is not None])
 
-    monkeypatch.setattr(Mirror, "event", event)
+    monkeypatch.setattr(RemoteInputs, "on_changes", on_changes)
 
 
 def _nothing_vanishes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +111,13 @@ def _leases_run_out_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Publisher, "_drop_expired", drop_expired)
 
 
+def _stores_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def compare(self: Remote, store: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Remote, "_compare", compare)
+
+
 def _strangers_are_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Table.__init__
 
@@ -140,6 +147,7 @@ def _failure(seed: int) -> tuple[int, str] | None:
         _earlier_runs_leave_rows,
         _leases_run_out_unnoticed,
         _strangers_are_not_noticed,
+        _stores_are_not_compared,
     ],
 )
 def test_a_mistake_is_found(

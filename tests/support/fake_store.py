@@ -33,6 +33,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
+from wire.etcd import keys
 
 CALL_TIMEOUT_S = 10.0
 KEEPALIVE_S = 40.0  # until a link that says nothing is given up
@@ -233,6 +234,7 @@ class Link:
     def __init__(self, draw: random.Random | None = None, latency_s: float = 0.0) -> None:
         self.weather = Weather.FAIR
         self.mischief = 0.0  # share of deliveries that are told twice or out of order
+        self.loss = 0.0  # share of deliveries of a cluster's rows that never arrive
         self.breaks = 0
         self._draw = draw
         self._latency_s = latency_s
@@ -264,9 +266,13 @@ class Link:
         if self.weather is Weather.REFUSED or self.breaks != breaks:
             raise UnavailableError("connection refused")
 
-    def deliveries(self, batch: Batch, told: list[Batch]) -> list[Batch]:
+    def deliveries(self, prefix: str, batch: Batch, told: list[Batch]) -> list[Batch]:
         """A batch as it arrives; ``told``: what has been delivered before."""
-        if self._draw is None or self._draw.random() >= self.mischief:
+        if self._draw is None:
+            return [batch]
+        if self._draw.random() < self.loss and prefix.startswith(keys.STATE_PREFIX):
+            return []
+        if self._draw.random() >= self.mischief:
             return [batch]
         if told and self._draw.random() < 0.5:
             return [batch, self._draw.choice(told)]
@@ -385,7 +391,7 @@ class FakeStore:
                 await self._link.trip(KEEPALIVE_S)
                 self._check()
                 batch = Batch(following - 1, tuple(events))
-                for part in self._link.deliveries(batch, told):
+                for part in self._link.deliveries(prefix, batch, told):
                     yield part
                 told.append(batch)
             else:
