@@ -48,8 +48,13 @@ class Controller:
     def __init__(self, client: Client, settings: Settings) -> None:
         """Raises ``ValueError`` for a cluster without name or number in the mesh."""
         self._client = client
-        self._cluster = parse_cluster_name(settings.cluster_name)
-        number = parse_cluster_id(settings.cluster_id, settings.max_connected_clusters)
+        try:
+            self._cluster = parse_cluster_name(settings.cluster_name)
+            number = parse_cluster_id(settings.cluster_id, settings.max_connected_clusters)
+        except ValueError as error:
+            raise ValueError(
+                f"clustermesh-enable-mcs-api needs cluster-name and cluster-id: {error}"
+            ) from error
         self._remotes = Remotes(
             ConfigDirectory(Path(settings.clustermesh_config), self._cluster),
             self,

@@ -17,11 +17,11 @@ NAME = "rebel-base.default.svc.clusterset.local"
 SYSTEM = ("-n", "kube-system")
 
 
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[story.Mesh]:
+@pytest.fixture(scope="module", params=[False, True], ids=["direct", "kvstoremesh"])
+def mesh(request: pytest.FixtureRequest) -> Iterator[story.Mesh]:
     """Two joined clusters with MCS-API on, and no service that is global by annotation."""
-    made = labs.start("x")
-    told = story.Mesh(made.name)
+    made = labs.start("y" if request.param else "x")
+    told = story.Mesh(made.name, kvstoremesh=request.param)
     try:
         for number, context in ((1, C1), (2, C2)):
             words = ("--context", context, "--cluster-name", context, "--cluster-id", str(number))

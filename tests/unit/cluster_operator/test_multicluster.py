@@ -1,8 +1,12 @@
 """The objects behind an import, and the conditions of an export."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import pytest
+
+from cluster_operator.config import Settings
+from cluster_operator.exports import Controller
 from cluster_operator.multicluster import (
     NOT_EXPORTED,
     Statement,
@@ -13,6 +17,7 @@ from cluster_operator.multicluster import (
     statements,
     unchanged,
 )
+from kube.port import Client
 from mesh.exports import Import, merge
 from model.cluster import ClusterName
 from model.service import Protocol, ServiceName
@@ -126,3 +131,10 @@ def test_a_failure_is_said_in_ready() -> None:
     """The export is valid, but not in force."""
     said = statements(None, None, "why not")
     assert Statement("Ready", False, "Failed", "why not") in said
+
+
+def test_a_cluster_outside_of_any_mesh_is_told_so() -> None:
+    """One sentence that names the settings."""
+    settings = Settings(clustermesh_enable_mcs_api=True, cluster_name="c1", cluster_id=0)
+    with pytest.raises(ValueError, match=r"needs cluster-name and cluster-id: .*cluster ID 0"):
+        Controller(cast("Client", None), settings)
