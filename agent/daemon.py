@@ -50,6 +50,7 @@ CONNTRACK_GC_S = 60.0
 CNI_FILE_S = 5.0
 DRAIN_CHECK_S = 1.0
 MAP_CHECK_S = 30.0
+GAP_S = 0.05  # between writes to the kernel while changes keep coming: fifty cost what one costs
 
 
 @dataclass(slots=True)
@@ -153,7 +154,7 @@ class Daemon:
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
         self.loops = (
-            Loop(self.tables.ordered()),
+            Loop(self.tables.ordered(), GAP_S),
             # The API server's pace must not be the kernel's.
             Loop((self.node_table, self.objects)),
         )

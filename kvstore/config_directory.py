@@ -8,6 +8,7 @@ cannot be used any more is a mistake and no farewell: what it said before stays 
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from model.cluster import ClusterName, parse_cluster_name
 
 # A file this young may change again within the same tick of its clock, so it is read again.
 YOUNG_NS = 2_000_000_000
-INTERVAL_S = 0.25  # 250 clusters cost 250 stat calls a round, about a millisecond
+INTERVAL_S = 0.25  # 250 clusters cost 250 stat calls a round, 0.6 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,36 @@ class ConfigDirectory:
         self._path = path
         self._own = own
         self._files: dict[Path, _File] = {}
+        self._certificates: frozenset[str] = frozenset()
+        self._last: tuple[object, Directory] = (None, Directory({}, ()))
 
     def read(self) -> Directory:
         """The directory now. A missing directory is an empty one."""
+        glance = self._glance()
+        if glance is None or glance != self._last[0]:
+            self._last = glance, self._read()
+        return self._last[1]
+
+    def _glance(self) -> object:
+        """What looks the same while nothing has changed; ``None`` while something is young."""
+        root = str(self._path)
+        try:
+            names = sorted(os.listdir(root))
+        except OSError:
+            return None
+        found: list[tuple[str, int, int, int]] = []
+        youngest = 0
+        for path in (*(f"{root}/{name}" for name in names), *self._certificates):
+            try:
+                stat = os.stat(path)
+            except OSError:
+                found.append((path, 0, 0, 0))
+                continue
+            found.append((path, stat.st_mtime_ns, stat.st_ino, stat.st_size))
+            youngest = max(youngest, stat.st_mtime_ns)
+        return found if time.time_ns() - youngest >= YOUNG_NS else None
+
+    def _read(self) -> Directory:
         clusters: dict[ClusterName, RemoteConfig] = {}
         problems = []
         known: dict[Path, tuple[int, int, int]] = {}  # clusters share their certificates
@@ -66,6 +94,7 @@ class ConfigDirectory:
                 clusters[found.remote.cluster] = replace(found.remote, files=files)
             if found.problem:
                 problems.append(found.problem)
+        self._certificates = frozenset(map(str, known))
         return Directory(clusters, tuple(problems))
 
     async def changes(self, interval_s: float = INTERVAL_S) -> AsyncIterator[Directory]:

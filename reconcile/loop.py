@@ -2,6 +2,10 @@
 
 Rows are written table after table in the given order, what is referred to first; rows are removed
 in the reverse order. So nothing in a later table ever points to what an earlier one lacks.
+
+What changes after a quiet while is written at once. What goes on changing is written together, in
+rounds that keep a gap: a round costs as much for one row as for fifty. Who waits for a row
+(``Table.attempted``) is not made to wait for the gap.
 """
 
 import asyncio
@@ -17,11 +21,13 @@ IDLE_S = 60.0
 class Loop:
     """Runs rounds until cancelled."""
 
-    def __init__(self, tables: Sequence[Table[Any, Any]]) -> None:
+    def __init__(self, tables: Sequence[Table[Any, Any]], gap_s: float = 0.0) -> None:
+        """``gap_s``: how long to gather what changes after a round."""
         self.tables = tuple(tables)
-        self._wake = asyncio.Event()
+        self._gap_s = gap_s
+        self._wake, self._hurry = asyncio.Event(), asyncio.Event()
         for table in self.tables:
-            table.wake = self._wake.set
+            table.wake, table.hurry = self._wake.set, self._hurry.set
 
     async def round(self) -> None:
         """One pass over all tables."""
@@ -32,10 +38,14 @@ class Loop:
             await table.remove()
 
     async def run(self) -> None:
-        """Round after round: at once when something is marked, else when a row or a read is due."""
+        """Round after round: when something is marked, or a row or a read is due."""
+        now = asyncio.get_running_loop().time
         while True:
-            self._wake.clear()  # before the round, so that a change during it is not lost
+            # Before the round, so that a change during it is not lost.
+            self._wake.clear()
+            self._hurry.clear()
             await self.round()
+            ended_s = now()
             delay_s = min((table.due_in_s() for table in self.tables), default=IDLE_S)
             if delay_s <= 0 and not self._wake.is_set():
                 # A row that became due during the round: let other tasks run in between.
@@ -44,3 +54,8 @@ class Loop:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(delay_s, IDLE_S)):
                     await self._wake.wait()
+            rest_s = ended_s + self._gap_s - now()
+            if rest_s > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest_s):
+                        await self._hurry.wait()

@@ -74,6 +74,7 @@ class Table(Generic[K, V]):
         self._attempted = 0
         self._progress = asyncio.Event()
         self.wake: Callable[[], None] = _nobody
+        self.hurry: Callable[[], None] = _nobody  # somebody waits for the next round
 
     @property
     def revision(self) -> int:
@@ -115,6 +116,7 @@ class Table(Generic[K, V]):
     async def attempted(self, revision: int) -> None:
         """Wait until a round that saw ``revision`` has ended, whether or not its rows worked."""
         while self._attempted < revision:
+            self.hurry()
             await self._progress.wait()
 
     def error(self, key: K) -> str:

@@ -9,6 +9,7 @@ from reconcile import backoff
 from reconcile.loop import Loop
 from reconcile.plan import plan
 from reconcile.table import Table
+from tests.support import virtual_time
 from tests.support.datapath import FakeTable, Fault
 
 
@@ -214,6 +215,41 @@ async def test_a_change_during_a_read_is_not_lost() -> None:
             await table.attempted(revision)
         running.cancel()
     assert target.rows == {"a": 1, "b": 2}
+
+
+def test_changes_that_keep_coming_are_written_together() -> None:
+    """The first at once; then in rounds with a gap, except for who waits for a row."""
+    wanted: dict[str, int] = {}
+    target: FakeTable[str, int] = FakeTable({})
+
+    async def changes() -> None:
+        clock = asyncio.get_running_loop().time
+        table: Table[str, int] = Table("t", target, wanted, clock=clock, draw=lambda: 0.5)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(Loop([table], 0.03).run())
+            table.mark("first")
+            await table.attempted(table.revision)
+            await asyncio.sleep(1.0)
+            rounds = table.status.rounds
+            for number in range(300):
+                wanted[str(number)] = number
+                table.mark(str(number))
+                await asyncio.sleep(0.001)
+                assert number or target.rows == {"0": 0}
+            assert 10 <= table.status.rounds - rounds <= 12
+            assert len(target.rows) > 260
+            await asyncio.sleep(0.031)
+            assert target.rows == wanted
+            asked_s = clock()
+            for number in range(300, 310):
+                wanted[str(number)] = number
+                table.mark(str(number))
+                await table.attempted(table.revision)
+                assert target.rows == wanted
+            assert clock() - asked_s < 0.001
+            running.cancel()
+
+    virtual_time.run(changes())
 
 
 async def test_tables_are_written_in_order_and_emptied_in_reverse() -> None:
