@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -13,6 +14,8 @@ from certs.profiles import CA_COMMON_NAME, VALIDITY_DAYS, Profile
 
 # A certificate is valid a little earlier than it was issued: clocks of two clusters differ.
 BACKDATE = timedelta(minutes=5)
+
+Signer: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,30 @@ def create_ca(
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), pem_key(key))
 
 
 def issue(ca: KeyPair, profile: Profile, now: datetime) -> KeyPair:
-    """A certificate of ``ca``. Raises ``ValueError`` when the authority's PEM does not parse."""
-    authority = x509.load_pem_x509_certificate(ca.certificate)
+    """A certificate of ``ca`` for a new key. Raises ``ValueError`` when the authority's PEM does
+    not parse.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    return KeyPair(certify(ca, profile, key.public_key(), now), pem_key(key))
+
+
+def load_authority(ca: KeyPair) -> tuple[x509.Certificate, Signer]:
+    """An authority's certificate and what signs with its key. Raises ``ValueError``."""
     signer = serialization.load_pem_private_key(ca.key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError("the CA's key is neither EC nor RSA: make the CA anew")
-    key = ec.generate_private_key(ec.SECP256R1())
+    return x509.load_pem_x509_certificate(ca.certificate), signer
+
+
+def certify(
+    ca: KeyPair, profile: Profile, public_key: ec.EllipticCurvePublicKey, now: datetime
+) -> bytes:
+    """The certificate of a profile for a key, PEM. Raises ``ValueError`` as ``issue``."""
+    authority, signer = load_authority(ca)
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, profile.common_name)]
     if profile.organization:
         subject.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, profile.organization))
@@ -61,9 +78,7 @@ def issue(ca: KeyPair, profile: Profile, now: datetime) -> KeyPair:
         usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
     usage = x509.KeyUsage(True, False, True, False, False, False, False, False, False)
     builder = (
-        _builder(
-            x509.Name(subject), authority.subject, key.public_key(), now, profile.validity_days
-        )
+        _builder(x509.Name(subject), authority.subject, public_key, now, profile.validity_days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -78,8 +93,7 @@ def issue(ca: KeyPair, profile: Profile, now: datetime) -> KeyPair:
     names += [x509.IPAddress(ip_address(n)) for n in profile.addresses()]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    certificate = builder.sign(signer, hashes.SHA256())
-    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _builder(
@@ -101,7 +115,8 @@ def _builder(
     )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, without a passphrase."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -61,6 +61,11 @@ def mesh_profiles(
     }
 
 
+def server_host(cluster: str) -> str:
+    """The name under which others reach a cluster's mesh store; its certificate covers it."""
+    return f"{cluster}.{MESH_DOMAIN}"
+
+
 def _is_address(name: str) -> bool:
     try:
         ip_address(name)

@@ -238,6 +238,12 @@ def _refuse(
 ) -> None:
     """A cluster that does not learn of the new authority would be cut off."""
     own = next(iter(sides.values())).facts
+    if own.joined:
+        raise click.ClickException(
+            f"cluster {own.name} is joined by certificates of its own authority to "
+            f"{', '.join(sorted(own.joined))}, which pin that authority: `isthmus clustermesh "
+            "connect` them first, or disconnect them, rotate, and join them again"
+        )
     missing = sorted(set(own.connected) - sides.keys())
     if missing:
         raise click.ClickException(
@@ -309,7 +315,7 @@ async def _agents(side: Side, member: Member) -> Loaded | None:
     pods = await side.api.list(
         resources.untyped(resources.PODS), side.facts.namespace, label_selector=AGENT
     )
-    if not side.facts.connected or not pods:
+    if not side.facts.connected.keys() - side.facts.joined or not pods:
         return Loaded(stored.trust, frozenset())
     answers: list[Mapping[str, Any]] = []
     silent = False
@@ -333,7 +339,7 @@ async def _agents(side: Side, member: Member) -> Loaded | None:
     for answer in answers:
         remotes = (answer.get("cluster-mesh") or {}).get("clusters") or []
         said = {r["name"]: r.get("certificate") for r in remotes}
-        for name in side.facts.connected:
+        for name in side.facts.connected.keys() - side.facts.joined:
             certificate = said.get(name)
             ready = any(r["name"] == name and r.get("ready") for r in remotes)
             if certificate is None or not ready:

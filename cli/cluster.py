@@ -16,17 +16,24 @@ from kube.port import ApiError, Client, PatchKind, Resource
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "deploy" / "manifests"
 FIELD_MANAGER = "isthmus"
-_KINDS: dict[tuple[str, str], Resource[Any]] = {
-    (r.api_version, r.kind): resources.untyped(r) for r in resources.ALL
-} | {
-    ("rbac.authorization.k8s.io/v1", kind): resources.unstructured(
-        "rbac.authorization.k8s.io", "v1", plural, kind, False
-    )
-    for kind, plural in (
-        ("ClusterRole", "clusterroles"),
-        ("ClusterRoleBinding", "clusterrolebindings"),
-    )
-}
+_KINDS: dict[tuple[str, str], Resource[Any]] = (
+    {(r.api_version, r.kind): resources.untyped(r) for r in resources.ALL}
+    | {
+        ("rbac.authorization.k8s.io/v1", kind): resources.unstructured(
+            "rbac.authorization.k8s.io", "v1", plural, kind, False
+        )
+        for kind, plural in (
+            ("ClusterRole", "clusterroles"),
+            ("ClusterRoleBinding", "clusterrolebindings"),
+        )
+    }
+    | {
+        ("rbac.authorization.k8s.io/v1", kind): resources.unstructured(
+            "rbac.authorization.k8s.io", "v1", plural, kind, True
+        )
+        for kind, plural in (("Role", "roles"), ("RoleBinding", "rolebindings"))
+    }
+)
 
 
 def run(work: Coroutine[Any, Any, int | None]) -> None:

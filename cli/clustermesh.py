@@ -13,7 +13,9 @@ COMMANDS = {
     "disconnect": ("cli.mesh_disconnect", "Stop clusters from reading each other."),
     "doctor": ("cli.mesh_doctor", "What keeps clusters from being joined, or from working."),
     "enable": ("cli.mesh_store", "Run the mesh store of a cluster."),
+    "grant": ("cli.mesh_join", "Print a token with which another cluster may join."),
     "inspect": ("cli.mesh_inspect", "All that a cluster knows of its connections."),
+    "join": ("cli.mesh_join", "Join the cluster that gave out a token."),
     "status": ("cli.mesh_report", "How the agents of a cluster are connected."),
 }
 

@@ -1,24 +1,25 @@
 """What a cluster is, as far as joining it to others needs to know. Adapter; the value is plain."""
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from certs import check
-from certs.profiles import CA_SECRET, MESH_DOMAIN, REMOTE_SECRET, SERVER_SECRET
+from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, server_host
 from cli import cluster
+from kube import connections as kept
 from kube import resources
 from kube.port import ApiError, Client
 from model.address import Prefix, parse_address, parse_prefix
 
-CLUSTERS_SECRET = "cilium-clustermesh"
-KVSTOREMESH_SECRET = "cilium-kvstoremesh"  # with KVStoreMesh: where the clusters really are
+CLUSTERS_SECRET = kept.CLUSTERS_SECRET
+KVSTOREMESH_SECRET = kept.KVSTOREMESH_SECRET
 CACHE_TTL = b"isthmus-cache-ttl:"
 KVSTOREMESH = "kvstoremesh"  # its container
-IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
+IDS_ANNOTATION = kept.IDS_ANNOTATION
 MESH_PORT = 32379
+JOIN_PORT = 32381
 APISERVER = "clustermesh-apiserver"
 
 
@@ -41,6 +42,7 @@ class ClusterFacts:
     enabled: bool = False
     kvstoremesh: bool = False  # agents read the copies in their own cluster's store
     connected: Mapping[str, int] = field(default_factory=dict)  # name -> ID (0: not recorded)
+    joined: frozenset[str] = frozenset()  # those with credentials of their own
     server: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     client: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -82,6 +84,7 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         enabled=service is not None,
         kvstoremesh=service is not None and await _has_kvstoremesh(api, namespace),
         connected=connections(await cluster.read(api, "Secret", CLUSTERS_SECRET, namespace)),
+        joined=await kept.joined(api, namespace),
         server=secrets[SERVER_SECRET],
         client=secrets[REMOTE_SECRET],
     )
@@ -89,13 +92,7 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
 
 def connections(secret: Mapping[str, Any] | None) -> dict[str, int]:
     """The clusters a Secret connects to, with the IDs recorded beside them."""
-    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
-    ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
-    return {
-        name: int(ids.get(name, 0))
-        for name, value in sorted(cluster.secret_data(secret).items())
-        if b"endpoints:" in value
-    }
+    return dict(kept.parse(secret).ids)
 
 
 async def _has_kvstoremesh(api: Client, namespace: str) -> bool:
@@ -157,7 +154,7 @@ def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
 
 def endpoint_config(remote: ClusterFacts) -> bytes:
     """The value of one cluster's key in the Secret."""
-    return _store_config(f"{remote.name}.{MESH_DOMAIN}", remote, "common")
+    return _store_config(server_host(remote.name), remote, "common")
 
 
 def local_config(own: ClusterFacts) -> bytes:
@@ -174,18 +171,8 @@ def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
 
 
 def _store_config(host: str, place: ClusterFacts, certificate: str) -> bytes:
-    base = f"/var/lib/cilium/clustermesh/{certificate}-etcd-client"
-    lines = [
-        "endpoints:",
-        f"- https://{host}:{place.port}",
-        f"trusted-ca-file: {base}-ca.crt",
-        f"key-file: {base}.key",
-        f"cert-file: {base}.crt",
-        "cilium-host-aliases:",
-        f"- hostname: {host}",
-        f"  ips: [{', '.join(json.dumps(a) for a in place.addresses)}]",
-    ]
-    return ("\n".join(lines) + "\n").encode()
+    files = f"{certificate}-etcd-client"
+    return kept.store_config(host, place.port, place.addresses, files)
 
 
 def encode(data: Mapping[str, bytes | None]) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 from cli import cluster, mesh_facts
 from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, KVSTOREMESH_SECRET, ClusterFacts
 from kube import resources
+from kube.connections import credential_keys, keys_of
 from kube.port import Client
 
 
@@ -21,13 +22,15 @@ async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> No
     source = CLUSTERS_SECRET if kvstoremesh else KVSTOREMESH_SECRET
     found = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
     real = {name: found[name] for name in facts.connected if name in found}
+    # Credentials of their own lie beside the configuration that names them.
+    files = [key for name in real for key in credential_keys(name).values() if key in found]
     if kvstoremesh:
-        await _patch_secret(api, facts, KVSTOREMESH_SECRET, real)
+        await _patch_secret(api, facts, KVSTOREMESH_SECRET, {k: found[k] for k in (*real, *files)})
         here = mesh_facts.local_config(facts)
         copies = {name: mesh_facts.with_ttl(here, value) for name, value in real.items()}
-        await _patch_secret(api, facts, CLUSTERS_SECRET, copies)
+        await _patch_secret(api, facts, CLUSTERS_SECRET, {**copies, **dict.fromkeys(files)})
     else:
-        await _patch_secret(api, facts, CLUSTERS_SECRET, real)
+        await _patch_secret(api, facts, CLUSTERS_SECRET, {k: found[k] for k in (*real, *files)})
         await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
 
 
@@ -37,11 +40,12 @@ async def add(api: Client, own: ClusterFacts, other: ClusterFacts, cache_ttl: st
     ids = {**mesh_facts.connections(existing), other.name: other.id}
     before = cluster.secret_data(existing).get(other.name, b"")
     real = mesh_facts.with_ttl(mesh_facts.endpoint_config(other), before, cache_ttl)
+    none: dict[str, bytes | None] = dict.fromkeys(credential_keys(other.name).values())
     if own.kvstoremesh:
-        await _patch_secret(api, own, KVSTOREMESH_SECRET, {other.name: real})
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, {**none, other.name: real})
     here = mesh_facts.with_ttl(mesh_facts.local_config(own), before, cache_ttl)
     value = here if own.kvstoremesh else real
-    await _patch_secret(api, own, CLUSTERS_SECRET, {other.name: value}, ids)
+    await _patch_secret(api, own, CLUSTERS_SECRET, {**none, other.name: value}, ids)
 
 
 async def drop(api: Client, own: ClusterFacts, name: str) -> None:
@@ -49,9 +53,10 @@ async def drop(api: Client, own: ClusterFacts, name: str) -> None:
     if existing is None:
         return
     ids = {k: v for k, v in mesh_facts.connections(existing).items() if k != name}
-    await _patch_secret(api, own, CLUSTERS_SECRET, {name: None}, ids)
+    gone: dict[str, bytes | None] = dict.fromkeys(keys_of(name))
+    await _patch_secret(api, own, CLUSTERS_SECRET, gone, ids)
     if own.kvstoremesh:
-        await _patch_secret(api, own, KVSTOREMESH_SECRET, {name: None})
+        await _patch_secret(api, own, KVSTOREMESH_SECRET, gone)
 
 
 async def _patch_secret(

@@ -14,12 +14,14 @@ from cli import cluster, mesh_checks, mesh_secrets, options
 from cli.install import default_image
 from cli.mesh_facts import (
     CLUSTERS_SECRET,
+    JOIN_PORT,
     KVSTOREMESH,
     KVSTOREMESH_SECRET,
     MESH_PORT,
     ClusterFacts,
     gather,
 )
+from clustermesh_apiserver.grants import GRANTS_SECRET
 from kube import resources
 from kube.port import Client
 
@@ -100,7 +102,12 @@ def disable(context: str, kubeconfig: str, namespace: str) -> None:
         async with cluster.client(kubeconfig, context) as api:
             facts = await gather(api, context, namespace)
             await cluster.remove(api, _store(facts, "NodePort", b"", True))
-            for name in (*mesh_profiles(facts.name), CLUSTERS_SECRET, KVSTOREMESH_SECRET):
+            for name in (
+                *mesh_profiles(facts.name),
+                CLUSTERS_SECRET,
+                KVSTOREMESH_SECRET,
+                GRANTS_SECRET,
+            ):
                 await api.delete(resources.SECRETS, name, namespace)
             click.echo(f"✅ Mesh store of cluster {facts.name} is disabled")
             if facts.connected:
@@ -161,6 +168,7 @@ def _store(
         service_type=service_type,
         port=MESH_PORT,
         peer_port=PEER_PORT,
+        join_port=JOIN_PORT,
         trust=sha256(trust).hexdigest()[:16],
     )
     if not kvstoremesh:

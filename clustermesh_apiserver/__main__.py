@@ -6,11 +6,12 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from clustermesh_apiserver import config, etcdinit, front_process, kvstoremesh, service
+from clustermesh_apiserver import config, etcdinit, front_process, join, kvstoremesh, service
 from clustermesh_apiserver.front import Front
 from model.duration import parse_duration_s
 from telemetry import logs
@@ -260,6 +261,24 @@ def kvstoremesh_command(
         )
 
     _run(work, _log_of(flags))
+
+
+@main.command("join")
+@click.option("--namespace", default="kube-system", show_default=True)
+@click.option("--listen", default=":32381", show_default=True, help="host:port while grants exist")
+@click.option("--certificate", default="/var/lib/etcd-secrets", show_default=True, help="directory")
+@click.option("--kubeconfig", "--k8s-kubeconfig-path", default="", help="in a cluster: none")
+@_LOG
+def join_command(
+    namespace: str, listen: str, certificate: str, kubeconfig: str, **log: Any
+) -> None:
+    """Let other clusters redeem the tokens of `isthmus clustermesh grant`."""
+
+    def work() -> Coroutine[Any, Any, None]:
+        address, port = config.parse_address(listen)
+        return join.run(join.Settings(namespace, address, port, Path(certificate), kubeconfig))
+
+    _run(work, _log_of(log))
 
 
 @main.group("kvstoremesh-dbg")

@@ -116,6 +116,7 @@ def test_selectors_match_their_pods() -> None:
         service_type="NodePort",
         port=32379,
         peer_port=32380,
+        join_port=32381,
         trust="x",
     )
     for item in (*objects(), *store):

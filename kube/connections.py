@@ -1,0 +1,183 @@
+"""The Secrets that say which clusters a cluster reads, where, and with which certificates. Adapter.
+
+``cilium-clustermesh`` is what agents are given; with KVStoreMesh they are sent to their own store
+there, and ``cilium-kvstoremesh`` says where the clusters really are. A connection made by a join
+has credentials of its own beside it (``NAME.etcd-client…``); one made by ``connect`` uses the
+common ones of the cluster.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kube import resources
+from kube.port import ApiError, Client
+
+CLUSTERS_SECRET = "cilium-clustermesh"
+KVSTOREMESH_SECRET = "cilium-kvstoremesh"
+IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
+DIRECTORY = "/var/lib/cilium/clustermesh"  # where agents and mirrors find the Secret's keys
+ATTEMPTS = 5  # when others write the same Secret at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One remote cluster, as written for those who read it. The key stays out of ``repr``."""
+
+    name: str
+    id: int  # 0: not known
+    config: bytes  # how to reach its store
+    credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    own_store: bytes = b""  # with KVStoreMesh: how agents reach their own cluster's store
+
+
+def credential_base(name: str) -> str:
+    """What the names of a cluster's own credentials begin with."""
+    return f"{name}.etcd-client"
+
+
+def credential_keys(name: str) -> dict[str, str]:
+    """The keys of a cluster's own credentials, by what they hold: ca, crt, key."""
+    base = credential_base(name)
+    return {"ca": f"{base}-ca.crt", "crt": f"{base}.crt", "key": f"{base}.key"}
+
+
+def keys_of(name: str) -> tuple[str, ...]:
+    """Every key of a Secret that may belong to a connection."""
+    return (name, *credential_keys(name).values())
+
+
+def store_config(
+    host: str, port: int, addresses: tuple[str, ...], certificate: str, client: bool = True
+) -> bytes:
+    """The YAML for a store whose certificate carries ``host``; files are ``certificate`` + ends.
+
+    Without addresses the host is looked up; ``client`` says whether we show a certificate.
+    """
+    base = f"{DIRECTORY}/{certificate}"
+    lines = ["endpoints:", f"- https://{host}:{port}", f"trusted-ca-file: {base}-ca.crt"]
+    if client:
+        lines += [f"key-file: {base}.key", f"cert-file: {base}.crt"]
+    if addresses:
+        lines += [
+            "cilium-host-aliases:",
+            f"- hostname: {host}",
+            f"  ips: [{', '.join(json.dumps(a) for a in addresses)}]",
+        ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What ``cilium-clustermesh`` says now."""
+
+    ids: Mapping[str, int]  # of the connected clusters; 0: not recorded
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+def parse(secret: Mapping[str, Any] | None) -> Connected:
+    """A Secret as the server gave it; ``None`` is an empty one."""
+    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
+    data = {k: base64.b64decode(v) for k, v in ((secret or {}).get("data") or {}).items()}
+    ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
+    found = {n: int(ids.get(n, 0)) for n, value in sorted(data.items()) if b"endpoints:" in value}
+    return Connected(found, data)
+
+
+async def read(api: Client, namespace: str, name: str = CLUSTERS_SECRET) -> Connected:
+    """Raises ``OSError``."""
+    return parse(await _get(api, name, namespace))
+
+
+async def joined(api: Client, namespace: str) -> frozenset[str]:
+    """The connections that have credentials of their own. Raises ``OSError``."""
+    names = set()
+    for secret in (CLUSTERS_SECRET, KVSTOREMESH_SECRET):
+        found = await read(api, namespace, secret)
+        names |= {n for n in found.ids if credential_keys(n)["key"] in found.data}
+    return frozenset(names)
+
+
+async def put(api: Client, namespace: str, connection: Connection) -> bool:
+    """Write a connection, over one of the same name. True when something changed."""
+    keys = credential_keys(connection.name)
+    real: dict[str, bytes | None] = {key: None for key in keys.values()}
+    real |= {keys[part]: value for part, value in connection.credentials.items()}
+    real[connection.name] = connection.config
+    if not connection.own_store:
+        return await _change(api, namespace, CLUSTERS_SECRET, real, connection)
+    changed = await _change(api, namespace, KVSTOREMESH_SECRET, real, None)
+    here: dict[str, bytes | None] = dict.fromkeys(keys.values())
+    here[connection.name] = connection.own_store
+    return await _change(api, namespace, CLUSTERS_SECRET, here, connection) or changed
+
+
+async def _change(
+    api: Client,
+    namespace: str,
+    secret: str,
+    data: Mapping[str, bytes | None],
+    connection: Connection | None,
+) -> bool:
+    """One write of one Secret, guarded by its version; repeated when somebody was faster."""
+    for attempt in range(ATTEMPTS):
+        found = await _get(api, secret, namespace)
+        wanted = _after(found, secret, namespace, data, connection)
+        if wanted is None:
+            return False
+        try:
+            if found is None:
+                await api.create(resources.untyped(resources.SECRETS), wanted, namespace)
+            else:
+                await api.update(resources.untyped(resources.SECRETS), wanted, namespace=namespace)
+        except ApiError as error:
+            if error.status != 409 or attempt == ATTEMPTS - 1:
+                raise
+            continue
+        return True
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _after(
+    found: dict[str, Any] | None,
+    name: str,
+    namespace: str,
+    data: Mapping[str, bytes | None],
+    connection: Connection | None,
+) -> dict[str, Any] | None:
+    """The Secret as it should be; ``None`` when it is so already."""
+    before = found or {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/part-of": "cilium"},
+        },
+        "type": "Opaque",
+    }
+    meta = dict(before["metadata"])
+    annotations = dict(meta.get("annotations") or {})
+    content = dict(before.get("data") or {})
+    for key, value in data.items():
+        if value is None:
+            content.pop(key, None)
+        else:
+            content[key] = base64.b64encode(value).decode()
+    ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
+    if connection is not None:
+        ids[connection.name] = connection.id
+        annotations[IDS_ANNOTATION] = json.dumps(ids, sort_keys=True)
+    unchanged = content == (before.get("data") or {})
+    if found and unchanged and annotations == (before["metadata"].get("annotations") or {}):
+        return None
+    return {**before, "metadata": {**meta, "annotations": annotations}, "data": content}
+
+
+async def _get(api: Client, name: str, namespace: str) -> dict[str, Any] | None:
+    try:
+        return await api.get(resources.untyped(resources.SECRETS), name, namespace)
+    except ApiError as error:
+        if error.not_found:
+            return None
+        raise
