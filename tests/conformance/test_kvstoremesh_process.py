@@ -184,4 +184,5 @@ async def test_killed_it_takes_over_its_copy(far: Etcd, near: Etcd, tmp_path: Pa
                 assert not attempt or found == before
                 before = found
                 mesh.process.kill()
+                await mesh.process.wait()
         await store.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datapath import inspect
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
@@ -79,6 +80,12 @@ def _kernel(node: AgentNode) -> dict[str, str]:
     }
 
 
+def _selectable(node: AgentNode) -> set[str]:
+    """Backends that the kernel gives new connections."""
+    lines = inspect.services(node.bpf_root / "isthmus")
+    return {str(b.address) for line in lines for b in line.backends if b.selectable}
+
+
 def _services(node: AgentNode) -> None:
     put(node.fake, "services", service("web", "10.204.0.10", {"service.cilium.io/global": "true"}))
     put(node.fake, "endpointslices", endpoint_slice("web", "10.203.1.77"))
@@ -99,7 +106,7 @@ async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> N
     assert row["hostIP"] == REMOTE_NODE
     assert row["identity"] == (2 << 16) + 300
     assert row["metadata"]["source"] == "clustermesh"
-    assert "10.213.1.5" in _kernel(node)
+    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
     assert await _backends(node) == [("10.203.1.77", True), ("10.213.1.5", True)]
     routes = sh(f"ip netns exec {node.namespace} ip route")
     assert "10.213.1.0/24 dev ist_host" in routes
@@ -148,7 +155,8 @@ async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteClus
         return not (await _remote(node))["connected"]
 
     await until(lost, "the loss is noticed")
-    assert "10.213.1.5" in _kernel(node)
+    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
+    await until(lambda: "10.213.1.5" in _selectable(node), "the backend's row")
     node.kill()
     node.start()
     await node.ready()
@@ -185,7 +193,7 @@ async def test_a_cluster_that_left_while_we_were_away(node: AgentNode, beta: Rem
     await node.ready()
     beta.connect()
     await _ready(node)
-    assert "10.213.1.5" in _kernel(node)
+    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
     node.kill()
     beta.disconnect()
     node.start()
@@ -223,8 +231,8 @@ async def test_bad_records_harm_no_others(node: AgentNode, beta: RemoteCluster) 
     found = await _ready(node)
     kinds = {v["kind"]: v["count"] for v in found["violations"]}
     assert kinds == {"record-ip": 2, "own-pod-prefix": 2}
+    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
     kernel = _kernel(node)
-    assert "10.213.1.5" in kernel
     assert not {"10.213.1.30", "10.213.1.31", "10.203.1.200"} & kernel.keys()
     mesh = (await node.get("healthz"))["cluster-mesh"]
     assert mesh["num-rejected"] == 2
@@ -354,6 +362,7 @@ async def test_a_vanished_backend_drains(node: AgentNode, beta: RemoteCluster) -
     await becomes((theirs, True))
     await beta.share("web", theirs, leaving)
     await becomes((theirs, True), (leaving, True))
+    await until(lambda: _selectable(node) == {theirs, leaving}, "the kernel chooses both again")
     node.kill()
     await beta.share("web", theirs)
     node.flags["clustermesh-backend-drain"] = "60s"

@@ -134,8 +134,11 @@ async def test_an_agent_learns_exactly_the_tables(node: AgentNode, name: str) ->
         expected = {f"{pod(n)}/32": (host(n), style.identity(300 + n % 10)) for n in range(PODS)}
         assert await addresses(node) == expected
         assert await backends(node) == backends_of(style)
-        kernel = {a for a in _kernel(node) if a.startswith("10.213.")}
-        assert kernel == {prefix.removesuffix("/32") for prefix in expected}
+        wanted = {prefix.removesuffix("/32") for prefix in expected}
+        await until(
+            lambda: {a for a in _kernel(node) if a.startswith("10.213.")} == wanted,
+            "the kernel has exactly the same",
+        )
         assert (found["num-nodes"], found["num-endpoints"]) == (NODES + 1, PODS + 1)  # and "<nil>"
         assert found["num-identities"] == 10
         assert found["config"]["cluster-id"] == style.number
