@@ -50,7 +50,7 @@ CONNTRACK_GC_S = 60.0
 CNI_FILE_S = 5.0
 DRAIN_CHECK_S = 1.0
 MAP_CHECK_S = 30.0
-GAP_S = 0.05  # between writes to the kernel while changes keep coming: fifty cost what one costs
+GAP_S = 0.01  # between writes to the kernel while changes keep coming: ten cost what one costs
 
 
 @dataclass(slots=True)
