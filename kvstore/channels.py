@@ -6,13 +6,14 @@ handshake of its own costs each of them 4 ms and 100 KB.
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc.aio
 
 from kvstore.config import Endpoint, StoreConfig
+from kvstore.shared_watch import Open, SharedWatch
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A link that swallows everything is noticed within 16 s. A store takes pings oftener than
@@ -35,6 +36,7 @@ _Key: TypeAlias = tuple[object, ...]
 class _Shared:
     channel: Any
     users: int = 0
+    watches: dict[str, SharedWatch] = field(default_factory=dict)  # by prefix
 
 
 _shared: dict[_Key, _Shared] = {}
@@ -58,6 +60,10 @@ class Channel:
     def grpc(self) -> Any:
         """The library's channel."""
         return self._held.channel
+
+    def watch(self, prefix: str, open_stream: Open) -> SharedWatch:
+        """The one watch of a prefix over this connection."""
+        return self._held.watches.setdefault(prefix, SharedWatch(prefix, open_stream))
 
     def distrust(self) -> None:
         """It has failed somebody: who connects from now on gets a new one."""

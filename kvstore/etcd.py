@@ -43,6 +43,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
+from kvstore.shared_watch import BehindError, Follower, SharedWatch, Told, following
 
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
 CALL_TIMEOUT_S = 10.0
@@ -175,7 +176,13 @@ class EtcdStore:
         previous: bool = False,
         progress: bool = False,
         exact: bool = False,
+        within: str = "",
     ) -> AsyncIterator[Batch]:
+        shared = self._held.watch(within, self._watch_stream) if within else None
+        if shared is not None and (follower := shared.follow(prefix, revision)) is not None:
+            with following(shared, prefix, follower):
+                async for reply, events in self._told(f"watch {prefix}", shared, follower):
+                    yield Batch(reply.header.revision, tuple(map(_event, events)))
         request = pb.WatchCreateRequest(
             key=prefix.encode() or b"\0",
             range_end=b"" if exact else prefix_end(prefix),
@@ -200,12 +207,35 @@ class EtcdStore:
                     rows = [(e.kv.key, None if e.type else e.kv.value) for e in events]
                     yield events[-1].kv.mod_revision, rows
 
-    async def _watch(self, what: str, request: Any) -> AsyncGenerator[Any]:
-        call = self._channel.stream_stream(
+    def _watch_stream(self) -> Any:
+        return self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=pb.WatchRequest.SerializeToString,
             response_deserializer=pb.WatchResponse.FromString,
         )(metadata=_REQUIRE_LEADER)
+
+    async def _told(
+        self, what: str, shared: SharedWatch, follower: Follower
+    ) -> AsyncGenerator[Told]:
+        """A part of a shared watch."""
+        try:
+            while True:
+                reply, events = await shared.next(follower)
+                self._pin(reply.header)
+                if reply.canceled:
+                    raise _cancelled(f"{what} on {self.endpoint}", reply)
+                handed = perf_counter()
+                yield reply, events
+                _observe(events, handed)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(what, error) from error
+        except BehindError as error:
+            raise CompactedError(f"{what} on {self.endpoint}: too far behind", 0) from error
+        except (EOFError, asyncio.InvalidStateError) as error:
+            raise UnavailableError(f"{what} on {self.endpoint}: the stream ended") from error
+
+    async def _watch(self, what: str, request: Any) -> AsyncGenerator[Any]:
+        call = self._watch_stream()
         try:
             await call.write(pb.WatchRequest(create_request=request))
             while True:
@@ -217,11 +247,7 @@ class EtcdStore:
                     raise _cancelled(f"{what} on {self.endpoint}", reply)
                 handed = perf_counter()
                 yield reply
-                if reply.events:
-                    first = reply.events[0]
-                    action = "delete" if first.type else "modify"
-                    scope = scope_of(first.kv.key.decode(errors="replace"))
-                    OBSERVED.events.observe(perf_counter() - handed, scope, action)
+                _observe(reply.events, handed)
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except asyncio.InvalidStateError as error:  # the channel was closed under us
@@ -410,6 +436,15 @@ def _event(event: Any) -> Event:
         return Put(_row(event.kv), previous)
     key = event.kv.key.decode(errors="surrogateescape")
     return Delete(key, event.kv.mod_revision, previous)
+
+
+def _observe(events: Sequence[Any], handed: float) -> None:
+    """How long the events of one message took whoever got them."""
+    if events:
+        first = events[0]
+        action = "delete" if first.type else "modify"
+        scope = scope_of(first.kv.key.decode(errors="replace"))
+        OBSERVED.events.observe(perf_counter() - handed, scope, action)
 
 
 def _delete_request(key: str, prefix: bool) -> Any:

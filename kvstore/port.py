@@ -205,10 +205,13 @@ class Store(Protocol):
         previous: bool = False,
         progress: bool = False,
         exact: bool = False,
+        within: str = "",
     ) -> AsyncIterator[Batch]:
         """Everything that happens below ``prefix`` from ``revision`` on (0: from now on).
 
-        With ``exact`` one key is watched, which needs permission for this key only.
+        With ``exact`` one key is watched, which needs permission for this key only. ``within`` is
+        a wider prefix that may be read as a whole: one watch of it serves all who name it, and
+        what comes fast may come a tenth of a second later, together.
 
         Ends only by an error: ``CompactedError``, ``ClusterIdChangedError``, ``UnavailableError``,
         ``PermissionDeniedError``. The first batch is empty and says that the watch stands.

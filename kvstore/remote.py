@@ -224,12 +224,13 @@ class Remote(Session[RemoteStore]):
         mirror.move(self._prefixes.get(resource, prefix), prefix)
         self._prefixes[resource] = prefix
         status = self.status
+        within = keys.CACHE_PREFIX if cached else ""
         while True:
             again_s = now() + self._limits.relist_gap_s
             try:
                 revision = await self._list(store, resource, prefix)
                 self._synced(resource)
-                async for batch in store.watch(prefix, revision + 1):
+                async for batch in store.watch(prefix, revision + 1, within=within):
                     if any(_revision(e) < revision for e in batch.events):
                         # What is told twice or out of order may hide what is not told at all.
                         log.warning("event=disorder cluster=%s type=%s", self._name, resource)

@@ -268,7 +268,7 @@ class Session(ABC, Generic[S]):
             self.status.config = config
             cached = config.capabilities.cached
             await self._admit(store, cached)
-            tasks.create_task(self._keep_to(store, data))
+            tasks.create_task(self._keep_to(store, data, cached))
             tasks.create_task(self._catch_up(store))
             if self._move(Happening.CONFIG_ACCEPTED) is not Action.FOLLOW:
                 raise UnavailableError(f"{store.endpoint}: given up meanwhile")
@@ -299,14 +299,18 @@ class Session(ABC, Generic[S]):
         canaries = await store.range(keys.canary_prefix(self._name))
         for row in sorted(canaries.rows, key=lambda row: place(row.key)):
             start(row.key, row.value)
-        watch = store.watch(keys.canary_prefix(self._name), canaries.revision + 1)
+        watch = store.watch(
+            keys.canary_prefix(self._name),
+            canaries.revision + 1,
+            within=keys.SYNCED_PREFIX if cached else "",
+        )
         async for batch in watch:
             for event in batch.events:
                 if hasattr(event, "row"):
                     start(event.row.key, event.row.value)
 
     async def _heartbeat(self, store: RemoteStore, revision: int) -> None:
-        watch = store.watch(keys.HEARTBEAT, revision + 1)
+        watch = store.watch(keys.HEARTBEAT, revision + 1, within=keys.HEARTBEAT)
         while True:
             try:
                 # Whatever else arrives on this watch does not count.
@@ -328,11 +332,12 @@ class Session(ABC, Generic[S]):
                 self._heard.set()
                 await self._beat()
 
-    async def _keep_to(self, store: RemoteStore, data: bytes) -> None:
+    async def _keep_to(self, store: RemoteStore, data: bytes, cached: bool) -> None:
         """End the session when the cluster announces itself otherwise than it was believed."""
         key = keys.cluster_config(self._name)
         # The first batch says that the watch stands: what changed before it is seen by reading.
-        async for _ in store.watch(key, 0, exact=True):
+        within = keys.CLUSTER_CONFIG_PREFIX if cached else ""
+        async for _ in store.watch(key, 0, exact=True, within=within):
             row = await store.get(key)
             if row is not None and row.value != data:
                 self._count_loss()

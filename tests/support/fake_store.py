@@ -370,6 +370,7 @@ class FakeStore:
         previous: bool = False,
         progress: bool = False,
         exact: bool = False,
+        within: str = "",
     ) -> AsyncIterator[Batch]:
         member = await self._there()
         following = revision or member.revision + 1
