@@ -20,6 +20,7 @@ from wire.k8s.core import (
 from wire.k8s.endpointslice import Endpoints, EndpointSlice
 from wire.k8s.multicluster import ServiceExportObject, ServiceImportObject
 from wire.k8s.pod import Pod
+from wire.k8s.policy import CidrGroupObject, PolicyObject
 from wire.k8s.service import Service
 
 Unstructured: TypeAlias = dict[str, Any]
@@ -69,6 +70,23 @@ SERVICE_IMPORTS = Resource(
     True,
     ServiceImportObject,
 )
+NETWORK_POLICIES = Resource(
+    "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, PolicyObject
+)
+CILIUM_POLICIES = Resource(
+    "cilium.io", "v2", "ciliumnetworkpolicies", "CiliumNetworkPolicy", True, PolicyObject
+)
+CLUSTERWIDE_POLICIES = Resource(
+    "cilium.io",
+    "v2",
+    "ciliumclusterwidenetworkpolicies",
+    "CiliumClusterwideNetworkPolicy",
+    False,
+    PolicyObject,
+)
+CIDR_GROUPS = Resource(
+    "cilium.io", "v2alpha1", "ciliumcidrgroups", "CiliumCIDRGroup", False, CidrGroupObject
+)
 
 ALL: tuple[Resource[Any], ...] = (
     PODS,
@@ -89,6 +107,10 @@ ALL: tuple[Resource[Any], ...] = (
     CILIUM_ENDPOINTS,
     SERVICE_EXPORTS,
     SERVICE_IMPORTS,
+    NETWORK_POLICIES,
+    CILIUM_POLICIES,
+    CLUSTERWIDE_POLICIES,
+    CIDR_GROUPS,
 )
 
 

@@ -17,6 +17,8 @@ import zstandard
 from kvstore.config import StoreConfigError, parse_store_config
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName, identity_range
+from policy.objects.read import Kind
+from tests.fuzz import policies
 from tests.fuzz.mutate import Mutation, of_bytes, of_json
 from wire.etcd import (
     cluster_config_v1,
@@ -219,5 +221,26 @@ TARGETS: dict[str, Target] = {
             + b',"spec":{"nodeName":"n"},"status":{"podIP":"10.1.0.5","phase":"Running"}}'
         ],
         K8S_ERRORS,
+    ),
+    "policy-cilium": Target(
+        policies.policy(Kind.CILIUM, "web"),
+        [policies.seed(policies.CILIUM)],
+        policies.ERRORS,
+        (of_json, of_json, of_bytes),
+    ),
+    "policy-clusterwide": Target(
+        policies.policy(Kind.CLUSTERWIDE, ""),
+        [policies.seed(policies.CILIUM)],
+        policies.ERRORS,
+        (of_json, of_json, of_bytes),
+    ),
+    "policy-kubernetes": Target(
+        policies.policy(Kind.NETWORK_POLICY, "web"),
+        [policies.seed(policies.KUBERNETES)],
+        policies.ERRORS,
+        (of_json, of_json, of_bytes),
+    ),
+    "policy-cidr-group": Target(
+        policies.group, [policies.seed(policies.GROUP)], policies.ERRORS, (of_json, of_bytes)
     ),
 }
