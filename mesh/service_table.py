@@ -70,6 +70,7 @@ class Services:
         self._frontends: Claims[Frontend, ServiceName, None] = Claims()
         self._restored: dict[Frontend, tuple[Backend, ...]] = {}
         self._fading: dict[Frontend, tuple[Backend, ...]] = {}  # restored, but not heard again
+        self._shares: dict[ClusterName, int] = {}  # percent, of those that do not get all
         self._fading_ends: deque[tuple[float, Frontend, tuple[Backend, ...]]] = deque()
         self.problems: Problems[ServiceName] = Problems()
         self._claimed: AddressIndex[Joined] = AddressIndex()  # what peers say something of
@@ -121,6 +122,23 @@ class Services:
             known = record.shared.pop(cluster, None)
             self._offer(record, cluster, [*offered(known), *gone.get(name, ())])
             self._forget_empty(name, record)
+
+    def set_share(self, cluster: ClusterName, share_pct: int) -> None:
+        """How much of its usual part of new connections a remote cluster gets; 100: all."""
+        if self._shares.get(cluster, 100) == share_pct:
+            return
+        self._shares.pop(cluster, None)
+        if share_pct < 100:
+            self._shares[cluster] = share_pct
+        has_last_words = bool(self._restored or self._fading)
+        for record in self._records.values():
+            joined = record.joined
+            if joined is None or not joined.service.mesh.is_global:
+                continue
+            if has_last_words or cluster in record.shared:
+                for frontend in joined.frontends:
+                    joined.forget_row(frontend)
+                    self._on_change(frontend)
 
     def expire(self) -> None:
         """End what has drained long enough."""
@@ -251,6 +269,7 @@ class Services:
                 self._local,
                 self._default,
                 self._own,
+                self._shares,
             )
         record.joined = after
         frontends = after.frontends if after else {}

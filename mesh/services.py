@@ -58,14 +58,17 @@ class Joined:
         local: LocalPrefixes,
         default: Selection,
         own_name: ClusterName,
+        shares: Mapping[ClusterName, int],
     ) -> None:
         """``own`` (put anew when it changes), ``shared`` (kept up to date) and ``drained`` are the
 
-        claims. None is looked at before ``offer`` and ``refresh`` name its address.
+        claims. None is looked at before ``offer`` and ``refresh`` name its address. ``shares``
+
+        (kept up to date): percent of its usual part that a cluster gets, where not all.
         """
         self.service, self.own = service, own
         self._shared, self._drained, self._local = shared, drained, local
-        self._default, self._own_name = default, own_name
+        self._default, self._own_name, self._shares = default, own_name, shares
         self.frontends: dict[Frontend, PoolKey] = {}
         for address, ports in service.frontends.items():
             for name, l4 in ports.items():
@@ -226,7 +229,7 @@ class Joined:
         return found
 
     def forget_row(self, frontend: Frontend) -> None:
-        """Its last words have changed."""
+        """Its last words, or who can be reached, have changed."""
         self._rows.pop(frontend, None)
 
     def _balancer(self, frontend: Frontend, last_words: Iterable[Backend]) -> LoadBalancer:
@@ -240,7 +243,7 @@ class Joined:
         expected = 0
         if service.mesh.threshold_pct:
             expected = sum(_is_expected(b, key) for b in self.own.values())
-        taken, each = choose(service.mesh, self._own_name, runs, expected)
+        taken, each = choose(service.mesh, self._own_name, runs, expected, self._shares)
         chosen, others = _in_order(runs, taken)
         return LoadBalancer(
             frontend=frontend,

@@ -125,6 +125,51 @@ def test_choice_equals_the_naive_one(
         assert Fraction(part, sum(numbers)) == share
 
 
+def parts(chosen: list[Backend], weights: tuple[int, ...]) -> dict[ClusterName, Fraction]:
+    """Each cluster's part of new connections."""
+    numbers = weights or (1,) * len(chosen)
+    found: dict[ClusterName, Fraction] = {}
+    for backend, number in zip(chosen, numbers, strict=True):
+        name = backend.cluster or OWN
+        found[name] = found.get(name, Fraction(0)) + Fraction(number, sum(numbers))
+    return found
+
+
+SHARES = st.dictionaries(st.sampled_from(CLUSTERS[1:]), st.sampled_from([0, 10, 25, 50]))
+
+
+@given(MESHES, found(), st.integers(0, 4), SHARES)
+@settings(deadline=None, max_examples=400)
+def test_what_returns_gets_its_share_of_what_it_would_get(
+    mesh: MeshSettings, backends: list[Backend], missing: int, shares: dict[ClusterName, int]
+) -> None:
+    """Who is down gets nothing as long as another has a backend; who returns its share of its usual
+    part; and what is left over goes as if none of these were there."""
+    ready = sum(not b.cluster_id and b.state is BackendState.ACTIVE for b in backends)
+    expected = ready + missing
+    chosen, weights = choose_backends(mesh, OWN, backends, expected, shares)
+    assert len(weights) in (0, len(chosen))
+    assert all(w > 0 for w in weights)
+    active = [b for b in backends if b.state is BackendState.ACTIVE]
+    there = [b for b in backends if shares.get(b.cluster, 100) or b not in active]
+    whole = [b for b in backends if b.cluster not in shares or b not in active]
+    if not mesh.is_global or not any(b in active for b in there):
+        there = whole = backends
+    usual = parts(*choose_backends(mesh, OWN, there, expected))
+    without = parts(*choose_backends(mesh, OWN, whole, expected))
+    if not any(b in active for b in whole) or not mesh.is_global:
+        assert parts(chosen, weights) == usual
+        return
+    wanted = {c: p * shares.get(c, 100) / 100 for c, p in usual.items()}
+    rest = 1 - sum(wanted.values())
+    for cluster, part in without.items():
+        wanted[cluster] = wanted.get(cluster, Fraction(0)) + rest * part
+    real = parts(chosen, weights)
+    assert real.keys() == {c for c, p in wanted.items() if p}
+    for cluster, part in real.items():
+        assert abs(part - wanted[cluster]) < Fraction(1, 1000)
+
+
 @given(st.lists(st.integers(1, 1 << 20), min_size=1, max_size=60))
 def test_alias_table_gives_each_its_weight(weights: list[int]) -> None:
     """Over all draws of all places every backend comes up as often as it weighs, to rounding."""

@@ -1,7 +1,7 @@
 """Who is chosen, backend by backend: what the choice by clusters is held against."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd, lcm
 
 from mesh import selection
@@ -15,14 +15,18 @@ Rank = tuple[int, int]
 
 
 def choose_backends(
-    mesh: MeshSettings, own: ClusterName, backends: Sequence[Backend], expected: int
+    mesh: MeshSettings,
+    own: ClusterName,
+    backends: Sequence[Backend],
+    expected: int,
+    shares: Mapping[ClusterName, int] | None = None,
 ) -> tuple[list[Backend], tuple[int, ...]]:
     """What the product chooses of backends, and the weight of each."""
     runs: dict[Owner, Run] = {}
     for backend in backends:
         owner = Owner(backend.cluster, backend.cluster_id)
         runs.setdefault(owner, Run(owner)).put(backend.address, backend)
-    taken, each = selection.choose(mesh, own, list(runs.values()), expected)
+    taken, each = selection.choose(mesh, own, list(runs.values()), expected, shares or {})
     if not taken:
         rest = [b for run in runs.values() for b in run.rest if not b.cluster_id]
         return [b for b in rest if b.state is BackendState.TERMINATING], ()

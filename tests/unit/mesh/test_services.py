@@ -285,6 +285,35 @@ def test_an_address_that_moves_between_services() -> None:
     assert services.get(FRONT).name == NAME  # type: ignore[union-attr]
 
 
+def test_a_cluster_out_of_reach_keeps_its_connections_only() -> None:
+    """Down: nothing new while another has a backend. Returning: a part. Only frontends that the
+    cluster has a part in are told."""
+    services, told = _services()
+    other = ServiceName("shop", "other")
+    services.set_service(other, LocalService(other, {VIP.offset(1): HTTP}))
+    services.set_service(NAME, local())
+    services.set_shared(ClusterName("beta"), NAME, theirs("10.2.0.1"))
+
+    def row() -> tuple[list[str], int, tuple[int, ...]]:
+        found = services.get(FRONT)
+        assert found is not None
+        return [str(b.address) for b in found.backends], found.selectable, found.weights
+
+    services.set_share(ClusterName("beta"), 0)
+    assert row() == (["10.2.0.1"], 1, ())  # better than nothing
+    services.set_backends(NAME, mine("10.1.0.1"))
+    told.clear()
+    assert row() == (["10.1.0.1", "10.2.0.1"], 1, ())
+    services.set_share(ClusterName("beta"), 10)
+    assert told == [FRONT]
+    assert row() == (["10.1.0.1", "10.2.0.1"], 2, (19, 1))  # a tenth of its half
+    services.set_share(ClusterName("beta"), 100)
+    assert row() == (["10.1.0.1", "10.2.0.1"], 2, ())
+    told.clear()
+    services.set_share(ClusterName("beta"), 100)
+    assert told == []
+
+
 def test_last_words_count_until_the_cluster_speaks() -> None:
     """Remote backends found in the kernel stay in rows of global services until ``forget``."""
     services, told = _services()
