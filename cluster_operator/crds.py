@@ -1,12 +1,12 @@
 """The resource definitions that Isthmus needs in a cluster. Pure.
 
-Kinds, names and columns are those of cilium.io/v2, which other tools look for. The schema version
-is raised with every change here; the operator replaces definitions with an older one.
+Kinds, names and columns are those of cilium.io, which other tools look for.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+from cluster_operator import policy_crds
+from cluster_operator.definition import AGE, VERSION_LABEL, Column, definition
 from cluster_operator.schema import (
     BOOLEAN,
     COUNT,
@@ -23,14 +23,6 @@ from cluster_operator.schema import (
     opaque,
 )
 from model.endpoint import EndpointState
-
-GROUP = "cilium.io"
-VERSION_LABEL = "io.cilium.k8s.crd.schema.version"
-SCHEMA_VERSION = "1.31.0"
-
-Column = tuple[str, str, str, int]  # name, type, path, priority
-
-AGE: Column = ("Age", "date", ".metadata.creationTimestamp", 0)
 
 _PAIR = fields(ipv4=STRING, ipv6=STRING)
 _OWNED = mapping(fields(owner=STRING, resource=STRING))
@@ -172,67 +164,6 @@ def _endpoint() -> Schema:
     return fields(status=status)
 
 
-def _definition(
-    kind: str,
-    plural: str,
-    singular: str,
-    scope: str,
-    short: Sequence[str],
-    columns: Sequence[Column],
-    schema: Schema,
-    status_subresource: bool,
-) -> dict[str, Any]:
-    body = {
-        "type": "object",
-        "properties": {
-            "apiVersion": STRING,
-            "kind": STRING,
-            "metadata": {"type": "object"},
-            **schema["properties"],
-        },
-    }
-    # Only what the kind itself requires; metadata is the server's business.
-    if "required" in schema:
-        body["required"] = ["metadata", *schema["required"]]
-    version: dict[str, Any] = {
-        "name": "v2",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": body},
-        "additionalPrinterColumns": [_column(*column) for column in columns],
-    }
-    if status_subresource:
-        version["subresources"] = {"status": {}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": f"{plural}.{GROUP}",
-            "labels": {VERSION_LABEL: SCHEMA_VERSION},
-        },
-        "spec": {
-            "group": GROUP,
-            "names": {
-                "kind": kind,
-                "listKind": f"{kind}List",
-                "plural": plural,
-                "singular": singular,
-                "shortNames": list(short),
-                "categories": ["cilium"],
-            },
-            "scope": scope,
-            "versions": [version],
-        },
-    }
-
-
-def _column(name: str, type_: str, path: str, priority: int) -> dict[str, Any]:
-    column: dict[str, Any] = {"name": name, "type": type_, "jsonPath": path}
-    if priority:
-        column["priority"] = priority
-    return column
-
-
 def _address_column(name: str) -> Column:
     return name, "string", f'.spec.addresses[?(@.type=="{name}")].ip', 0
 
@@ -241,7 +172,7 @@ def definitions() -> tuple[dict[str, Any], ...]:
     """All definitions, ready to be created."""
     namespace = r".metadata.labels.io\.kubernetes\.pod\.namespace"
     return (
-        _definition(
+        definition(
             "CiliumIdentity",
             "ciliumidentities",
             "ciliumidentity",
@@ -251,7 +182,7 @@ def definitions() -> tuple[dict[str, Any], ...]:
             _identity(),
             True,
         ),
-        _definition(
+        definition(
             "CiliumNode",
             "ciliumnodes",
             "ciliumnode",
@@ -261,7 +192,7 @@ def definitions() -> tuple[dict[str, Any], ...]:
             _node(),
             True,
         ),
-        _definition(
+        definition(
             "CiliumEndpoint",
             "ciliumendpoints",
             "ciliumendpoint",
@@ -278,6 +209,7 @@ def definitions() -> tuple[dict[str, Any], ...]:
             _endpoint(),
             False,
         ),
+        *policy_crds.definitions(),
     )
 
 

@@ -6,7 +6,7 @@ alone.
 
 from typing import Any
 
-from cluster_operator.crds import VERSION_LABEL
+from cluster_operator.definition import VERSION_LABEL
 from cluster_operator.schema import INT64, INTEGER, STRING, TIME, Schema, array, fields, mapping
 from wire.k8s.multicluster import GROUP, VERSION
 

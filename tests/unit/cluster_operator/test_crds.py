@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cluster_operator.crds import VERSION_LABEL, definitions, version_of
+from cluster_operator.crds import definitions, version_of
+from cluster_operator.definition import VERSION_LABEL
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, EndpointState
@@ -87,9 +88,16 @@ def test_every_state_is_in_the_schema(state: EndpointState) -> None:
 
 
 def test_names() -> None:
-    """kubectl get cep, cn, ciliumid."""
+    """kubectl get cep, cn, ciliumid, cnp, ccnp, ccg."""
     short = {kind: d["spec"]["names"]["shortNames"][0] for kind, d in BY_KIND.items()}
-    assert short == {"CiliumEndpoint": "cep", "CiliumNode": "cn", "CiliumIdentity": "ciliumid"}
+    assert short == {
+        "CiliumEndpoint": "cep",
+        "CiliumNode": "cn",
+        "CiliumIdentity": "ciliumid",
+        "CiliumNetworkPolicy": "cnp",
+        "CiliumClusterwideNetworkPolicy": "ccnp",
+        "CiliumCIDRGroup": "ccg",
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 
 from cluster_operator import config
 from cluster_operator.collector import Collector
-from cluster_operator.crds import SCHEMA_VERSION, VERSION_LABEL, definitions
+from cluster_operator.crds import definitions
+from cluster_operator.definition import SCHEMA_VERSION, VERSION_LABEL
 from cluster_operator.install import install, install_all
 from kube.client import HttpClient
 from kube.resources import (
@@ -72,6 +73,9 @@ async def test_definitions_are_installed_and_awaited(client: HttpClient) -> None
         "ciliumidentities.cilium.io",
         "ciliumnodes.cilium.io",
         "ciliumendpoints.cilium.io",
+        "ciliumnetworkpolicies.cilium.io",
+        "ciliumclusterwidenetworkpolicies.cilium.io",
+        "ciliumcidrgroups.cilium.io",
     }
 
 
