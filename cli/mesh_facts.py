@@ -20,6 +20,8 @@ KVSTOREMESH = "kvstoremesh"  # its container
 IDS_ANNOTATION = kept.IDS_ANNOTATION
 MESH_PORT = 32379
 JOIN_PORT = 32381
+ETCD_PORT = 32382  # of the node itself: the publisher, the mirror and the front
+LOCAL_PORT = 32383  # of the node: agents of the same cluster that read copies
 APISERVER = "clustermesh-apiserver"
 
 
@@ -38,6 +40,7 @@ class ClusterFacts:
     ca_id: str = ""
     addresses: tuple[str, ...] = ()  # where the mesh store answers
     port: int = MESH_PORT
+    hosts: tuple[str, ...] = ()  # nodes that run it
     service_type: str = ""
     enabled: bool = False
     kvstoremesh: bool = False  # agents read the copies in their own cluster's store
@@ -66,7 +69,8 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         for name in (CA_SECRET, SERVER_SECRET, REMOTE_SECRET)
     }
     service = await cluster.read(api, "Service", APISERVER, namespace)
-    addresses, port = await _access(api, service, namespace)
+    hosts = () if service is None else await _hosts(api, namespace)
+    addresses, port = _access(service, hosts)
     ca = secrets[CA_SECRET].get("ca.crt", b"")
     return ClusterFacts(
         context=context,
@@ -80,6 +84,7 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         ca_id=check.subject_key_id(ca) if ca else "",
         addresses=addresses,
         port=port,
+        hosts=hosts,
         service_type=(service or {}).get("spec", {}).get("type", ""),
         enabled=service is not None,
         kvstoremesh=service is not None and await _has_kvstoremesh(api, namespace),
@@ -106,8 +111,8 @@ async def _has_kvstoremesh(api: Client, namespace: str) -> bool:
     return any(c["name"] == KVSTOREMESH for c in containers)
 
 
-async def _access(
-    api: Client, service: Mapping[str, Any] | None, namespace: str
+def _access(
+    service: Mapping[str, Any] | None, hosts: tuple[str, ...]
 ) -> tuple[tuple[str, ...], int]:
     """Where others reach the mesh store: load balancer, or the nodes that run it."""
     if service is None:
@@ -116,11 +121,15 @@ async def _access(
     found = tuple(i.get("ip") or i.get("hostname") for i in ingress)
     if found:
         return found, int(service["spec"]["ports"][0]["port"])
+    return hosts, MESH_PORT
+
+
+async def _hosts(api: Client, namespace: str) -> tuple[str, ...]:
     pods = await api.list(
         resources.untyped(resources.PODS), namespace, label_selector=f"k8s-app={APISERVER}"
     )
-    hosts = sorted({p["status"]["hostIP"] for p in pods if (p.get("status") or {}).get("hostIP")})
-    return tuple(hosts), MESH_PORT
+    found = {p["status"]["hostIP"] for p in pods if (p.get("status") or {}).get("hostIP")}
+    return tuple(sorted(found))
 
 
 async def _pod_cidrs(api: Client) -> tuple[Prefix, ...]:
@@ -154,12 +163,14 @@ def at(facts: ClusterFacts, endpoint: str, option: str) -> ClusterFacts:
 
 def endpoint_config(remote: ClusterFacts) -> bytes:
     """The value of one cluster's key in the Secret."""
-    return _store_config(server_host(remote.name), remote, "common")
+    host = server_host(remote.name)
+    return kept.store_config(host, remote.port, remote.addresses, "common-etcd-client")
 
 
 def local_config(own: ClusterFacts) -> bytes:
     """The value of every cluster's key for agents that read the copies in their own store."""
-    return _store_config(f"{APISERVER}.{own.namespace}.svc", own, "local")
+    host = f"{APISERVER}.{own.namespace}.svc"
+    return kept.store_config(host, LOCAL_PORT, own.hosts, "local-etcd-client")
 
 
 def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
@@ -168,11 +179,6 @@ def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
     if cache_ttl:
         lines = [CACHE_TTL + f" {cache_ttl}\n".encode()]
     return value + b"".join(lines)
-
-
-def _store_config(host: str, place: ClusterFacts, certificate: str) -> bytes:
-    files = f"{certificate}-etcd-client"
-    return kept.store_config(host, place.port, place.addresses, files)
 
 
 def encode(data: Mapping[str, bytes | None]) -> dict[str, str | None]:

@@ -17,7 +17,11 @@ from kube.port import Client
 
 async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> None:
     """Send agents that are connected to the copies in their own store, or back."""
-    if kvstoremesh == facts.kvstoremesh or not facts.connected:
+    if not facts.connected:
+        return
+    if kvstoremesh == facts.kvstoremesh:
+        if kvstoremesh:
+            await _move(api, facts)
         return
     source = CLUSTERS_SECRET if kvstoremesh else KVSTOREMESH_SECRET
     found = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
@@ -32,6 +36,14 @@ async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> No
     else:
         await _patch_secret(api, facts, CLUSTERS_SECRET, {k: found[k] for k in (*real, *files)})
         await api.delete(resources.SECRETS, KVSTOREMESH_SECRET, facts.namespace)
+
+
+async def _move(api: Client, facts: ClusterFacts) -> None:
+    """Tell agents where their own store is now."""
+    found = cluster.secret_data(await cluster.read(api, "Secret", CLUSTERS_SECRET, facts.namespace))
+    here = mesh_facts.local_config(facts)
+    copies = {n: mesh_facts.with_ttl(here, found[n]) for n in facts.connected if n in found}
+    await _patch_secret(api, facts, CLUSTERS_SECRET, copies)
 
 
 async def add(api: Client, own: ClusterFacts, other: ClusterFacts, cache_ttl: str = "") -> None:

@@ -14,9 +14,11 @@ from cli import cluster, mesh_checks, mesh_secrets, options
 from cli.install import default_image
 from cli.mesh_facts import (
     CLUSTERS_SECRET,
+    ETCD_PORT,
     JOIN_PORT,
     KVSTOREMESH,
     KVSTOREMESH_SECRET,
+    LOCAL_PORT,
     MESH_PORT,
     ClusterFacts,
     gather,
@@ -55,7 +57,7 @@ def enable(
     enable_kvstoremesh: bool | None,
     outside: bool,
 ) -> None:
-    """Run the mesh store of a cluster: certificates, etcd, the publisher."""
+    """Run the mesh store of a cluster: certificates, etcd, its front, the publisher."""
     if outside:
         raise click.UsageError(
             "--enable-external-workloads is not supported: machines outside of clusters cannot "
@@ -70,7 +72,7 @@ def enable(
             if problems:
                 raise click.ClickException(mesh_checks.refusal(problems))
             copied = facts.kvstoremesh if enable_kvstoremesh is None else enable_kvstoremesh
-            if copied and facts.connected and not facts.addresses:
+            if copied and facts.connected and not facts.hosts:
                 raise click.ClickException(
                     f"cluster {facts.name}: clustermesh-apiserver has no address yet, which its "
                     "agents would need: wait until it runs"
@@ -167,6 +169,8 @@ def _store(
         max_connected=facts.max_connected,
         service_type=service_type,
         port=MESH_PORT,
+        etcd_port=ETCD_PORT,
+        local_port=LOCAL_PORT,
         peer_port=PEER_PORT,
         join_port=JOIN_PORT,
         trust=sha256(trust).hexdigest()[:16],

@@ -11,8 +11,16 @@ from typing import Any, NamedTuple
 
 import click
 
-from clustermesh_apiserver import config, etcdinit, front_process, join, kvstoremesh, service
-from clustermesh_apiserver.front import Front
+from clustermesh_apiserver import (
+    config,
+    etcdinit,
+    front_process,
+    join,
+    kvstoremesh,
+    own_trust,
+    service,
+)
+from clustermesh_apiserver.front import Door, Front
 from model.duration import parse_duration_s
 from telemetry import logs
 
@@ -116,6 +124,9 @@ def main() -> None:
 @click.option("--etcd-initial-cluster-token", default="clustermesh-apiserver", show_default=True)
 @click.option("--etcd-cluster-name", default="clustermesh-apiserver", show_default=True)
 @click.option("--etcd-binary", default="etcd", show_default=True, help="program to start")
+@click.option("--trusted-ca-file", default="", help="a bundle, of which etcd is to trust our part")
+@click.option("--own-ca-dir", default="/var/lib/cilium/ca", show_default=True)
+@click.option("--etcd-trust-dir", default="/var/run/etcd-trust", show_default=True)
 @click.option("--cluster-name", default="default", show_default=True, envvar="CILIUM_CLUSTER_NAME")
 @click.option("--timeout", default="2m", show_default=True, help="how long it may take")
 @_LOG
@@ -124,6 +135,9 @@ def etcdinit_command(
     etcd_initial_cluster_token: str,
     etcd_cluster_name: str,
     etcd_binary: str,
+    trusted_ca_file: str,
+    own_ca_dir: str,
+    etcd_trust_dir: str,
     cluster_name: str,
     timeout: str,
     **log: Any,
@@ -131,6 +145,8 @@ def etcdinit_command(
     """Make an empty etcd with the users and roles of a mesh member."""
 
     def work() -> Coroutine[Any, Any, None]:
+        if trusted_ca_file:
+            own_trust.write(trusted_ca_file, own_ca_dir, etcd_trust_dir)
         return etcdinit.run(
             etcdinit.Settings(
                 data_dir=etcd_data_dir,
@@ -193,6 +209,10 @@ def clustermesh_command(
 @click.option("--store", required=True, metavar="IP:PORT", help="etcd")
 @click.option("--server-certs", default="/var/lib/etcd-secrets", show_default=True)
 @click.option("--client-certs", default="/var/lib/cilium/front", show_default=True)
+@click.option("--local-listen", metavar="IP:PORT", help="where our own agents connect")
+@click.option("--local-certs", default="/var/lib/cilium/front-local", show_default=True)
+@click.option("--local-trust", default="/var/run/etcd-trust", show_default=True)
+@click.option("--local-name", default="", help="the common name of our agents' certificate")
 @click.option("--state-dir", default="/var/run/front", show_default=True)
 @click.option("--envoy-binary", default="envoy", show_default=True, help="program to start")
 @_LOG
@@ -201,15 +221,24 @@ def front_command(
     store: str,
     server_certs: str,
     client_certs: str,
+    local_listen: str | None,
+    local_certs: str,
+    local_trust: str,
+    local_name: str,
     state_dir: str,
     envoy_binary: str,
     **log: Any,
 ) -> None:
-    """Let other clusters read from etcd, and do nothing else with it."""
+    """Let other clusters, and our own agents, read from etcd, and do nothing else with it."""
 
     async def start() -> None:
-        places = config.parse_address(listen), config.parse_address(store)
-        front = Front(*places, server_certs, client_certs, state_dir)
+        doors = [Door("remote", config.parse_address(listen), client_certs, server_certs)]
+        if local_listen is not None:
+            if not local_name:
+                raise ValueError("local-name: name the certificate of our agents: local-CLUSTER")
+            place = config.parse_address(local_listen)
+            doors.append(Door("local", place, local_certs, local_trust, local_name))
+        front = Front(tuple(doors), config.parse_address(store), server_certs, state_dir)
         front_process.start(front, envoy_binary)
 
     _run(start, _log_of(log))

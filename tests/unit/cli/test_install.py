@@ -115,6 +115,8 @@ def test_selectors_match_their_pods() -> None:
         max_connected=255,
         service_type="NodePort",
         port=32379,
+        etcd_port=32382,
+        local_port=32383,
         peer_port=32380,
         join_port=32381,
         trust="x",
