@@ -121,7 +121,7 @@ async def run(settings: Settings) -> None:
                 store = await etcd.connect(StoreConfig((url,)))
                 try:
                     for weakness in weaknesses((await store.status()).version):
-                        log.warning("event=weak-store why=%s", weakness.value)
+                        log.info("event=weak-store why=%s", weakness.value)
                     await bootstrap(store, settings.cluster_name)
                 finally:
                     await store.close()
