@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import certificates, map_pressure, shapes
+from agent import map_pressure, shapes
 from agent.view import View
+from certs.presented import presented
 from kvstore.shape import connection
 from model.cluster import ClusterName
 from wire.etcd import keys
@@ -41,7 +42,7 @@ def kubernetes(view: View) -> dict[str, Any]:
 def cluster_mesh(view: View) -> dict[str, Any]:
     """Every configured remote cluster, with what of its was taken over."""
     clusters = []
-    shown = {n: c.shape() for n, c in certificates.presented(view.remotes.configs).items()}
+    shown = {n: c.shape() for n, c in presented(view.remotes.configs).items()}
     for name, status in sorted(view.remotes.statuses.items()):
         last = None
         if status.last_failure_s:

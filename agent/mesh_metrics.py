@@ -3,8 +3,8 @@
 import time
 from collections.abc import Mapping
 
-from agent import certificates
 from agent.view import View
+from certs.presented import presented
 from kvstore.observed import OBSERVED
 from model.cluster import ClusterName
 from telemetry.metrics import Family, family
@@ -81,7 +81,7 @@ def collect(view: View) -> list[Family]:
             "When the certificate that we show a remote cluster expires, seconds since 1970",
             tuple(
                 ({**here, "target_cluster": name}, found.expires.timestamp())
-                for name, found in certificates.presented(view.remotes.configs).items()
+                for name, found in presented(view.remotes.configs).items()
             ),
         ),
         per_cluster(

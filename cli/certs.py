@@ -1,68 +1,23 @@
 """``isthmus certs``: what there is, and new certificates while everything runs. Adapter."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from typing import Any
 
 import click
 
 from certs import check, rotation
-from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
-from certs.rotation import Loaded, Member
-from certs.store import CertificateStore, Place
+from certs.profiles import CA_SECRET, SERVER_SECRET, mesh_profiles
+from certs.store import CertificateStore
 from cli import cluster, mesh_facts, options, output
-from cli.mesh_facts import ClusterFacts, gather
+from cli.certs_loaded import ISSUER, TRUST, ClusterSecrets, Side, digest, observed
+from cli.mesh_facts import gather
 from kube import resources
-from kube.port import ApiError, Client
 
 STEP_S = 0.5
-EXEC_TIMEOUT_S = 20.0
-AGENT = "k8s-app=cilium"
-TRUST, ISSUER = "isthmus.io/trust", "isthmus.io/issuer"  # of the pod: what it was started with
 SHOWN = 12  # digits of an authority's ID
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSecrets:
-    """``certs.store.Secrets`` of one cluster."""
-
-    api: Client
-    namespace: str
-
-    async def read(self, name: str) -> Mapping[str, bytes]:
-        return cluster.secret_data(await cluster.read(self.api, "Secret", name, self.namespace))
-
-    async def write(self, name: str, data: Mapping[str, bytes | None]) -> None:
-        if await cluster.read(self.api, "Secret", name, self.namespace) is None:
-            present = {k: v for k, v in data.items() if v is not None}
-            item = cluster.secret(name, self.namespace, present, "kubernetes.io/tls")
-            await cluster.apply(self.api, [item])
-            return
-        change: dict[str, str | None] = {key: None for key, v in data.items() if v is None}
-        change |= mesh_facts.encode({k: v for k, v in data.items() if v is not None})
-        await self.api.patch(
-            resources.untyped(resources.SECRETS), name, {"data": change}, self.namespace
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A cluster that takes part."""
-
-    api: Client
-    facts: ClusterFacts
-
-    def place(self) -> Place:
-        """Where its certificates are."""
-        facts = self.facts
-        secrets = ClusterSecrets(self.api, facts.namespace)
-        return Place(secrets, mesh_profiles(facts.name, facts.namespace))
 
 
 @click.group()
@@ -214,7 +169,7 @@ async def _converge(
 ) -> None:
     while True:
         now = datetime.now(UTC).replace(microsecond=0)
-        members = [await _observed(sides[m.name], m) for m in await store.read()]
+        members = [await observed(sides[m.name], m) for m in await store.read()]
         plan = rotation.plan(members, now, renew)
         if plan.done:
             return
@@ -259,91 +214,14 @@ def _refuse(
         )
 
 
-async def _observed(side: Side, member: Member) -> Member:
-    """With what running processes use."""
-    data = await ClusterSecrets(side.api, side.facts.namespace).read(SERVER_SECRET)
-    return replace(
-        member,
-        store=await _store(side, member, data.get("ca.crt", b"")),
-        clients=await _agents(side, member),
-    )
-
-
-async def _store(side: Side, member: Member, trust: bytes) -> Loaded | None:
-    try:
-        found = await side.api.get(
-            resources.untyped(resources.DEPLOYMENTS), mesh_facts.APISERVER, side.facts.namespace
-        )
-    except ApiError as error:
-        if not error.not_found:
-            raise
-        raise click.ClickException(
-            f"cluster {member.name}: there is no mesh store: run `isthmus clustermesh enable`"
-        ) from error
-    status = found.get("status") or {}
-    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
-    ready, every = status.get("readyReplicas", 0), status.get("replicas", 0)
-    if not (current and ready and ready == every == status.get("updatedReplicas", 0)):
-        return None
-    said = found["spec"]["template"]["metadata"].get("annotations") or {}
-    stored = member.secrets[SERVER_SECRET]
-    fresh = said.get(TRUST) == _digest(trust)
-    issuers = {stored.issuer, said.get(ISSUER, "")} - {""}
-    return Loaded(stored.trust if fresh else frozenset(), frozenset(issuers))
-
-
-def _digest(trust: bytes) -> str:
-    return sha256(trust).hexdigest()[:16]
-
-
 async def _restart(side: Side) -> None:
     """The pod is replaced; agents keep what they know meanwhile."""
     data = await ClusterSecrets(side.api, side.facts.namespace).read(SERVER_SECRET)
     issuer = check.issuer(data["tls.crt"], check.authorities(data["ca.crt"]))
-    annotations = {TRUST: _digest(data["ca.crt"]), ISSUER: issuer}
+    annotations = {TRUST: digest(data["ca.crt"]), ISSUER: issuer}
     await side.api.patch(
         resources.untyped(resources.DEPLOYMENTS),
         mesh_facts.APISERVER,
         {"spec": {"template": {"metadata": {"annotations": annotations}}}},
         side.facts.namespace,
     )
-
-
-async def _agents(side: Side, member: Member) -> Loaded | None:
-    """What the agents of a cluster present and accept; ``None`` when one does not say."""
-    stored = member.secrets[REMOTE_SECRET]
-    pods = await side.api.list(
-        resources.untyped(resources.PODS), side.facts.namespace, label_selector=AGENT
-    )
-    if not side.facts.connected.keys() - side.facts.joined or not pods:
-        return Loaded(stored.trust, frozenset())
-    answers: list[Mapping[str, Any]] = []
-    silent = False
-
-    async def ask(name: str) -> None:
-        argv = ["cilium-dbg", "status", "-o", "json"]
-        result = await side.api.exec(
-            side.facts.namespace, name, "cilium-agent", argv, EXEC_TIMEOUT_S
-        )
-        answers.append(json.loads(result.stdout))
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for pod in pods:
-                tasks.create_task(ask(pod["metadata"]["name"]))
-    except* (OSError, ValueError):
-        silent = True
-    if silent:
-        return None
-    trust, issuers = stored.trust, frozenset[str]()
-    for answer in answers:
-        remotes = (answer.get("cluster-mesh") or {}).get("clusters") or []
-        said = {r["name"]: r.get("certificate") for r in remotes}
-        for name in side.facts.connected.keys() - side.facts.joined:
-            certificate = said.get(name)
-            ready = any(r["name"] == name and r.get("ready") for r in remotes)
-            if certificate is None or not ready:
-                return None
-            trust &= frozenset(certificate["authorities"])
-            issuers |= {certificate["issuer"]}
-    return Loaded(trust, issuers)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from certs.presented import presented
 from clustermesh_apiserver import copy_metrics, health
 from clustermesh_apiserver.requests import Requests
 from kvstore import etcd
@@ -87,10 +88,14 @@ class Pages:
     def clusters(self) -> tuple[int, str]:
         """A ``RemoteCluster`` for each, as the agents' API has it."""
         now, loop_s = datetime.now(UTC), asyncio.get_running_loop().time()
-        found = [
-            remote_cluster(n, r, now) | connection(r.source.status, loop_s)
-            for n, r in sorted(self._reflections.all.items())
-        ]
+        shown = presented(self._reflections.configs)
+        found = []
+        for name, reflection in sorted(self._reflections.all.items()):
+            shape = remote_cluster(name, reflection, now)
+            shape |= connection(reflection.source.status, loop_s)
+            if name in shown:
+                shape["certificate"] = shown[name].shape()
+            found.append(shape)
         return 200, json.dumps(found)
 
     def metrics(self) -> tuple[int, str]:

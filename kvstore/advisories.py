@@ -11,8 +11,8 @@ class Weakness(Enum):
         "inside a transaction (GHSA-rfx7-8w68-q57q): run etcd 3.4.42, 3.5.28, 3.6.9 or later"
     )
     WATCH_ON = (
-        "but for the front, any connected cluster could watch every key that comes after one it may "
-        "read (GHSA-xg4h-6gfc-h4m8): run etcd 3.5.33, 3.6.14, 3.7.1 or later"
+        "but for the front, any connected cluster could watch every key that comes after one it "
+        "may read (GHSA-xg4h-6gfc-h4m8): run etcd 3.5.33, 3.6.14, 3.7.1 or later"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kvstore import etcd
 from kvstore.bulk import BulkStore
+from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.mirrored import LEASE_TTL_S
 from kvstore.reflection import COMPARE_S, GRACE_S, Reflection
@@ -54,6 +55,11 @@ class Reflections:
     def all(self) -> Mapping[ClusterName, Reflection]:
         """Every configured remote cluster."""
         return {name: running.reflection for name, running in self._running.items()}
+
+    @property
+    def configs(self) -> Mapping[ClusterName, StoreConfig]:
+        """How each remote cluster is reached."""
+        return {name: running.config.config for name, running in self._running.items()}
 
     async def run(self) -> None:
         """Until cancelled. The copies stay when we stop: only removal takes them away."""

@@ -1,11 +1,11 @@
-"""What an agent says of the certificates it shows."""
+"""What a process says of the certificates it shows."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.certificates import presented
 from certs import check
 from certs.issue import create_ca, issue
+from certs.presented import presented
 from certs.profiles import Profile
 from kvstore.config import StoreConfig
 from model.cluster import ClusterName

@@ -1,14 +1,27 @@
-"""Which certificates this agent shows to remote clusters. Adapter (reads files)."""
+"""Which certificates a process shows to the stores that it reads. Adapter (reads files)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from certs import check
-from kvstore.config import StoreConfig
 from model.cluster import ClusterName
+
+
+class Files(Protocol):
+    """Of one connection."""
+
+    @property
+    def ca_file(self) -> str:
+        """Whom we accept."""
+        ...
+
+    @property
+    def cert_file(self) -> str:
+        """What we show."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,7 @@ class Presented:
         }
 
 
-def presented(configs: Mapping[ClusterName, StoreConfig]) -> dict[ClusterName, Presented]:
+def presented(configs: Mapping[ClusterName, Files]) -> dict[ClusterName, Presented]:
     """By remote cluster. One whose files cannot be used is left out: its status says why."""
     known: dict[tuple[str, str], Presented | None] = {}  # most share their files
     found = {}
