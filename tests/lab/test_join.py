@@ -16,12 +16,14 @@ from tests.support.lab import Lab
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("join")]
 
 
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Lab]:
-    """Clusters that nobody has connected."""
-    made = labs.start("j")
-    yield made
-    labs.stop(made)
+@pytest.fixture(scope="module", params=[False, True], ids=["direct", "kvstoremesh"])
+def apart(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, bool]]:
+    """Clusters that nobody has connected; and whether their agents are to read copies."""
+    made = labs.start("jk" if request.param else "j")
+    try:
+        yield made, request.param
+    finally:
+        labs.stop(made)
 
 
 def join_inside(lab: Lab, token: str, directory: Path) -> str:
@@ -45,23 +47,29 @@ def join_inside(lab: Lab, token: str, directory: Path) -> str:
 
 
 @pytest.mark.timeout(400)
-def test_joined_by_token(apart: Lab, tmp_path: Path) -> None:
+def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
     """No command sees both clusters until they are joined."""
-    mesh = story.Mesh(apart.name)
+    lab, copied = apart
+    mesh = story.Mesh(lab.name)
     step = story.Step(1, "")
     story.clusters(mesh, step)
     assert step.held, step.checks
     for context in (story.C1, story.C2):
-        mesh.isthmus("clustermesh", "enable", "--context", context)
+        words = ("--enable-kvstoremesh",) if copied else ()
+        mesh.isthmus("clustermesh", "enable", "--context", context, *words)
         rollout = ("rollout", "status", "deployment/clustermesh-apiserver", "--timeout=60s")
         mesh.kubectl(context, "-n", "kube-system", *rollout)
     token = mesh.isthmus("clustermesh", "grant", "--context", story.C1).strip()
-    said = join_inside(apart, token, tmp_path)
+    said = join_inside(lab, token, tmp_path)
     assert "Joined cluster" in said
     for context in (story.C1, story.C2):
         words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
         status = json.loads(mesh.isthmus("clustermesh", "status", *words))
         assert status["connectivity"]["connected"]["min"] == 1
+        assert status["kvstoremesh"]["enabled"] is copied
+        node = mesh.objects(context, "nodes")[0]["metadata"]["name"]
+        (remote,) = mesh.agent(node, "status")["cluster-mesh"]["clusters"]
+        assert remote["config"]["kvstoremesh"] is copied
         for name in ("rebel-base", "x-wing"):
             mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
     for number, part in enumerate((story.pod_to_pod, story.global_service), 2):

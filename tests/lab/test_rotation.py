@@ -6,23 +6,35 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from certs import check
 from kind import story
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("rotation")]
 REMOTE_SECRET = "clustermesh-apiserver-remote-cert"
+LOCAL_SECRET = "clustermesh-apiserver-local-cert"
 
 
-@pytest.fixture(scope="module")
-def rotating() -> Iterator[Lab]:
+class Rotating(NamedTuple):
+    """A lab and its mesh."""
+
+    lab: Lab
+    mesh: story.Mesh
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["direct", "kvstoremesh"])
+def rotating(request: pytest.FixtureRequest) -> Iterator[Rotating]:
     """A mesh of its own: what is replaced here, others rely on."""
-    made = labs.start("r")
-    yield made
-    labs.stop(made)
+    made = labs.start("rk" if request.param else "r")
+    try:
+        yield Rotating(made, story.Mesh(made.name, kvstoremesh=request.param))
+    finally:
+        labs.stop(made)
 
 
 def secret(mesh: story.Mesh, context: str, name: str) -> dict[str, bytes]:
@@ -40,6 +52,19 @@ def agents_ready(mesh: story.Mesh) -> bool:
         if connected["min"] != 1 or not status["certificates"]:
             return False
     return True
+
+
+def issuer(pair: dict[str, bytes]) -> str:
+    """Which of the authorities beside it signed a certificate."""
+    return check.issuer(pair["tls.crt"], check.authorities(pair["ca.crt"]))
+
+
+def presented_by_agents(mesh: story.Mesh) -> set[str]:
+    """Whose certificates the agents of cluster1 show, each connected to its own store."""
+    nodes = [n["metadata"]["name"] for n in mesh.objects(story.C1, "nodes")]
+    remotes = [mesh.agent(n, "status")["cluster-mesh"]["clusters"][0] for n in nodes]
+    assert all(r["config"]["kvstoremesh"] and r["copy"]["connected"] for r in remotes)
+    return {r["certificate"]["issuer"] for r in remotes}
 
 
 _ASK = """
@@ -68,9 +93,12 @@ def refusal(lab: Lab, address: str, pair: dict[str, bytes], trust: bytes, at: Pa
 
 
 @pytest.mark.timeout(400)
-def test_a_new_authority_costs_no_request(rotating: Lab, tmp_path: Path) -> None:
-    """No request across the mesh fails, all agents are ready, the old authority opens nothing."""
-    mesh = story.Mesh(rotating.name)
+def test_a_new_authority_costs_no_request(rotating: Rotating, tmp_path: Path) -> None:
+    """No request across the mesh fails, all agents are ready, the old authority opens nothing.
+
+    With KVStoreMesh agents read their own store, and the mirror the others'.
+    """
+    lab, mesh = rotating
     for number, step in enumerate((story.clusters, story.joined), 1):
         told = story.Step(number, "")
         step(mesh, told)
@@ -82,7 +110,7 @@ def test_a_new_authority_costs_no_request(rotating: Lab, tmp_path: Path) -> None
     )
     (address, *_) = status["access_information"]["service_ips"]
     new_trust = secret(mesh, story.C2, REMOTE_SECRET)["ca.crt"]
-    assert refusal(rotating, address, old, new_trust, tmp_path) == ""
+    assert refusal(lab, address, old, new_trust, tmp_path) == ""
     words = ("certs", "rotate", "--ca", "--context", "cluster1", "--destination-context")
     with mesh.stream("rebel-base") as stream:
         said = mesh.isthmus(*words, "cluster2", "-o", "json")
@@ -95,8 +123,10 @@ def test_a_new_authority_costs_no_request(rotating: Lab, tmp_path: Path) -> None
     assert stream.failed == []
     new = secret(mesh, story.C1, REMOTE_SECRET)
     new_trust = secret(mesh, story.C2, REMOTE_SECRET)["ca.crt"]
-    assert refusal(rotating, address, new, new_trust, tmp_path) == ""
-    assert "our client certificate" in refusal(rotating, address, old, new_trust, tmp_path)
+    assert refusal(lab, address, new, new_trust, tmp_path) == ""
+    assert "our client certificate" in refusal(lab, address, old, new_trust, tmp_path)
+    if mesh.kvstoremesh:
+        assert presented_by_agents(mesh) == {issuer(secret(mesh, story.C1, LOCAL_SECRET))}
     for context in (story.C1, story.C2):
         rows = json.loads(mesh.isthmus("certs", "list", "--context", context, "-o", "json"))
         assert {r["state"] for r in rows} == {"good"}
