@@ -9,12 +9,13 @@ from datetime import timedelta
 import click
 
 from certs.profiles import mesh_profiles
-from cluster_operator import config, crds, exports, health, multicluster_crds
+from cluster_operator import config, crds, exports, health, multicluster_crds, policies
 from cluster_operator.certificates import Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
 from kube.config import ConfigError, connect
 from kube.port import ApiError, Client
+from policy.objects.settings import Settings as PolicySettings
 from telemetry import logs
 
 log = logging.getLogger("operator")
@@ -40,6 +41,9 @@ FLAGS = (
     ("clustermesh-config", "directory with a file per remote cluster"),
     ("cluster-id", "this cluster's number in the mesh"),
     ("max-connected-clusters", "255 or 511, the same in the whole mesh"),
+    ("validate-network-policy", "false: policies' conditions are not written (true)"),
+    ("enable-l7-proxy", "false: policies with rules above ports are invalid (true)"),
+    ("enable-node-selector-labels", "true: policies may select nodes by label as peers (false)"),
     ("debug", "true: say more"),
     ("log-opt", "format=text, text-ts, json or json-ts; level=debug, info, warn or error"),
 )
@@ -61,6 +65,15 @@ async def _install(client: Client, settings: config.Settings) -> None:
         except OSError as error:
             log.warning('event=retry error="%s"', error)
         await asyncio.sleep(RETRY_S)
+
+
+def _policies(settings: config.Settings) -> PolicySettings:
+    """As the agents of this cluster read policies."""
+    return PolicySettings(
+        cluster=settings.cluster_name,
+        node_selectors=settings.enable_node_selector_labels,
+        l7_proxy=settings.enable_l7_proxy,
+    )
 
 
 async def run(settings: config.Settings) -> None:
@@ -90,6 +103,8 @@ async def run(settings: config.Settings) -> None:
                 for name, seconds, collect in rounds:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
+                if settings.validate_network_policy:
+                    tasks.create_task(policies.Validator(client, _policies(settings)).run())
                 if settings.clustermesh_enable_mcs_api:
                     tasks.create_task(exports.Controller(client, settings).run())
         finally:

@@ -28,6 +28,9 @@ class Settings:
     clustermesh_config: str = "/var/lib/cilium/clustermesh"  # a file per remote cluster
     cluster_id: int = 0
     max_connected_clusters: int = 255
+    validate_network_policy: bool = True
+    enable_l7_proxy: bool = True
+    enable_node_selector_labels: bool = False
     debug: bool = False
     log: LogOptions = LogOptions()
 
@@ -89,6 +92,9 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         clustermesh_config=text("clustermesh-config", "/var/lib/cilium/clustermesh"),
         cluster_id=number("cluster-id", 0),
         max_connected_clusters=number("max-connected-clusters", 255),
+        validate_network_policy=boolean("validate-network-policy", "true"),
+        enable_l7_proxy=boolean("enable-l7-proxy", "true"),
+        enable_node_selector_labels=boolean("enable-node-selector-labels"),
         debug=boolean("debug"),
         log=parse_options([text("log-opt", "")]),
     )
