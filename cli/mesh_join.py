@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 import click
 
@@ -203,22 +203,15 @@ def join(
 def introduce(facts: ClusterFacts) -> Introduction:
     """What the other side is told of a cluster; neighbouring prefixes as one."""
     (own, *_) = check.authorities(facts.ca).values()
-    texts = [str(prefix) for prefix in facts.pod_cidrs]
-    prefixes = [
-        str(p)
-        for version in (4, 6)
-        for p in collapse_addresses(
-            n
-            for n in map(ip_network, texts)
-            if n.version == version  # type: ignore[type-var]
-        )
-    ]
+    prefixes = [ip_network(str(prefix)) for prefix in facts.pod_cidrs]
+    four = collapse_addresses(p for p in prefixes if isinstance(p, IPv4Network))
+    six = collapse_addresses(p for p in prefixes if isinstance(p, IPv6Network))
     return Introduction(
         facts.name,
         facts.id,
         facts.max_connected,
         facts.tunnel,
-        prefixes,
+        [str(prefix) for prefix in (*four, *six)],
         list(facts.addresses),
         facts.port,
         own.decode(),
