@@ -15,7 +15,6 @@ from model.address import Prefix, parse_address, parse_prefix
 
 CLUSTERS_SECRET = kept.CLUSTERS_SECRET
 KVSTOREMESH_SECRET = kept.KVSTOREMESH_SECRET
-CACHE_TTL = b"isthmus-cache-ttl:"
 KVSTOREMESH = "kvstoremesh"  # its container
 IDS_ANNOTATION = kept.IDS_ANNOTATION
 MESH_PORT = 32379
@@ -171,14 +170,6 @@ def local_config(own: ClusterFacts) -> bytes:
     """The value of every cluster's key for agents that read the copies in their own store."""
     host = f"{APISERVER}.{own.namespace}.svc"
     return kept.store_config(host, LOCAL_PORT, own.hosts, "local-etcd-client")
-
-
-def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
-    """A cluster's key with a time for stale data: the given one, or what its key had before."""
-    lines = [line for line in before.splitlines(keepends=True) if line.startswith(CACHE_TTL)]
-    if cache_ttl:
-        lines = [CACHE_TTL + f" {cache_ttl}\n".encode()]
-    return value + b"".join(lines)
 
 
 def encode(data: Mapping[str, bytes | None]) -> dict[str, str | None]:

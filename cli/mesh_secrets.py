@@ -11,7 +11,7 @@ from typing import Any
 from cli import cluster, mesh_facts
 from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, KVSTOREMESH_SECRET, ClusterFacts
 from kube import resources
-from kube.connections import credential_keys, keys_of
+from kube.connections import credential_keys, keys_of, with_ttl
 from kube.port import Client
 
 
@@ -31,7 +31,7 @@ async def change_over(api: Client, facts: ClusterFacts, kvstoremesh: bool) -> No
     if kvstoremesh:
         await _patch_secret(api, facts, KVSTOREMESH_SECRET, {k: found[k] for k in (*real, *files)})
         here = mesh_facts.local_config(facts)
-        copies = {name: mesh_facts.with_ttl(here, value) for name, value in real.items()}
+        copies = {name: with_ttl(here, value) for name, value in real.items()}
         await _patch_secret(api, facts, CLUSTERS_SECRET, {**copies, **dict.fromkeys(files)})
     else:
         await _patch_secret(api, facts, CLUSTERS_SECRET, {k: found[k] for k in (*real, *files)})
@@ -51,11 +51,11 @@ async def add(api: Client, own: ClusterFacts, other: ClusterFacts, cache_ttl: st
     existing = await cluster.read(api, "Secret", CLUSTERS_SECRET, own.namespace)
     ids = {**mesh_facts.connections(existing), other.name: other.id}
     before = cluster.secret_data(existing).get(other.name, b"")
-    real = mesh_facts.with_ttl(mesh_facts.endpoint_config(other), before, cache_ttl)
+    real = with_ttl(mesh_facts.endpoint_config(other), before, cache_ttl)
     none: dict[str, bytes | None] = dict.fromkeys(credential_keys(other.name).values())
     if own.kvstoremesh:
         await _patch_secret(api, own, KVSTOREMESH_SECRET, {**none, other.name: real})
-    here = mesh_facts.with_ttl(mesh_facts.local_config(own), before, cache_ttl)
+    here = with_ttl(mesh_facts.local_config(own), before, cache_ttl)
     value = here if own.kvstoremesh else real
     await _patch_secret(api, own, CLUSTERS_SECRET, {**none, other.name: value}, ids)
 

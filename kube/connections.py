@@ -18,6 +18,7 @@ from kube.port import ApiError, Client
 CLUSTERS_SECRET = "cilium-clustermesh"
 KVSTOREMESH_SECRET = "cilium-kvstoremesh"
 IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
+CACHE_TTL = b"isthmus-cache-ttl:"  # a line of a connection's configuration
 DIRECTORY = "/var/lib/cilium/clustermesh"  # where agents and mirrors find the Secret's keys
 ATTEMPTS = 5  # when others write the same Secret at the same time
 
@@ -31,6 +32,7 @@ class Connection:
     config: bytes  # how to reach its store
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     own_store: bytes = b""  # with KVStoreMesh: how agents reach their own cluster's store
+    cache_ttl: str = ""  # after how long stale data is taken back; empty: as it was
 
 
 def credential_base(name: str) -> str:
@@ -69,6 +71,14 @@ def store_config(
     return ("\n".join(lines) + "\n").encode()
 
 
+def with_ttl(value: bytes, before: bytes, cache_ttl: str = "") -> bytes:
+    """A cluster's key with a time for stale data: the given one, or what its key had before."""
+    lines = [line for line in before.splitlines(keepends=True) if line.startswith(CACHE_TTL)]
+    if cache_ttl:
+        lines = [CACHE_TTL + f" {cache_ttl}\n".encode()]
+    return value + b"".join(lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
     """What ``cilium-clustermesh`` says now."""
@@ -103,14 +113,15 @@ async def joined(api: Client, namespace: str) -> frozenset[str]:
 async def put(api: Client, namespace: str, connection: Connection) -> bool:
     """Write a connection, over one of the same name. True when something changed."""
     keys = credential_keys(connection.name)
+    before = (await read(api, namespace)).data.get(connection.name, b"")
     real: dict[str, bytes | None] = {key: None for key in keys.values()}
     real |= {keys[part]: value for part, value in connection.credentials.items()}
-    real[connection.name] = connection.config
+    real[connection.name] = with_ttl(connection.config, before, connection.cache_ttl)
     if not connection.own_store:
         return await _change(api, namespace, CLUSTERS_SECRET, real, connection)
     changed = await _change(api, namespace, KVSTOREMESH_SECRET, real, None)
     here: dict[str, bytes | None] = dict.fromkeys(keys.values())
-    here[connection.name] = connection.own_store
+    here[connection.name] = with_ttl(connection.own_store, before, connection.cache_ttl)
     return await _change(api, namespace, CLUSTERS_SECRET, here, connection) or changed
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from cli import mesh_facts
+from kube import connections
 from kvstore.config import parse_store_config
 from tests.unit.cli.test_mesh_checks import facts
 
@@ -60,8 +61,8 @@ def test_connected_clusters_are_read_back() -> None:
 def test_the_time_for_stale_data_stays_unless_another_is_given() -> None:
     """In the file that agents read; what they make of it is the seconds."""
     plain = mesh_facts.endpoint_config(facts("paris", 3))
-    assert parse_store_config(mesh_facts.with_ttl(plain, b""), "paris").cache_ttl_s is None
-    first = mesh_facts.with_ttl(plain, b"", "10m")
+    assert parse_store_config(connections.with_ttl(plain, b""), "paris").cache_ttl_s is None
+    first = connections.with_ttl(plain, b"", "10m")
     assert parse_store_config(first, "paris").cache_ttl_s == 600
-    assert mesh_facts.with_ttl(plain, first) == first
-    assert parse_store_config(mesh_facts.with_ttl(plain, first, "0s"), "paris").cache_ttl_s == 0
+    assert connections.with_ttl(plain, first) == first
+    assert parse_store_config(connections.with_ttl(plain, first, "0s"), "paris").cache_ttl_s == 0
