@@ -36,6 +36,8 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	/* Every IPv6 stack announces itself to its link. Nobody else is on this one. */
 	if (packet->is_link_only)
 		return VERDICT(VERDICT_STACK);
+	packet->source_identity = interface->identity;
+	packet->source_endpoint = interface->endpoint_id;
 	verdict = check_sender(packet, interface);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;

@@ -4,9 +4,11 @@
  */
 #include "lib/abi/conntrack.h"
 #include "lib/abi/endpoint.h"
+#include "lib/abi/events.h"
 #include "lib/abi/ipcache.h"
 #include "lib/abi/marks.h"
 #include "lib/abi/metrics.h"
+#include "lib/abi/policy.h"
 #include "lib/abi/reasons.h"
 #include "lib/abi/service.h"
 
@@ -30,6 +32,18 @@ LAYOUT(struct, revnat_value);
 LAYOUT(struct, affinity_key);
 LAYOUT(struct, affinity_value);
 LAYOUT(struct, affinity_match_key);
+LAYOUT(struct, policy_key);
+LAYOUT(struct, policy_value);
+LAYOUT(struct, event_header);
+LAYOUT(struct, drop_event);
+LAYOUT(struct, policy_verdict_event);
+LAYOUT(enum, policy_bits);
+LAYOUT(enum, policy_flags);
+LAYOUT(enum, policy_limits);
+LAYOUT(enum, event_type);
+LAYOUT(enum, event_limits);
+LAYOUT(enum, policy_match);
+LAYOUT(enum, verdict_bits);
 LAYOUT(enum, conntrack_scope);
 LAYOUT(enum, conntrack_flags);
 LAYOUT(enum, endpoint_flags);

@@ -16,6 +16,7 @@ _REASONS: dict[int, str] = {
     R.DROP_WRITE_FAILED: "Error writing to packet",
     R.DROP_UNKNOWN_L4: "Unknown L4 protocol",
     R.DROP_NO_TUNNEL_KEY: "No tunnel key",
+    R.DROP_UNKNOWN_RECEIVER: "Unknown L3 target address",
     R.DROP_UNROUTABLE_IP: "Stale or unroutable IP",
     R.DROP_L3_CHECKSUM: "Error correcting L3 checksum",
     R.DROP_L4_CHECKSUM: "Error correcting L4 checksum",

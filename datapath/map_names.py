@@ -12,3 +12,6 @@ MAGLEV = "ist_maglev"
 CONNTRACK = "ist_ct"
 METRICS = "ist_metrics"  # drops
 FORWARDED = "ist_forwarded"
+POLICY = "ist_policy"
+EVENTS = "ist_events"
+LOST_EVENTS = "ist_lost"

@@ -17,6 +17,7 @@ from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
 from datapath.kernel_thread import KernelThread
+from datapath.policy import PolicyTable
 from datapath.programs import Programs
 from datapath.routes import RouteTable
 from datapath.service_rows import Map
@@ -55,6 +56,9 @@ class DatapathConfig:
     map_sizes: Mapping[str, int] = field(default_factory=dict)  # by map name; overrides the object
     redirect_peer: bool = True  # deliver into the pod's namespace without its host end's queue
     attach_mode: AttachMode | None = None  # None: tcx where the kernel has it
+    policy: bool = False  # ask policy; an endpoint without rows is closed
+    policy_keeps_flows: bool = False  # a flow that was allowed once stays so
+    events: bool = False  # tell drops and verdicts to user space
 
 
 class Datapath:
@@ -93,6 +97,7 @@ class Datapath:
             },
             tables[map_names.CONNTRACK],
         )
+        self.policy = PolicyTable(thread, tables[map_names.POLICY])
         self.routes = RouteTable(thread)
         self.conntrack = Conntrack(thread, tables[map_names.CONNTRACK])
 
@@ -188,6 +193,9 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_route_mtu": found.route_mtu,
         "config_tunnel_port": VXLAN_PORT,
         "config_redirect_peer": int(config.redirect_peer),
+        "config_policy": int(config.policy),
+        "config_policy_keeps_flows": int(config.policy_keeps_flows),
+        "config_events": int(config.events),
     }
 
 

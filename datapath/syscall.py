@@ -216,6 +216,11 @@ def query_programs(ifindex: int, attach: AttachType) -> list[int]:
     return list(ids[:count])
 
 
+def map_by_id(number: int) -> int:
+    """A new descriptor of a map. ``FileNotFoundError`` when it is gone."""
+    return bpf(Command.MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, 0), f"map id {number}")[0]
+
+
 # Programs
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "wire" / "bpf" / "layouts.py"
 SOURCE = ROOT / "bpf" / "layouts.c"
 PREFIX = "layout_"
-OPAQUE = {"address": 16, "mac": 6}  # structs that stay bytes
+OPAQUE = {"address": 16, "mac": 6, "event_header": 16}  # structs that stay bytes
 RENAMED = {"bytes": "size", "count": "slots"}  # names that a tuple or its annotations need
 SIGNS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -122,7 +122,8 @@ class Generator:
                 _, size, _ = self._field(kind["type_id"])
                 return f"{size * kind['nr_elems']}s", size * kind["nr_elems"], False
             if kind["kind"] == "INT":
-                return SIGNS[kind["size"]], kind["size"], big
+                code = SIGNS[kind["size"]]
+                return code.lower() if kind["encoding"] == "SIGNED" else code, kind["size"], big
             big = big or kind.get("name") == "__be16"
             number = kind["type_id"]
 

@@ -4,6 +4,7 @@
 
 #include <linux/if_packet.h>
 
+#include "event.h"
 #include "icmp_error.h"
 #include "ipcache.h"
 #include "maps/metrics.h"
@@ -52,10 +53,15 @@ static __always_inline __u32 hook_direction(enum hook hook)
 	return hook == HOOK_OVERLAY ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 }
 
-static __always_inline int act_drop(struct __sk_buff *skb, const struct verdict *verdict,
-				    enum hook hook)
+static __always_inline int act_drop(struct __sk_buff *skb, const struct packet *packet,
+				    const struct verdict *verdict, enum hook hook)
 {
-	count_drop(skb, verdict->reason << 8 | hook_direction(hook), verdict->file, verdict->line);
+	__u32 direction = verdict->direction ? verdict->direction : hook_direction(hook);
+
+	count_drop(skb, verdict->reason << 8 | direction, verdict->file, verdict->line);
+	if (config_events)
+		event_drop(skb, packet, verdict->reason << 8 | direction, verdict->file,
+			   verdict->line);
 	return TC_SHOT;
 }
 
@@ -65,7 +71,7 @@ static __always_inline int act_refuse(struct __sk_buff *skb, const struct packet
 {
 	__u32 kind = icmp_kind(verdict->reason, packet->is_ip4);
 
-	act_drop(skb, verdict, hook);
+	act_drop(skb, packet, verdict, hook);
 	/* No errors about errors, and none into the tunnel. */
 	if (!kind || packet->kind == PACKET_ICMP_ERROR || hook == HOOK_OVERLAY ||
 	    icmp_error(skb, kind, packet->is_ip4))
@@ -73,15 +79,15 @@ static __always_inline int act_refuse(struct __sk_buff *skb, const struct packet
 	return bpf_redirect(skb->ifindex, hook == HOOK_HOST ? BPF_F_INGRESS : 0);
 }
 
-static __always_inline int act_deliver(struct __sk_buff *skb, const struct verdict *verdict,
-				       enum hook hook)
+static __always_inline int act_deliver(struct __sk_buff *skb, const struct packet *packet,
+				       const struct verdict *verdict, enum hook hook)
 {
 	struct ethhdr *ethernet = packet_at(skb, 0, sizeof(*ethernet));
 
 	if (!ethernet) {
 		struct verdict failed = DROP(SOURCE_ACT, DROP_MALFORMED);
 
-		return act_drop(skb, &failed, hook);
+		return act_drop(skb, packet, &failed, hook);
 	}
 	__builtin_memcpy(ethernet->h_dest, &verdict->endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, &verdict->endpoint->node_mac, ETH_ALEN);
@@ -94,8 +100,8 @@ static __always_inline int act_deliver(struct __sk_buff *skb, const struct verdi
 	return bpf_redirect_peer(verdict->endpoint->ifindex, 0);
 }
 
-static __always_inline int act_tunnel(struct __sk_buff *skb, const struct verdict *verdict,
-				      enum hook hook)
+static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet *packet,
+				      const struct verdict *verdict, enum hook hook)
 {
 	struct bpf_tunnel_key key = {
 		.tunnel_id = verdict->identity,
@@ -106,7 +112,7 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct verdic
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX)) {
 		struct verdict failed = DROP(SOURCE_ACT, DROP_WRITE_FAILED);
 
-		return act_drop(skb, &failed, hook);
+		return act_drop(skb, packet, &failed, hook);
 	}
 	count_forward(skb, DIRECTION_EGRESS);
 	return bpf_redirect(config_vxlan_ifindex, 0);
@@ -117,9 +123,9 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 {
 	switch (verdict->kind) {
 	case VERDICT_DELIVER:
-		return act_deliver(skb, verdict, hook);
+		return act_deliver(skb, packet, verdict, hook);
 	case VERDICT_TUNNEL:
-		return act_tunnel(skb, verdict, hook);
+		return act_tunnel(skb, packet, verdict, hook);
 	case VERDICT_STACK:
 		count_forward(skb, hook_direction(hook));
 		if (hook == HOOK_OVERLAY)

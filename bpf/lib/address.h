@@ -47,3 +47,12 @@ static __always_inline void address_loopback(struct address *address, bool is_ip
 		address->words[3] = bpf_htonl(0xA9FE2A01);
 	}
 }
+
+/* Without a copy of it: the stack is short where this is asked. */
+static __always_inline bool address_is_loopback(const struct address *a, bool is_ip4)
+{
+	if (a->words[3] != bpf_htonl(0xA9FE2A01))
+		return false;
+	return is_ip4 ? address_is_ip4(a)
+		      : a->words[0] == bpf_htonl(0xFE800000) && !a->words[1] && !a->words[2];
+}

@@ -12,6 +12,9 @@ const volatile __u32 config_host_ifindex; /* of ist_host */
 const volatile __u32 config_route_mtu;	  /* largest IP packet that fits into the tunnel */
 const volatile __u16 config_tunnel_port;  /* host order; pods may not send to it */
 const volatile __u8 config_redirect_peer; /* deliver straight into the pod's namespace */
+const volatile __u8 config_policy;	  /* policy is asked; an endpoint without rows is closed */
+const volatile __u8 config_policy_keeps_flows; /* what was allowed once stays so for its flow */
+const volatile __u8 config_events;	       /* drops and verdicts are told to user space */
 
 /* Word by word: a copy of the whole would let the compiler take today's zeroes for granted. */
 static __always_inline void config_router(struct address *router, bool is_ip4)

@@ -146,6 +146,12 @@ static __always_inline void conntrack_touch(struct conntrack_value *entry,
 	entry->bytes += packet->length;
 }
 
+/* The flow that was found going along with the packet is not allowed any more. */
+static __always_inline void conntrack_forget(const struct packet *packet)
+{
+	bpf_map_delete_elem(&ist_ct, &packet->flow);
+}
+
 /* Create the entry of the packet's flow in `value`'s likeness. Negative when there is no room. */
 static __always_inline long conntrack_create(struct packet *packet, enum conntrack_scope scope,
 					     struct conntrack_value *value, __u32 now)

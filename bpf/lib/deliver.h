@@ -44,25 +44,38 @@ static __always_inline struct verdict hop(struct __sk_buff *skb, const struct pa
 	return VERDICT(VERDICT_NONE);
 }
 
+/* An ICMP error for a pod of ours: of a flow it takes part in, or judged like any packet. */
+static __always_inline struct verdict policy_related_ingress(struct __sk_buff *skb,
+							     const struct packet *packet, __u32 now)
+{
+	if (!config_policy || related_is_needed(skb, packet) || related_is_known(skb, packet, now))
+		return VERDICT(VERDICT_NONE);
+	return policy_ingress(skb, packet, false);
+}
+
 static __always_inline struct verdict deliver_verdict(const struct endpoint_value *endpoint)
 {
 	return (struct verdict){.kind = VERDICT_DELIVER, .endpoint = endpoint};
 }
 
-/* To a pod, from `identity`. */
+/* To a pod, from `packet->source_identity`. */
 static __always_inline struct verdict deliver(struct __sk_buff *skb, struct packet *packet,
-					      const struct endpoint_value *endpoint, __u32 identity,
-					      __u16 flags, __u32 now)
+					      const struct endpoint_value *endpoint, __u16 flags,
+					      __u32 now)
 {
 	struct conntrack_value *entry;
 	struct verdict verdict;
 
+	packet->destination_endpoint = endpoint->id;
+	packet->destination_identity = endpoint->identity;
 	if (packet->kind == PACKET_ICMP_ERROR) {
-		verdict = related_to_client(skb, packet, now);
+		verdict = policy_related_ingress(skb, packet, now);
+		if (verdict.kind == VERDICT_NONE)
+			verdict = related_to_client(skb, packet, now);
 		return verdict.kind ? verdict : deliver_verdict(endpoint);
 	}
 	if (packet->kind != PACKET_FLOW) {
-		verdict = policy_ingress(packet, identity);
+		verdict = policy_ingress(skb, packet, false);
 		return verdict.kind ? verdict : deliver_verdict(endpoint);
 	}
 	entry = conntrack_find_forward(packet, CONNTRACK_INGRESS, now);
@@ -74,15 +87,19 @@ static __always_inline struct verdict deliver(struct __sk_buff *skb, struct pack
 			return verdict.kind ? verdict : deliver_verdict(endpoint);
 		}
 	}
-	verdict = policy_ingress(packet, identity);
-	if (verdict.kind != VERDICT_NONE)
+	verdict = policy_ingress(skb, packet, entry != NULL);
+	if (verdict.kind != VERDICT_NONE) {
+		if (entry) /* its replies are nobody's replies any more */
+			conntrack_forget(packet);
 		return verdict;
+	}
 	if (entry) {
-		if (entry->source_identity != identity) /* its labels changed */
-			entry->source_identity = identity;
+		if (entry->source_identity != packet->source_identity) /* its labels changed */
+			entry->source_identity = packet->source_identity;
 		conntrack_touch(entry, packet, false, false, now);
 	} else {
-		struct conntrack_value value = {.source_identity = identity, .flags = flags};
+		struct conntrack_value value = {.source_identity = packet->source_identity,
+						.flags = flags};
 
 		if (conntrack_create(packet, CONNTRACK_INGRESS, &value, now))
 			return DROP(SOURCE_DELIVER, DROP_CT_INSERT_FAILED);

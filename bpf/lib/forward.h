@@ -81,7 +81,7 @@ static __always_inline struct verdict forward_translate(struct __sk_buff *skb,
 }
 
 /* The flow's entry on the sender's side: found, corrected, or made. */
-static __always_inline struct verdict forward_track(struct packet *packet,
+static __always_inline struct verdict forward_track(struct __sk_buff *skb, struct packet *packet,
 						    const struct sender *from,
 						    const struct translation *to, __u32 now)
 {
@@ -96,9 +96,14 @@ static __always_inline struct verdict forward_track(struct packet *packet,
 			return VERDICT(VERDICT_NONE);
 		}
 	}
-	verdict = policy_egress(packet, from->identity);
-	if (verdict.kind != VERDICT_NONE)
-		return verdict;
+	if (!from->is_host && !to->loopback) {
+		verdict = policy_egress(skb, packet, entry != NULL);
+		if (verdict.kind != VERDICT_NONE) {
+			if (entry) /* its replies are nobody's replies any more */
+				conntrack_forget(packet);
+			return verdict;
+		}
+	}
 	if (entry) {
 		/* The same ports, once through a service and once without: the last one counts. */
 		if (entry->revnat_id != to->revnat_id)
@@ -139,8 +144,7 @@ static __always_inline struct verdict forward_decision(const struct packet *pack
 	return (struct verdict){
 		.kind = VERDICT_TUNNEL,
 		.remote = peer->tunnel_endpoint.words[3],
-		/* To others this node is one of the remote ones. */
-		.identity = from->identity == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : from->identity,
+		.identity = identity_elsewhere(from->identity),
 	};
 }
 
@@ -152,15 +156,18 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 	struct verdict verdict = VERDICT(VERDICT_NONE), way;
 	struct conntrack_key before;
 	struct translation to = {};
-	struct address loopback;
+	bool related = false;
 	__u32 now = now_s();
 
-	address_loopback(&loopback, packet->is_ip4);
-	if (address_equal(&packet->flow.destination, &loopback))
+	if (address_is_loopback(&packet->flow.destination, packet->is_ip4))
 		return forward_loopback(skb, packet, from, now);
-	if (packet->kind == PACKET_ICMP_ERROR)
+	packet->source_identity = from->identity;
+	if (packet->kind == PACKET_ICMP_ERROR) {
+		related = !config_policy || related_is_needed(skb, packet) ||
+			  related_is_known(skb, packet, now);
 		verdict = related_to_backend(skb, packet, now);
-	else if (packet->kind == PACKET_FLOW)
+	}
+	if (packet->kind == PACKET_FLOW)
 		verdict = service_translate(packet, &to, now);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
@@ -175,19 +182,22 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 	    (from->is_host ? endpoint && endpoint->flags & ENDPOINT_HOST
 			   : address_equal(&packet->flow.destination, &packet->flow.source))) {
 		to.loopback = 1;
-		packet->flow.source = loopback;
+		address_loopback(&packet->flow.source, packet->is_ip4);
 	}
 	if (!endpoint) {
 		const struct ipcache_value *peer = ipcache_find(&packet->flow.destination);
 
 		way = forward_decision(packet, peer, from, to.active);
-	} else if (endpoint->flags & ENDPOINT_HOST) {
+		packet->destination_identity = peer ? peer->identity : IDENTITY_WORLD;
+	} else {
+		packet->destination_identity = endpoint->identity;
+		way = deliver_verdict(endpoint);
+	}
+	if (endpoint && endpoint->flags & ENDPOINT_HOST) {
 		/* From the node to itself there is a way only through a service. */
 		if (from->is_host && !to.active)
 			return DROP(SOURCE_FORWARD, DROP_UNROUTABLE_IP);
 		way = VERDICT(from->is_host ? VERDICT_REINJECT : VERDICT_STACK);
-	} else {
-		way = deliver_verdict(endpoint);
 	}
 	if (way.kind == VERDICT_DROP)
 		return way;
@@ -198,7 +208,12 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 			return verdict;
 	}
 	if ((!from->is_host || to.active) && packet->kind == PACKET_FLOW) {
-		verdict = forward_track(packet, from, &to, now);
+		verdict = forward_track(skb, packet, from, &to, now);
+		if (verdict.kind != VERDICT_NONE)
+			return verdict;
+	}
+	if (!from->is_host && packet->kind != PACKET_FLOW && !related) {
+		verdict = policy_egress(skb, packet, false);
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}
@@ -208,7 +223,7 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 			return verdict;
 	}
 	if (way.kind == VERDICT_DELIVER && !to.loopback)
-		return deliver(skb, packet, endpoint, from->identity, 0, now);
+		return deliver(skb, packet, endpoint, 0, now);
 	if (way.kind == VERDICT_STACK && endpoint)
 		return deliver_host(skb, packet, now);
 	return way;

@@ -11,6 +11,8 @@ enum reserved_identity {
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 6,
 	IDENTITY_KUBE_APISERVER = 7,
+	IDENTITY_LOCAL_FIRST = 1 << 24, /* from here on: numbers of this node's own */
+	IDENTITY_REMOTE_NODE_SCOPE = 2 << 24,
 };
 
 static __always_inline const struct ipcache_value *ipcache_find(const struct address *address)
@@ -25,10 +27,19 @@ static __always_inline const struct ipcache_value *ipcache_find(const struct add
 	return bpf_map_lookup_elem(&ist_ipcache_lpm, &key);
 }
 
-/* Of an address outside this node. */
+/* What an identity is called on another node. */
+static __always_inline __u32 identity_elsewhere(__u32 identity)
+{
+	/* To others this node is one of the remote ones. */
+	if (identity == IDENTITY_HOST || identity >= IDENTITY_REMOTE_NODE_SCOPE)
+		return IDENTITY_REMOTE_NODE;
+	return identity >= IDENTITY_LOCAL_FIRST ? IDENTITY_WORLD : identity;
+}
+
+/* Of an address outside this node. Unknown: a cluster owns it and has not told whose it is. */
 static __always_inline __u32 ipcache_identity(const struct address *address)
 {
 	const struct ipcache_value *found = ipcache_find(address);
 
-	return found && found->identity != IDENTITY_UNKNOWN ? found->identity : IDENTITY_WORLD;
+	return found ? found->identity : IDENTITY_WORLD;
 }

@@ -61,7 +61,11 @@ static __always_inline struct verdict nat_rewrite(struct __sk_buff *skb,
 		if (bpf_skb_store_bytes(skb, at, new.address, 16, 0))
 			return DROP(SOURCE_NAT, DROP_WRITE_FAILED);
 	}
-	/* Of all protocols here, ICMP over IPv4 alone leaves the addresses out of its checksum. */
+	/* The checksum of SCTP covers ports and is no sum: it cannot follow a change. */
+	if (protocol == IPPROTO_SCTP)
+		return old.port == new.port ? VERDICT(VERDICT_NONE)
+					    : DROP(SOURCE_NAT, DROP_UNSUPPORTED_SERVICE_PROTOCOL);
+	/* Of the others, ICMP over IPv4 alone leaves the addresses out of its checksum. */
 	if (protocol != IPPROTO_ICMP &&
 	    bpf_l4_csum_replace(skb, checksum, 0, difference, flags | BPF_F_PSEUDO_HDR))
 		return DROP(SOURCE_NAT, DROP_WRITE_FAILED);

@@ -35,18 +35,34 @@ enum packet_kind {
 	PACKET_ICMP_OTHER, /* neither */
 };
 
+/* The kernel's header is not for user space. */
+struct sctp_header {
+	__be16 source;
+	__be16 destination;
+	__be32 tag;
+	__be32 checksum; /* of the SCTP packet alone: no address is in it */
+};
+
+/* The stack is short: 64 bytes. */
 struct packet {
 	struct conntrack_key flow; /* as the packet stands; follows translation */
-	__u32 l4_offset;
-	__u32 l3_length; /* bytes of the IP packet, or of one segment of it */
-	__u32 kind;	 /* enum packet_kind */
-	__u32 length;	 /* bytes of the frame */
-	__u8 is_ip4;
-	__u8 ttl;
-	__u8 tcp_flags;
-	__u8 icmp_type;
-	__u8 is_link_only; /* multicast of this link, like a multicast listener's report */
+	__u32 l3_length;	   /* bytes of the IP packet, or of one segment of it */
+	__u32 length;		   /* bytes of the frame */
+	__u32 source_identity;	   /* as far as they are known; 0: not */
+	__u32 destination_identity;
+	__u16 source_endpoint; /* 0: not a pod of ours */
+	__u16 destination_endpoint;
+	__u8 l4_offset;
+	__u8 kind; /* enum packet_kind */
+	__u8 is_ip4 : 1;
+	__u8 is_link_only : 1; /* multicast of this link, like a multicast listener's report */
+	union {		       /* flow.protocol says which */
+		__u8 tcp_flags;
+		__u8 icmp_type;
+	};
 };
+
+_Static_assert(sizeof(struct packet) == 64, "struct packet");
 
 /* Both are written as the load itself: from C the compiler may move the 32 bits once more, and the
  * verifier no longer sees a pointer.
@@ -119,6 +135,14 @@ static __always_inline struct verdict parse_l4(struct __sk_buff *skb, struct pac
 		flow->source_port = udp->source;
 		flow->destination_port = udp->dest;
 		header = sizeof(*udp);
+	} else if (flow->protocol == IPPROTO_SCTP) {
+		struct sctp_header *sctp = packet_at(skb, packet->l4_offset, sizeof(*sctp));
+
+		if (!sctp || payload < sizeof(*sctp))
+			return DROP(SOURCE_PARSE, DROP_CT_TRUNCATED);
+		flow->source_port = sctp->source;
+		flow->destination_port = sctp->destination;
+		header = sizeof(*sctp);
 	} else if (flow->protocol == (packet->is_ip4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
 		struct icmp_header *icmp = packet_at(skb, packet->l4_offset, sizeof(*icmp));
 		__u8 request = packet->is_ip4 ? ICMP4_ECHO : ICMP6_ECHO;
@@ -162,7 +186,6 @@ static __always_inline struct verdict parse_ip4(struct __sk_buff *skb, struct pa
 	address_from_ip4(&packet->flow.source, ip->saddr);
 	address_from_ip4(&packet->flow.destination, ip->daddr);
 	packet->flow.protocol = ip->protocol;
-	packet->ttl = ip->ttl;
 	packet->is_ip4 = 1;
 	packet->l3_length = total;
 	packet->l4_offset = L3_OFFSET + header;
@@ -186,7 +209,6 @@ static __always_inline struct verdict parse_ip6(struct __sk_buff *skb, struct pa
 	__builtin_memcpy(&packet->flow.source, &ip->saddr, sizeof(struct address));
 	__builtin_memcpy(&packet->flow.destination, &ip->daddr, sizeof(struct address));
 	packet->flow.protocol = ip->nexthdr;
-	packet->ttl = ip->hop_limit;
 	packet->l3_length = sizeof(*ip) + payload;
 	packet->l4_offset = L3_OFFSET + sizeof(*ip);
 	/* A v4-mapped address on the wire would pass for an IPv4 one in every map. */

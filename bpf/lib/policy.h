@@ -1,20 +1,144 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where policy stands: once per flow and side, with addresses as they are after translation.
- * Replies and ICMP errors of an allowed flow are not asked about. There is no policy yet: all is
- * allowed.
+/* What policy says of a packet: asked for every packet of a flow in the opener's direction, with
+ * addresses as they are after translation. Replies, and ICMP errors of known flows, are not asked
+ * about.
  */
 #pragma once
 
-#include "parse.h"
+#include "event.h"
+#include "ipcache.h"
+#include "maps/policy.h"
 
-/* May a pod of ours with `identity` send this? */
-static __always_inline struct verdict policy_egress(const struct packet *packet, __u32 identity)
+static __always_inline struct policy_value *policy_find(void *rows, struct policy_key *key,
+							__u32 identity)
 {
-	return VERDICT(VERDICT_NONE);
+	key->identity = identity;
+	return bpf_map_lookup_elem(rows, key);
 }
 
-/* May a pod of ours receive this from `identity`? */
-static __always_inline struct verdict policy_ingress(const struct packet *packet, __u32 identity)
+/* Denied, and not only on paper. */
+static __always_inline bool policy_forbids(const struct policy_value *row)
 {
-	return VERDICT(VERDICT_NONE);
+	return row && (row->flags & (POLICY_DENY | POLICY_AUDIT)) == POLICY_DENY;
+}
+
+/* The row that decides; a row that forbids comes before any other, then one that would, then the
+ * one that says more of protocol and port, then the one that names the identity.
+ */
+static __always_inline struct policy_value *policy_choose(struct policy_value *named,
+							  struct policy_value *any)
+{
+	if (!named || policy_forbids(any))
+		return policy_forbids(named) ? named : any;
+	if (!any || named->flags & POLICY_DENY)
+		return named;
+	return any->flags & POLICY_DENY || any->bits > named->bits ? any : named;
+}
+
+static __always_inline __u32 policy_match(const struct policy_value *row, bool named)
+{
+	if (!row->bits)
+		return named ? MATCH_L3_ONLY : MATCH_ALL;
+	if (row->bits <= 8)
+		return named ? MATCH_L3_PROTOCOL : MATCH_PROTOCOL_ONLY;
+	return named ? MATCH_L3_L4 : MATCH_L4_ONLY;
+}
+
+static __always_inline void policy_count(struct policy_value *row, const struct packet *packet)
+{
+	__sync_fetch_and_add(&row->packets, 1);
+	__sync_fetch_and_add(&row->bytes, packet->length);
+}
+
+static __always_inline __be16 policy_port(const struct packet *packet)
+{
+	if (packet->flow.protocol == IPPROTO_ICMP || packet->flow.protocol == IPPROTO_ICMPV6)
+		return bpf_htons(packet->icmp_type);
+	return packet->flow.destination_port;
+}
+
+static __always_inline __u32 policy_lookup(const struct packet *packet,
+					   struct policy_outcome *outcome)
+{
+	__u32 endpoint = outcome->egress ? packet->source_endpoint : packet->destination_endpoint;
+	__u32 identity = outcome->egress ? packet->destination_identity : packet->source_identity;
+	struct policy_key key = {
+		.prefix_length = POLICY_STATIC_BITS + POLICY_FULL_BITS,
+		.egress = outcome->egress,
+		.protocol = packet->flow.protocol,
+		.port = policy_port(packet),
+	};
+	struct policy_value *named, *any, *row;
+	void *rows;
+
+	outcome->port = bpf_ntohs(key.port);
+	/* An address of somebody whom nobody has told us about yet is not the world's. */
+	if (identity == IDENTITY_UNKNOWN)
+		return outcome->egress ? DROP_UNKNOWN_RECEIVER : DROP_UNKNOWN_SENDER;
+	rows = bpf_map_lookup_elem(&ist_policy, &endpoint);
+	if (!rows)
+		return DROP_NO_POLICY_PROGRAM;
+	named = policy_find(rows, &key, identity);
+	any = policy_find(rows, &key, 0);
+	row = policy_choose(named, any);
+	if (!row)
+		return DROP_POLICY_DENIED;
+	policy_count(row, packet);
+	outcome->rule = row->rule;
+	outcome->match = policy_match(row, row == named);
+	if (policy_forbids(row))
+		return DROP_POLICY_DENY_RULE;
+	outcome->audited = row->flags & POLICY_DENY;
+	return 0;
+}
+
+/* The reason to drop, or 0. Not static: the verifier walks it once and not for each place that
+ * asks.
+ */
+__noinline __u32 policy_reason(struct __sk_buff *skb, const struct packet *packet, __u32 egress,
+			       __u32 is_new)
+{
+	struct policy_outcome outcome = {.egress = egress};
+
+	if (!packet) /* never; the verifier takes no caller's word for it */
+		return DROP_MALFORMED;
+	outcome.reason = policy_lookup(packet, &outcome);
+	if (config_events && (is_new || outcome.reason))
+		event_policy_verdict(skb, packet, &outcome);
+	return outcome.reason;
+}
+
+static __always_inline struct verdict policy_drop(__u32 reason, __u32 direction, __u32 line)
+{
+	return (struct verdict){
+		.kind = VERDICT_DROP,
+		.reason = reason,
+		.file = SOURCE_POLICY,
+		.line = line,
+		.direction = direction,
+	};
+}
+
+/* May the sender, a pod of ours, send this? `is_known`: it is of a flow that was allowed once. */
+static __always_inline struct verdict policy_egress(struct __sk_buff *skb,
+						    const struct packet *packet, bool is_known)
+{
+	__u32 reason;
+
+	if (!config_policy || (is_known && config_policy_keeps_flows))
+		return VERDICT(VERDICT_NONE);
+	reason = policy_reason(skb, packet, 1, !is_known);
+	return reason ? policy_drop(reason, DIRECTION_EGRESS, __LINE__) : VERDICT(VERDICT_NONE);
+}
+
+/* May the receiver, a pod of ours, receive this? */
+static __always_inline struct verdict policy_ingress(struct __sk_buff *skb,
+						     const struct packet *packet, bool is_known)
+{
+	__u32 reason;
+
+	if (!config_policy || (is_known && config_policy_keeps_flows))
+		return VERDICT(VERDICT_NONE);
+	reason = policy_reason(skb, packet, 0, !is_known);
+	return reason ? policy_drop(reason, DIRECTION_INGRESS, __LINE__) : VERDICT(VERDICT_NONE);
 }

@@ -56,6 +56,16 @@ parse_quoted(struct __sk_buff *skb, const struct packet *packet, struct quoted *
 		quoted->flow.source_port = ports[0];
 		quoted->flow.destination_port = ports[1];
 		quoted->has_ports = 1;
+	} else if (quoted->flow.protocol == (packet->is_ip4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		__u8 type = *(__u8 *)ports;
+
+		if (type == (packet->is_ip4 ? ICMP4_ECHO : ICMP6_ECHO))
+			quoted->flow.source_port = ports[2];
+		else if (type == (packet->is_ip4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY))
+			quoted->flow.destination_port = ports[2];
+	} else if (quoted->flow.protocol == IPPROTO_SCTP) {
+		quoted->flow.source_port = ports[0];
+		quoted->flow.destination_port = ports[1];
 	}
 	return VERDICT(VERDICT_NONE);
 }
@@ -106,7 +116,6 @@ nat_rewrite_quoted(struct __sk_buff *skb, const struct packet *packet, const str
 	__u32 l3 = packet->l4_offset + ICMP_HEADER_LENGTH;
 	__u32 at = l3 + nat_address_offset(packet->is_ip4, side);
 	__u32 first = packet->is_ip4 ? 3 : 0;
-	__u32 ports[2] = {old.port, new.port};
 	__u64 difference;
 	__s64 addresses;
 
@@ -126,7 +135,8 @@ nat_rewrite_quoted(struct __sk_buff *skb, const struct packet *packet, const str
 	if (packet->is_ip4 &&
 	    quoted_checksum(skb, packet, l3 + IP4_CHECKSUM_OFFSET, addresses, false))
 		return DROP(SOURCE_ICMP, DROP_WRITE_FAILED);
-	difference = bpf_csum_diff(&ports[0], 4, &ports[1], 4, addresses);
+	difference =
+		(addresses & 0xFFFF) + (addresses >> 16 & 0xFFFF) + (__u16)~old.port + new.port;
 	if (quoted_checksum(skb, packet,
 			    quoted->l4_offset + nat_checksum_offset(quoted->flow.protocol),
 			    difference, quoted->flow.protocol == IPPROTO_UDP))
@@ -136,6 +146,49 @@ nat_rewrite_quoted(struct __sk_buff *skb, const struct packet *packet, const str
 			 new.port))
 		return DROP(SOURCE_ICMP, DROP_WRITE_FAILED);
 	return VERDICT(VERDICT_NONE);
+}
+
+/* Does an error quote a packet of a flow that was allowed? Asked before anything is translated. Not
+ * static: the verifier walks it once.
+ */
+__noinline __u32 related_is_known(struct __sk_buff *skb, const struct packet *packet, __u32 now)
+{
+	struct quoted quoted;
+	struct conntrack_key *flow = &quoted.flow;
+	struct verdict verdict;
+
+	if (!packet)
+		return 0;
+	verdict = parse_quoted(skb, packet, &quoted);
+	if (verdict.kind != VERDICT_NONE)
+		return 0;
+	flow->scope = CONNTRACK_EGRESS;
+	if (conntrack_find(flow, now))
+		return 1;
+	flow->scope = CONNTRACK_INGRESS;
+	if (conntrack_find(flow, now))
+		return 1;
+	conntrack_turn(flow, CONNTRACK_EGRESS);
+	if (conntrack_find(flow, now))
+		return 1;
+	flow->scope = CONNTRACK_INGRESS;
+	if (conntrack_find(flow, now))
+		return 1;
+	flow->scope = CONNTRACK_SERVICE;
+	return conntrack_find(flow, now) != NULL;
+}
+
+/* Errors without which no flow finds its packet size are let through always. */
+static __always_inline bool related_is_needed(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct icmp_header *icmp;
+
+	if (!packet->is_ip4)
+		return packet->icmp_type == ICMP6_PACKET_TOO_BIG;
+	if (packet->icmp_type != ICMP4_UNREACHABLE)
+		return false;
+	icmp = packet_at(skb, packet->l4_offset, sizeof(*icmp));
+	return icmp && icmp->code == ICMP4_CODE_FRAGMENTATION_NEEDED;
 }
 
 /* An error on its way to whoever opened the flow that it quotes: what was translated on the way out
@@ -193,7 +246,6 @@ static __always_inline struct verdict related_to_backend_decide(struct __sk_buff
 	struct quoted quoted;
 	struct verdict verdict = parse_quoted(skb, packet, &quoted);
 	struct conntrack_key *flow = &quoted.flow;
-	__u32 backend_id;
 	bool to_service;
 
 	if (verdict.kind != VERDICT_NONE || !quoted.has_ports)
@@ -202,8 +254,7 @@ static __always_inline struct verdict related_to_backend_decide(struct __sk_buff
 	entry = conntrack_find(flow, now);
 	if (!entry)
 		return verdict;
-	backend_id = entry->backend_id;
-	backend = bpf_map_lookup_elem(&ist_backends, &backend_id);
+	backend = bpf_map_lookup_elem(&ist_backends, &entry->backend_id);
 	if (!backend)
 		return verdict;
 	to_service = address_equal(&packet->flow.destination, &flow->destination);

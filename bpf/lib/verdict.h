@@ -18,9 +18,10 @@ enum verdict_kind {
 };
 
 struct verdict {
-	__u32 kind;
-	__u32 reason;
-	__u32 file;
+	__u8 kind;
+	__u8 reason;
+	__u8 file;
+	__u8 direction; /* of a drop; 0: that of the hook */
 	__u32 line;
 	__be32 remote;
 	__u32 identity;

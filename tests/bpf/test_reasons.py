@@ -43,6 +43,11 @@ def _empty_service(machine: Machine) -> None:
     machine.service(VIP, 80, [])
 
 
+def _sctp_service(machine: Machine) -> None:
+    machine.backend(1, B.address, 8080, protocol=132)
+    machine.service(VIP, 80, [1], protocol=132)
+
+
 def _dangling_service(machine: Machine) -> None:
     machine.service(VIP, 80, [5])  # no such backend
 
@@ -127,9 +132,9 @@ CASES: dict[str, tuple[R, F, str, object, dict[str, int], Preparation | None]] =
     "too big for the tunnel": (
         *(R.DROP_FRAGMENTATION_NEEDED, F.SOURCE_FORWARD, "from_container", DF_TOO_BIG, {}, None),
     ),
-    "SCTP": (
+    "GRE": (
         *(R.DROP_CT_UNKNOWN_L4, F.SOURCE_PARSE, "from_container"),
-        *(frame(ip(proto=132) / LONG), {}, None),
+        *(frame(ip(proto=47) / LONG), {}, None),
     ),
     "neither IP nor ARP": (
         *(R.DROP_UNSUPPORTED_L3, F.SOURCE_PARSE, "from_container"),
@@ -171,6 +176,14 @@ CASES: dict[str, tuple[R, F, str, object, dict[str, int], Preparation | None]] =
     "fragment, IPv6": (
         *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container"),
         *(frame(ip(*V6) / IPv6ExtHdrFragment(nh=17) / UDP()), {}, None),
+    ),
+    "SCTP header cut short": (
+        *(R.DROP_CT_TRUNCATED, F.SOURCE_PARSE, "from_container"),
+        *(frame(ip(proto=132) / bytes(8)), {}, None),
+    ),
+    "SCTP to another port of a service's backend": (
+        *(R.DROP_UNSUPPORTED_SERVICE_PROTOCOL, F.SOURCE_NAT, "from_container"),
+        *(frame(ip(dst=VIP, proto=132) / struct.pack(">HHII", 1, 80, 0, 0)), {}, _sctp_service),
     ),
     "service without backend": (
         *(R.DROP_NO_BACKEND, F.SOURCE_SERVICE, "from_container", tcp(dst=VIP), {}, _empty_service),

@@ -9,6 +9,8 @@ import pytest
 from pyroute2 import IPRoute
 
 from datapath.kernel_table import KernelTable
+from datapath.policy import PolicyTable
+from datapath.policy_plan import PolicyRows
 from datapath.routes import Route, RouteTable
 from datapath.service_rows import Map
 from datapath.services import ServiceTable
@@ -19,9 +21,10 @@ from model.cluster import ClusterId
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
+from model.policy_map import Direction, PolicyEntry, PolicyKey
 from model.service import Backend, Frontend, LoadBalancer, Protocol, ServiceName
 from reconcile.port import Target
-from tests.support.datapath import FakeTable, copy_of, kernel_thread, new_table
+from tests.support.datapath import FakeTable, copy_of, kernel_thread, new_table, policy_table
 
 ENTRIES = 64  # of the maps that the suite fills up
 
@@ -149,6 +152,26 @@ def _routes(stack: ExitStack) -> Case:
     )
 
 
+def _policy_rows(number: int) -> tuple[EndpointId, PolicyRows]:
+    rows = {
+        PolicyKey(0, Direction.EGRESS): PolicyEntry(),
+        PolicyKey(70000 + number, Direction.INGRESS, 6, 80, 24): PolicyEntry(rule=number),
+        PolicyKey(0, Direction.INGRESS, 17, 64, 18): PolicyEntry(deny=True, audit=number % 2 == 0),
+    }
+    return EndpointId(number + 1), rows
+
+
+def _policy(stack: ExitStack) -> Case:
+    thread = stack.enter_context(kernel_thread())
+    endpoints = policy_table()
+    return Case(
+        PolicyTable(thread, endpoints),
+        lambda: PolicyTable(thread, copy_of(endpoints)),
+        _policy_rows,
+        lambda rows: {**rows, PolicyKey(9, Direction.INGRESS): PolicyEntry(deny=True)},
+    )
+
+
 def _lo_up() -> None:
     with IPRoute() as ipr:
         ipr.link("set", index=1, state="up")
@@ -160,15 +183,20 @@ MAKERS = {
     "endpoints": _endpoints,
     "host addresses": _host_addresses,
     "services": _services,
+    "policy": _policy,
     "routes": _routes,
 }
+
+
+# Routes: memory is the end. Policy: every number of an endpoint has its place.
+BOUNDLESS = ("routes", "policy")
 
 
 def _params(names: Iterable[str]) -> list[object]:
     return [pytest.param(k, marks=() if k == "fake" else pytest.mark.root) for k in names]
 
 
-@pytest.fixture(params=_params(k for k in MAKERS if k != "routes"))  # routes: memory is the end
+@pytest.fixture(params=_params(k for k in MAKERS if k not in BOUNDLESS))
 def bounded(request: pytest.FixtureRequest) -> Iterator[Case]:
     with ExitStack() as stack:
         yield MAKERS[request.param](stack)

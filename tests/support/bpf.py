@@ -9,19 +9,23 @@ import platform
 import struct
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scapy.layers.l2 import Ether
 
+from datapath import policy_encoding as encode
 from datapath import syscall
 from datapath.kernel_table import KernelTable
 from datapath.libbpf import BpfObject
+from datapath.policy import new_policy_rows
 from datapath.runtime import default_object_dir
 from datapath.syscall import MapType
 from model.address import pack, parse_address
 from model.kernel_numbers import VXLAN_PORT
+from model.policy_map import PolicyEntry, PolicyKey
 from wire.bpf import layouts as w
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +47,11 @@ class Pod:
     identity: int
     mac: str
     node_mac: str
+    number: int = 1
 
 
 A = Pod("10.1.0.10", "fd00:1::10", 1, 65546, "02:00:00:00:00:0a", "02:00:00:00:f0:0a")
-B = Pod("10.1.0.20", "fd00:1::20", 77, 65556, "02:00:00:00:00:0b", "02:00:00:00:f0:0b")
+B = Pod("10.1.0.20", "fd00:1::20", 77, 65556, "02:00:00:00:00:0b", "02:00:00:00:f0:0b", 2)
 REMOTE, REMOTE6, REMOTE_NODE, REMOTE_IDENTITY = "10.2.0.30", "fd00:2::30", "192.0.2.2", 131102
 NODE = "192.0.2.1"
 
@@ -71,6 +76,7 @@ class Outcome:
     packet: Ether
     drops: list[tuple[w.DropReason, w.SourceFile]]
     forwarded: dict[w.TrafficDirection, int]
+    drop_directions: list[w.TrafficDirection]
 
     @property
     def reason(self) -> w.DropReason | None:
@@ -107,6 +113,9 @@ class Machine:
             "config_route_mtu": MTU,
             "config_tunnel_port": VXLAN_PORT,
             "config_redirect_peer": 1,
+            "config_policy": 0,
+            "config_policy_keeps_flows": 0,
+            "config_events": 0,
         }
         for name in PROGRAMS:
             self._load(default_object_dir() / f"{name}.bpf.o", constants | self.changes)
@@ -155,7 +164,7 @@ class Machine:
     def clear(self) -> None:
         """Forget every row; the programs stay."""
         for name, table in self.tables.items():
-            if name not in ("ist_forwarded", "ist_scratch", "ist_t_next"):
+            if name not in ("ist_forwarded", "ist_scratch", "ist_t_next", "ist_events", "ist_lost"):
                 table.remove([key for key, _ in _walk(table)])
 
     def run(
@@ -173,11 +182,13 @@ class Machine:
         before = self._forwarded()
         done = syscall.prog_test_run(self.programs[program], bytes(packet), bytes(context))
         after = self._forwarded()
+        drops = self._take_drops()
         return Outcome(
             done.verdict,
             Ether(done.data),
-            self._take_drops(),
+            [(w.DropReason(row.reason), w.SourceFile(row.file)) for row in drops],
             {d: after[d] - before[d] for d in after if after[d] != before[d]},
+            [w.TrafficDirection(row.direction) for row in drops],
         )
 
     def _forwarded(self) -> dict[w.TrafficDirection, int]:
@@ -187,13 +198,12 @@ class Machine:
             if (value := self.tables["ist_forwarded"].get(struct.pack("=I", d))) is not None
         }
 
-    def _take_drops(self) -> list[tuple[w.DropReason, w.SourceFile]]:
-        table, found = self.tables["ist_metrics"], []
+    def _take_drops(self) -> list[w.MetricsKey]:
+        table, found = self.tables["ist_metrics"], list[w.MetricsKey]()
         for key, value in list(table.rows()):
             row = w.MetricsKey.parse(key)
             assert row.line > 0
-            place = (w.DropReason(row.reason), w.SourceFile(row.file))
-            found += [place] * _packets(value)
+            found += [row] * _packets(value)
             table.remove([key])
         return found
 
@@ -203,11 +213,18 @@ class Machine:
         assert self.tables[table].write([(key, value)]) == {}
 
     def pod(self, pod: Pod) -> None:
-        row = w.EndpointValue(pod.ifindex, pod.identity, 1, 0, mac(pod.mac), mac(pod.node_mac))
+        row = w.EndpointValue(
+            pod.ifindex, pod.identity, pod.number, 0, mac(pod.mac), mac(pod.node_mac)
+        )
         self.put("ist_endpoints", address(pod.address), row.pack())
         self.put("ist_endpoints", address(pod.address6), row.pack())
         interface = w.InterfaceValue(
-            address(pod.address), address(pod.address6), pod.identity, 1, row.mac, row.node_mac
+            address(pod.address),
+            address(pod.address6),
+            pod.identity,
+            pod.number,
+            row.mac,
+            row.node_mac,
         )
         self.put("ist_interfaces", struct.pack("=I", pod.ifindex), interface.pack())
 
@@ -254,6 +271,32 @@ class Machine:
             self.put("ist_maglev", struct.pack("=I", revnat), struct.pack("=I", inner))
         finally:
             os.close(inner)
+
+    def policy(self, number: int, rows: Mapping[PolicyKey, PolicyEntry]) -> None:
+        """Replace what an endpoint may do."""
+        inner = new_policy_rows()
+        try:
+            table = KernelTable(os.dup(inner), "ist_t_policy")
+            written = [(encode.key(k), encode.value(k, entry)) for k, entry in rows.items()]
+            assert table.write(written) == {}
+            table.close()
+            self.put("ist_policy", struct.pack("=I", number), struct.pack("=I", inner))
+        finally:
+            os.close(inner)
+
+    def policy_traffic(self, number: int) -> dict[PolicyKey, tuple[int, int]]:
+        """Packets and bytes of every row."""
+        found = self.tables["ist_policy"].get(struct.pack("=I", number))
+        assert found is not None
+        table = KernelTable(syscall.map_by_id(struct.unpack("=I", found)[0]), "ist_t_policy")
+        try:
+            return {
+                encode.parse_key(k): (t.packets, t.bytes)
+                for k, v in table.rows()
+                for _, t in (encode.parse_value(v),)
+            }
+        finally:
+            table.close()
 
     # What the programs write
 

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from datapath import namespaces, pins, syscall
 from datapath.kernel_table import KernelTable
 from datapath.kernel_thread import KernelThread
+from datapath.policy import new_policy_rows
 from datapath.syscall import MapType
 
 K = TypeVar("K")
@@ -80,6 +81,18 @@ def new_table(
     """A map of the real kernel that ends with its descriptor."""
     fd = syscall.map_create(kind, key_size, value_size, entries, flags=flags, name="ist_t")
     return KernelTable(fd, "ist_t")
+
+
+def policy_table(endpoints: int = 64) -> KernelTable:
+    """An array of policy tries like the programs' own, only smaller."""
+    model = new_policy_rows()
+    try:
+        fd = syscall.map_create(
+            MapType.ARRAY_OF_MAPS, 4, 4, endpoints, inner_fd=model, name="ist_t_policy"
+        )
+    finally:
+        os.close(model)
+    return KernelTable(fd, "ist_t_policy")
 
 
 def copy_of(table: KernelTable) -> KernelTable:

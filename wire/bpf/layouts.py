@@ -13,6 +13,63 @@ def _be16(value: int) -> int:
     return value if sys.byteorder == "big" else (value & 0xFF) << 8 | value >> 8
 
 
+class PolicyBits(IntEnum):
+    """``enum policy_bits``."""
+
+    POLICY_STATIC_BITS = 40
+    POLICY_FULL_BITS = 24
+
+
+class PolicyFlags(IntEnum):
+    """``enum policy_flags``."""
+
+    POLICY_DENY = 1
+    POLICY_AUDIT = 2
+
+
+class PolicyLimits(IntEnum):
+    """``enum policy_limits``."""
+
+    POLICY_ROWS_MAX = 16384
+    POLICY_ENDPOINTS_MAX = 65536
+
+
+class EventType(IntEnum):
+    """``enum event_type``."""
+
+    EVENT_DROP = 1
+    EVENT_POLICY_VERDICT = 5
+    EVENT_TYPE_COUNT = 6
+
+
+class EventLimits(IntEnum):
+    """``enum event_limits``."""
+
+    EVENT_VERSION = 1
+    EVENT_CAPTURE_MAX = 128
+
+
+class PolicyMatch(IntEnum):
+    """``enum policy_match``."""
+
+    MATCH_NONE = 0
+    MATCH_L3_ONLY = 1
+    MATCH_L3_L4 = 2
+    MATCH_L4_ONLY = 3
+    MATCH_ALL = 4
+    MATCH_L3_PROTOCOL = 5
+    MATCH_PROTOCOL_ONLY = 6
+
+
+class VerdictBits(IntEnum):
+    """``enum verdict_bits``."""
+
+    VERDICT_DIRECTION_MASK = 3
+    VERDICT_IP6 = 4
+    VERDICT_MATCH_SHIFT = 3
+    VERDICT_AUDITED = 64
+
+
 class ConntrackScope(IntEnum):
     """``enum conntrack_scope``."""
 
@@ -72,6 +129,7 @@ class SourceFile(IntEnum):
     SOURCE_DELIVER = 10
     SOURCE_NEIGHBOUR = 11
     SOURCE_ACT = 12
+    SOURCE_POLICY = 13
 
 
 class DropReason(IntEnum):
@@ -89,6 +147,7 @@ class DropReason(IntEnum):
     DROP_WRITE_FAILED = 141
     DROP_UNKNOWN_L4 = 142
     DROP_NO_TUNNEL_KEY = 147
+    DROP_UNKNOWN_RECEIVER = 150
     DROP_UNROUTABLE_IP = 151
     DROP_L3_CHECKSUM = 153
     DROP_L4_CHECKSUM = 154
@@ -562,3 +621,135 @@ class AffinityMatchKey(NamedTuple):
     def parse(cls, data: bytes) -> "AffinityMatchKey":
         """From the bytes."""
         return cls(*AFFINITY_MATCH_KEY.unpack(data))
+
+
+POLICY_KEY = struct.Struct("=IIBBH")
+
+
+class PolicyKey(NamedTuple):
+    """``struct policy_key``."""
+
+    prefix_length: int
+    identity: int
+    egress: int
+    protocol: int
+    port: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return POLICY_KEY.pack(
+            self.prefix_length,
+            self.identity,
+            self.egress,
+            self.protocol,
+            _be16(self.port),
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "PolicyKey":
+        """From the bytes."""
+        prefix_length, identity, egress, protocol, port = POLICY_KEY.unpack(data)
+        return cls(
+            prefix_length,
+            identity,
+            egress,
+            protocol,
+            _be16(port),
+        )
+
+
+POLICY_VALUE = struct.Struct("=IBB2xQQ")
+
+
+class PolicyValue(NamedTuple):
+    """``struct policy_value``."""
+
+    rule: int
+    flags: int
+    bits: int
+    packets: int
+    size: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return POLICY_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "PolicyValue":
+        """From the bytes."""
+        return cls(*POLICY_VALUE.unpack(data))
+
+
+EVENT_HEADER = struct.Struct("=BBHIIHH")
+
+
+class EventHeader(NamedTuple):
+    """``struct event_header``."""
+
+    type: int
+    subtype: int
+    source: int
+    hash: int
+    length: int
+    capture: int
+    version: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return EVENT_HEADER.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "EventHeader":
+        """From the bytes."""
+        return cls(*EVENT_HEADER.unpack(data))
+
+
+DROP_EVENT = struct.Struct("=16sIIIHBbI")
+
+
+class DropEvent(NamedTuple):
+    """``struct drop_event``."""
+
+    header: bytes
+    source_identity: int
+    destination_identity: int
+    destination_endpoint: int
+    line: int
+    file: int
+    error: int
+    ifindex: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return DROP_EVENT.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "DropEvent":
+        """From the bytes."""
+        return cls(*DROP_EVENT.unpack(data))
+
+
+POLICY_VERDICT_EVENT = struct.Struct("=16sIiHBBBBH")
+
+
+class PolicyVerdictEvent(NamedTuple):
+    """``struct policy_verdict_event``."""
+
+    header: bytes
+    remote_identity: int
+    verdict: int
+    port: int
+    protocol: int
+    flags: int
+    auth: int
+    rule_high: int
+    rule: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return POLICY_VERDICT_EVENT.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "PolicyVerdictEvent":
+        """From the bytes."""
+        return cls(*POLICY_VERDICT_EVENT.unpack(data))

@@ -19,6 +19,7 @@ enum source_file {
 	SOURCE_DELIVER = 10,
 	SOURCE_NEIGHBOUR = 11,
 	SOURCE_ACT = 12,
+	SOURCE_POLICY = 13,
 };
 
 struct metrics_key {

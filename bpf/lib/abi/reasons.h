@@ -17,6 +17,7 @@ enum drop_reason {
 	DROP_WRITE_FAILED = 141,
 	DROP_UNKNOWN_L4 = 142,
 	DROP_NO_TUNNEL_KEY = 147,
+	DROP_UNKNOWN_RECEIVER = 150, /* of a cluster that has not told us its identity yet */
 	DROP_UNROUTABLE_IP = 151,
 	DROP_L3_CHECKSUM = 153,
 	DROP_L4_CHECKSUM = 154,

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "abi/policy.h"
+#include "compat.h"
+
+struct policy_rows {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, POLICY_ROWS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(struct policy_key)); /* clang 14 emits no type this deep */
+	__uint(value_size, sizeof(struct policy_value));
+};
+
+/* By endpoint number. An array: the lookup costs a load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, POLICY_ENDPOINTS_MAX);
+	__type(key, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__array(values, struct policy_rows); /* last: a flexible member */
+} ist_policy SEC(".maps");
