@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from model.cluster import ClusterName
-from tests.conformance.test_kvstoremesh import until
 from tests.conformance.test_mesh_store import complete, publisher, rows, running
 from tests.conformance.test_remotes import configure
 from tests.support.etcd import Etcd, free_port, mesh_etcd
+from tests.support.kvstoremesh import until
 from wire.etcd import keys
 
 pytestmark = pytest.mark.root

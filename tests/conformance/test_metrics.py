@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.test_clustermesh_apiserver import World, populate, world_in
-from tests.conformance.test_kvstoremesh import until
 from tests.conformance.test_kvstoremesh_process import C2, kvstoremesh
 from tests.conformance.test_mesh_store import complete, publisher, rows, running
 from tests.conformance.test_remotes import configure
 from tests.support.etcd import Etcd, mesh_etcd
+from tests.support.kvstoremesh import until
 from tests.support.metrics_page import Wanted, check, parse
 from wire.etcd import keys
 

@@ -26,13 +26,13 @@ from model.address import parse_address
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
 from tests.conformance.test_clustermesh_apiserver import World, world_in
-from tests.conformance.test_kvstoremesh import until
 from tests.conformance.test_kvstoremesh_process import C2, kvstoremesh
 from tests.conformance.test_mesh_store import complete, publisher, running
 from tests.conformance.test_mesh_store import rows as some_rows
 from tests.conformance.test_remotes import configure
 from tests.support.etcd import Etcd, mesh_etcd
 from tests.support.etcd_raw import RawEtcd, message
+from tests.support.kvstoremesh import until
 from tests.support.reference_reader import kinds, reading
 from wire.etcd import ip_v1, keys
 
