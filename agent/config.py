@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kvstore.allowance import Limits
+from mesh.data_path import Rules
 from mesh.remote_slices import Preference
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
@@ -37,6 +38,16 @@ def _number(lowest: int, highest: int) -> Callable[[str], int]:
         if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
             raise ValueError(f"use a number from {lowest} to {highest}")
         return int(text)
+
+    return parse
+
+
+def _duration(lowest_s: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        found = parse_duration_s(text)
+        if found < lowest_s:
+            raise ValueError(f"use {lowest_s:g}s or more")
+        return found
 
     return parse
 
@@ -118,6 +129,13 @@ class AgentConfig:
     # After how long without its cluster a remote backend is taken back; 0: never.
     clustermesh_cache_ttl: float = _key(parse_duration_s, 0.0)
     clustermesh_compare_interval: float = _key(parse_duration_s, 600.0)  # 0: never
+    enable_health_checking: bool = _key(_boolean, True)
+    # Whether packets reach remote clusters: rounds of probes, and when they count (ADR 0122).
+    clustermesh_probe_interval: float = _key(_duration(1.0), 10.0)
+    clustermesh_probe_nodes: int = _key(_number(1, 100), 3)  # of each cluster, in a round
+    clustermesh_probe_failures: int = _key(_number(1, 1000), 3)  # rounds until it is down
+    clustermesh_probe_successes: int = _key(_number(1, 1000), 3)  # rounds until it returns
+    clustermesh_probe_return: float = _key(parse_duration_s, 120.0)  # until it has all its part
     # What one remote cluster may cost us.
     clustermesh_peer_max_nodes: int = _key(_number(1, 1 << 24), 10_000)
     clustermesh_peer_max_identities: int = _key(_number(1, 1 << 24), 65_536)
@@ -236,6 +254,15 @@ def peer_limits(config: AgentConfig) -> Limits:
         rows_per_s=config.clustermesh_peer_changes_per_second,
         burst_rows=10 * config.clustermesh_peer_changes_per_second,
         compare_s=config.clustermesh_compare_interval,
+    )
+
+
+def probe_rules(config: AgentConfig) -> Rules:
+    """When a remote cluster's data path is down."""
+    return Rules(
+        config.clustermesh_probe_failures,
+        config.clustermesh_probe_successes,
+        config.clustermesh_probe_return,
     )
 
 

@@ -16,8 +16,9 @@ from aiohttp import web
 
 from agent import api, cni_conf, map_pressure
 from agent.cni import Cni
-from agent.config import AgentConfig, cluster_id, peer_limits
+from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
+from agent.echo import Echo
 from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
@@ -26,6 +27,7 @@ from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
 from agent.mesh_state import MeshState
 from agent.node import Self, choose_router, describe, pod_prefixes, saved_router, wait_for_node
+from agent.probing import Prober
 from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
 from agent.relabel import Relabeller
 from agent.remote_inputs import RemoteInputs
@@ -150,6 +152,15 @@ class Daemon:
         )
         self.relabeller = Relabeller(self.endpoints, self.kube.identity_of, draw)
         self._wire_remotes(own_id)
+        self.prober = Prober(
+            mesh,
+            me.node.name,
+            probe_rules(config),
+            config.clustermesh_probe_nodes,
+            state / "data-paths.json",
+            clock,
+            draw,
+        )
         self.tables = hooks.tables = self._datapath_tables()
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
@@ -171,6 +182,7 @@ class Daemon:
             tables=self.tables,
             loops=self.loops,
             objects=self._endpoint_objects,
+            prober=self.prober,
             progress=progress,
             server=client.server,
             clock=clock,
@@ -290,6 +302,7 @@ class Daemon:
             tasks.create_task(self._report_late_clusters(), name="late-clusters")
             tasks.create_task(self._end_drains(), name="drains")
             tasks.create_task(self._watch_maps(), name="maps")
+            tasks.create_task(self._probe(), name="probes")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
         """REST on the socket, health and metrics on their ports."""
@@ -374,6 +387,12 @@ class Daemon:
         while True:
             await asyncio.sleep(DRAIN_CHECK_S)
             self.mesh.services.expire()
+
+    async def _probe(self) -> None:
+        if self.config.enable_health_checking:
+            await self.remotes.configured.wait()
+            interval_s = self.config.clustermesh_probe_interval
+            await self.prober.run(Echo, lambda: self.remotes.statuses, interval_s)
 
     async def _report_late_clusters(self) -> None:
         """Nothing waits for a remote cluster: what it last said is in force until it speaks."""

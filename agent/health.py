@@ -51,7 +51,8 @@ def cluster_mesh(view: View) -> dict[str, Any]:
         violations = view.mesh.violations(name)
         counts, certificate = _counts(view, name), shown.get(name)
         shape = shapes.remote_cluster(status, counts, last, violations, certificate)
-        clusters.append(shape | connection(status, view.clock()))
+        path = {"data-path": view.prober.shape(name)}
+        clusters.append(shape | connection(status, view.clock()) | path)
     return {
         "num-global-services": view.mesh.services.count_global(),
         "clusters": clusters,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent import map_pressure, mesh_metrics
+from agent import map_pressure, mesh_metrics, probe_metrics
 from agent.health import VERSION
 from agent.view import View
 from datapath.metrics import Counter
@@ -69,7 +69,14 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
             sum(1 for loop in view.loops for t in loop.tables if not t.status.healthy),
         ),
     ]
-    return families + _maps(view) + _tables(view) + mesh_metrics.collect(view) + _packets(packets)
+    return (
+        families
+        + _maps(view)
+        + _tables(view)
+        + mesh_metrics.collect(view)
+        + probe_metrics.collect(view)
+        + _packets(packets)
+    )
 
 
 def _maps(view: View) -> list[Family]:

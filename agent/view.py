@@ -10,6 +10,7 @@ from agent.ipam import Pool
 from agent.kube_inputs import KubeInputs
 from agent.mesh_state import MeshState
 from agent.node import Self
+from agent.probing import Prober
 from agent.publish import EndpointObjects
 from agent.targets import Tables
 from datapath.runtime import Datapath
@@ -49,6 +50,7 @@ class View:
     tables: Tables
     loops: tuple[Loop, ...]
     objects: EndpointObjects
+    prober: Prober
     progress: Progress
     server: str  # of the API server
     clock: Callable[[], float]

@@ -1,5 +1,6 @@
 """What `clustermesh status` says. Pure: answers of agents in, lines and figures out."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ class MeshStatus:
     global_services: list[int] = field(default_factory=list)
     ages: dict[str, int] = field(default_factory=dict)  # cluster -> seconds since it was heard of
     revoked: set[str] = field(default_factory=set)  # clusters whose backends were taken back
+    # cluster -> agent -> (state of the data path, percent of connections, what its probes saw)
+    paths: dict[str, dict[str, tuple[str, int, str]]] = field(default_factory=dict)
     # cluster -> kind -> (how often an agent refused it at most, example)
     violations: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
 
@@ -40,8 +43,17 @@ class MeshStatus:
 
     @property
     def ready(self) -> bool:
-        """Every agent is connected to every expected cluster."""
-        return self.total > 0 and self.not_ready == 0
+        """Every agent is connected to every expected cluster, and its packets get there."""
+        return self.total > 0 and self.not_ready == 0 and not self.cut_off()
+
+    def cut_off(self) -> list[tuple[str, str, str]]:
+        """Agent, cluster and why, where packets do not reach a cluster."""
+        return [
+            (agent, name, why)
+            for name in self.expected
+            for agent, (state, _, why) in sorted(self.paths.get(name, {}).items())
+            if state == "down"
+        ]
 
     def errors(self) -> list[str]:
         """One line per agent and cluster that are not connected."""
@@ -52,7 +64,10 @@ class MeshStatus:
                 for name, why in sorted(clusters.items())
                 if why and name in self.expected
             ]
-        return lines
+        return lines + [
+            f"{agent} does not reach the nodes of cluster {name}: {why}"
+            for agent, name, why in self.cut_off()
+        ]
 
 
 def why_not_ready(remote: Mapping[str, Any]) -> str:
@@ -85,6 +100,9 @@ def add_agent(status: MeshStatus, agent: str, answer: Mapping[str, Any]) -> None
         for kind, count, example in _violations(remote):
             kinds = status.violations.setdefault(remote["name"], {})
             kinds[kind] = max(kinds.get(kind, (0, "")), (count, example))
+        if path := remote.get("data-path"):
+            told = str(path["state"]), int(path["share-percent"]), str(path["status"])
+            status.paths.setdefault(str(remote["name"]), {})[agent] = told
         if (age := age_s(remote)) is not None:
             name = str(remote["name"])
             status.ages[name] = max(status.ages.get(name, 0), age)
@@ -126,6 +144,21 @@ def _connection(status: MeshStatus, name: str) -> str:
     return f"{configured}/{status.total} configured, {connected}/{status.total} connected"
 
 
+def data_path(agents: Mapping[str, tuple[str, int, str]]) -> str:
+    """What of a cluster is out of reach; nothing to say while all of it is in reach."""
+    count = Counter(state for state, _, _ in agents.values())
+    text = ""
+    if count["down"]:
+        text += f", data path down on {count['down']}/{len(agents)} nodes: its backends are out"
+    if count["returning"]:
+        lowest = min(share for state, share, _ in agents.values() if state == "returning")
+        text += (
+            f", data path returning on {count['returning']}/{len(agents)} nodes: "
+            f"its backends get {lowest} % of their connections"
+        )
+    return text
+
+
 def statistics(values: Sequence[int]) -> str:
     """``[min:1 / avg:1.7 / max:2]``."""
     if not values:
@@ -151,6 +184,8 @@ def waiting(status: MeshStatus, copies: MeshStatus | None, store: bool) -> str:
         number = status.not_ready
         what = "node is" if number == 1 else "nodes are"
         parts.append(f"clusters to be connected: {number} {what} not ready")
+    if status.cut_off():
+        parts.append("packets to reach all clusters")
     if copies is not None and not copies.ready:
         parts.append("KVStoreMesh to be connected")
     return ", ".join(parts)
@@ -209,6 +244,7 @@ def lines(
             line += f", age of data: {ages[name]} s"
         if name in status.revoked:
             line += ", its backends are taken back"
+        line += data_path(status.paths.get(name, {}))
         out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
     if status.violations:
@@ -234,6 +270,13 @@ def as_json(
         "connectivity": _connectivity(status, "cilium"),
         "age_seconds": status.ages,
         "revoked": sorted(status.revoked),
+        "data_path": {
+            name: {
+                agent: {"state": state, "share_percent": share, "status": why}
+                for agent, (state, share, why) in sorted(agents.items())
+            }
+            for name, agents in sorted(status.paths.items())
+        },
         "kvstoremesh": {"enabled": False},
         "violations": {
             name: [

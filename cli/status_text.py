@@ -130,7 +130,8 @@ def _mesh(mesh: Object | None, whole: bool, now: datetime) -> list[Line]:
     summary = f"{ready}/{len(clusters)} remote clusters ready, {services} global-services"
     lines = [("ClusterMesh:", summary)]
     for remote in clusters:
-        if whole or not remote.get("ready") or remote.get("num-rejected"):
+        cut = (remote.get("data-path") or {}).get("share-percent", 100) < 100
+        if whole or not remote.get("ready") or remote.get("num-rejected") or cut:
             lines += [("", line) for line in remote_cluster(remote, now)]
     return lines
 
@@ -162,6 +163,11 @@ def remote_cluster(remote: Object, now: datetime) -> list[str]:
         )
         lines.append(f"   └  synchronization status: {known}")
     lines += [f"   └  {line}" for line in _age(remote)]
+    if path := remote.get("data-path"):
+        text = f"{path['state']}, {path['status']}"
+        if path["share-percent"] < 100:
+            text += f"; its backends get {path['share-percent']} % of their connections"
+        lines.append(f"   └  data path: {text}")
     if copied := remote.get("copy"):
         heard = _ago(copied.get("last-heard"), now)
         lines.append(f"   └  copied by KVStoreMesh, which last heard of the cluster: {heard}")

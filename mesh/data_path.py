@@ -81,7 +81,7 @@ class DataPath:
         direct = sum(p.direct for p in self.last if not p.answered)
         if direct:
             return (
-                f"{text}, {direct} of the others only outside of it: "
+                f"{text}, {direct} only outside of it: "
                 "let UDP 8472 pass between the nodes of both clusters"
             )
         return text

@@ -107,6 +107,10 @@ class Nodes:
     def __iter__(self) -> Iterator[Node]:
         return (node for key, node in self._nodes.items() if key not in self._refused)
 
+    def names(self, cluster: ClusterName) -> list[NodeName]:
+        """The nodes of a cluster, heard or not."""
+        return list(self._members.get(cluster, ()))
+
     def count(self, cluster: ClusterName) -> int:
         """How many nodes a cluster has that are heard."""
         refused = sum(1 for found, _ in self._refused if found == cluster)

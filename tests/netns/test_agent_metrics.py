@@ -42,6 +42,14 @@ STORES: Wanted = {
     "kvstore_initial_sync_completed": ("gauge", "scope source_cluster action"),
     "controllers_group_runs_total": ("counter", "status group_name"),
 }
+PATHS: Wanted = {
+    "cilium_node_health_connectivity_status": ("gauge", f"{HERE} type status"),
+    "isthmus_remote_cluster_probe_latency_seconds": ("histogram", f"{HERE} target_cluster"),
+    "isthmus_remote_cluster_probes_total": ("counter", f"{HERE} target_cluster outcome"),
+    "isthmus_remote_cluster_data_path_changes_total": ("counter", f"{HERE} target_cluster to"),
+    "isthmus_remote_cluster_data_path_status": ("gauge", f"{HERE} target_cluster"),
+    "isthmus_remote_cluster_share_ratio": ("gauge", f"{HERE} target_cluster"),
+}
 PREFIX = "cilium_clustermesh_"
 
 
@@ -97,10 +105,14 @@ async def test_an_agent_has_every_metric(node: AgentNode, beta: RemoteCluster) -
     found = scrape(node)
     check(found, PREFIX, MESH)
     check(found, "cilium_", STORES)
+    check(found, "", PATHS)
 
     def total(name: str, **wanted: str) -> float:
         return found[name].total(**wanted)
 
+    # Its node declares no address behind the tunnel, so there is nobody to ask.
+    assert total("cilium_node_health_connectivity_status", **labels, status="unknown") == 1
+    assert total("isthmus_remote_cluster_share_ratio", **target) == 1
     assert total(f"{PREFIX}remote_clusters", **labels) == 1
     assert total(f"{PREFIX}global_services", **labels) == 1
     assert total(f"{PREFIX}remote_cluster_nodes", **target) == 1

@@ -22,6 +22,15 @@ def test_flags_win_over_environment_over_files(tmp_path: Path) -> None:
     assert load([f"--config-dir={tmp_path}"], environment).cluster_name == "from-environment"
 
 
+def test_probes_have_a_pace_that_a_round_can_keep() -> None:
+    """A round of probes takes some seconds."""
+    config = load(["--clustermesh-probe-interval=2s"], {})
+    assert (config.clustermesh_probe_interval, config.clustermesh_probe_return) == (2.0, 120.0)
+    text = r'^clustermesh-probe-interval is "500ms": use 1s or more$'
+    with pytest.raises(ConfigError, match=text):
+        load(["--clustermesh-probe-interval=500ms"], {})
+
+
 def test_values_are_read_as_what_they_mean() -> None:
     """Switches, durations, addresses, words."""
     config = load(

@@ -120,6 +120,40 @@ def test_rejected_records_are_shown() -> None:
     }
 
 
+def data_path(state: str, share: int) -> dict[str, Any]:
+    return {"data-path": {"state": state, "share-percent": share, "status": "1 of 3 answer"}}
+
+
+def test_a_cluster_out_of_reach_is_not_well() -> None:
+    """Connected, but packets do not get there: who does not reach it, and exit code 1."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    mesh_status.add_agent(status, "cilium-a", answer(changed(**data_path("down", 0))))
+    mesh_status.add_agent(status, "cilium-b", answer(changed(**data_path("up", 100))))
+    assert not status.ready
+    text = report(status)
+    assert (
+        "  - paris: 2/2 configured, 2/2 connected, "
+        "data path down on 1/2 nodes: its backends are out" in text
+    )
+    assert "  ❌ cilium-a does not reach the nodes of cluster paris: 1 of 3 answer" in text
+    assert mesh_status.waiting(status, None, True) == "packets to reach all clusters"
+    told = mesh_status.as_json(status, ACCESS)["data_path"]["paris"]
+    assert told["cilium-b"] == {"state": "up", "share_percent": 100, "status": "1 of 3 answer"}
+
+
+def test_a_cluster_that_comes_back_is_well() -> None:
+    """The least of its parts is shown; what is not known yet is nothing to be said."""
+    status = mesh_status.MeshStatus(expected=("paris",))
+    for agent, share in (("cilium-a", 25), ("cilium-b", 10)):
+        mesh_status.add_agent(status, agent, answer(changed(**data_path("returning", share))))
+    mesh_status.add_agent(status, "cilium-c", answer(changed(**data_path("unknown", 100))))
+    assert status.ready
+    assert (
+        "  - paris: 3/3 configured, 3/3 connected, "
+        "data path returning on 2/3 nodes: its backends get 10 % of their connections"
+    ) in report(status)
+
+
 def test_json_of_a_good_mesh() -> None:
     """Keys of the well-known tool; zero values are left out."""
     status = mesh_status.MeshStatus(expected=("paris",))

@@ -110,6 +110,23 @@ def test_a_remote_cluster_in_full() -> None:
     ]
 
 
+def test_a_remote_cluster_out_of_reach() -> None:
+    """It is shown in short too, with what its probes saw."""
+    path = {"state": "returning", "share-percent": 25, "status": "2 of 3 asked nodes answer"}
+    remote = PARIS | {"data-path": path}
+    line = (
+        "   └  data path: returning, 2 of 3 asked nodes answer; "
+        "its backends get 25 % of their connections"
+    )
+    assert line in status_text.remote_cluster(remote, NOW)
+    status = {"cluster-mesh": {"clusters": [remote]}}
+    assert line.strip() in status_text.text(status, status_text.Detail(), NOW)
+    path["share-percent"] = 100
+    assert "   └  data path: returning, 2 of 3 asked nodes answer" in status_text.remote_cluster(
+        remote, NOW
+    )
+
+
 def test_a_remote_cluster_that_never_answered() -> None:
     """What is not known is called unknown or never; rejected records are told with the latest."""
     lines = status_text.remote_cluster(OSLO, NOW)

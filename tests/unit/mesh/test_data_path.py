@@ -106,7 +106,7 @@ def test_an_answer_outside_of_the_tunnel_is_a_witness() -> None:
         paths.take(turn, {A: asked}, {A: 2})
     assert paths[A].state is PathState.DOWN
     assert paths[A].sentence() == (
-        "0 of 2 asked nodes answer through the tunnel, 1 of the others only outside of it: "
+        "0 of 2 asked nodes answer through the tunnel, 1 only outside of it: "
         "let UDP 8472 pass between the nodes of both clusters"
     )
 

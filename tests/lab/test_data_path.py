@@ -1,0 +1,146 @@
+"""Nodes of two clusters do not reach each other any more, while both can read each other's store:
+requests stay at home within seconds, and go abroad again in steps."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from kind import story
+from kind.story import C1, C2, ONE, RATE, TWO, Request
+from tests.support import lab as labs
+from tests.support.lab import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("data-path")]
+
+# Much faster than the defaults.
+SETTINGS = {"clustermesh-probe-interval": "1s", "clustermesh-probe-return": "18s"}
+TAKEN_OUT_S = 15.0  # three rounds of a second, each of up to 2.5 s when nobody answers
+CUT = """table inet isthmus_test_cut {
+  chain input { type filter hook input priority -300
+    udp dport 8472 ip saddr %s drop
+  }
+}"""
+
+
+@dataclass(slots=True)
+class Span:
+    """Of the clock."""
+
+    begin: float
+    end: float
+
+
+class World:
+    """Two joined clusters with the example workloads."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.mesh = lab, story.Mesh(lab.name)
+        patch = json.dumps({"data": SETTINGS})
+        for context in (C1, C2):
+            named = ("-n", "kube-system", "patch", "configmap", "cilium-config")
+            self.mesh.kubectl(context, *named, "--type=merge", "-p", patch)
+            self.mesh.kubectl(
+                context, "-n", "kube-system", "delete", "pod", "-l", "k8s-app=cilium", "--wait"
+            )
+            labs.wait_until("agents are back", lambda c=context: len(self.mesh.agents(c)) == 2)
+            for pod in self.mesh.agents(context).values():
+                lab.wait_ready(pod, namespace="kube-system", cluster=context)
+        for tell in (story.clusters, story.joined):
+            step = story.Step(0, tell.__name__)
+            tell(self.mesh, step)
+            assert step.held, step.checks
+        self.node = self.mesh.pods(C1, "name=x-wing")[0]["spec"]["nodeName"]
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """No packet of the tunnel passes between the clusters; everything else does."""
+        nodes = self.lab.topology.nodes
+        for node in nodes:
+            others = "172.20.2.0/24" if node.name.startswith(C1) else "172.20.1.0/24"
+            self._nft(node.netns, "-f", "-", stdin=CUT % others)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                self._nft(node.netns, "delete", "table", "inet", "isthmus_test_cut")
+
+    def _nft(self, netns: str, *words: str, stdin: str = "") -> None:
+        command = ["ip", "netns", "exec", netns, "nft", *words]
+        subprocess.run(command, input=stdin, text=True, check=True, timeout=10)
+
+    def share_pct(self) -> int:
+        """What the client's node gives cluster2 of its usual part."""
+        remote = self.mesh.agent(self.node, "status")["cluster-mesh"]["clusters"][0]
+        assert remote["connected"], remote
+        return int(remote["data-path"]["share-percent"])
+
+    def steps(self, after_s: float = 4, limit_s: float = 60) -> dict[int, Span]:
+        """Each share until it has been whole for a while, and when it certainly was in force."""
+        seen: dict[int, Span] = {}
+        deadline = time.monotonic() + limit_s
+        while 100 not in seen or seen[100].end < seen[100].begin + after_s:
+            assert time.monotonic() < deadline, seen
+            asked = time.time()
+            share = self.share_pct()
+            # To ask takes a second while the machine is busy.
+            seen.setdefault(share, Span(time.time(), 0)).end = asked
+        return seen
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    made = labs.start("h")
+    try:
+        yield World(made)
+    finally:
+        labs.stop(made)
+
+
+def abroad(requests: list[Request], span: Span) -> tuple[int, int]:
+    """Answers of cluster2 in a span of time, and requests. None has failed."""
+    # Between a share that is decided and its slots in the kernel lies a moment.
+    found = [r for r in requests if span.begin + 0.5 < r.at < span.end]
+    assert [r for r in found if not r.ok] == []
+    return sum(r.cluster == TWO for r in found), len(found)
+
+
+def bounds(count: int, part: float) -> tuple[float, float]:
+    """Six standard deviations of as many draws."""
+    width = 6 * (count * part * (1 - part)) ** 0.5
+    return count * part - width, count * part + width
+
+
+@pytest.mark.timeout(400)
+def test_requests_stay_at_home_while_the_way_is_cut(world: World) -> None:
+    """The whole of it, with real packets: out, what is said of it, and back in steps."""
+    mesh = world.mesh
+    before = mesh.ask(100)
+    assert before[ONE] > 0 < before[TWO], before
+    labs.wait_until("probes were answered", lambda: world.share_pct() == 100)
+    with ExitStack() as way:
+        way.enter_context(world.cut())
+        taken_s = mesh.wait_for("cluster2 is out", lambda: world.share_pct() == 0, TAKEN_OUT_S)
+        during = mesh.ask(100)
+        assert during == {ONE: during[ONE]}, during
+        said = mesh.isthmus("clustermesh", "status", "--context", C1, check=False)
+        assert "2/2 configured, 2/2 connected" in said
+        assert "data path down on 2/2 nodes: its backends are out" in said
+        assert "2 only outside of it: let UDP 8472 pass" in said
+        with mesh.stream("rebel-base") as stream:
+            way.close()  # open again, with the stream under way
+            seen = world.steps()
+            requests = list(stream.requests)
+    assert list(seen) == [0, 10, 25, 50, 100]
+    for share, span in seen.items():
+        count, total = abroad(requests, span)
+        print(f"out after {taken_s:.1f} s; {share} %: {count} of {total} in cluster2")
+        lowest, highest = bounds(total, share / 200)  # half of the backends are cluster2's
+        assert lowest <= count <= highest, (share, count, total)
+        assert share == 0 or total > RATE / 2
+    said = mesh.isthmus("clustermesh", "status", "--context", C1)
+    assert "data path" not in said
