@@ -42,7 +42,7 @@ async def _move(api: Client, facts: ClusterFacts) -> None:
     """Tell agents where their own store is now."""
     found = cluster.secret_data(await cluster.read(api, "Secret", CLUSTERS_SECRET, facts.namespace))
     here = mesh_facts.local_config(facts)
-    copies = {n: mesh_facts.with_ttl(here, found[n]) for n in facts.connected if n in found}
+    copies = {n: with_ttl(here, found[n]) for n in facts.connected if n in found}
     await _patch_secret(api, facts, CLUSTERS_SECRET, copies)
 
 
