@@ -17,9 +17,19 @@ _INT_OR_STRING = "x-kubernetes-int-or-string"
 _EMBEDDED = "x-kubernetes-embedded-resource"
 
 
+def _drop_nulls(value: Obj, schema: Obj) -> None:
+    """A null that a schema does not allow, and has no default for, is as if it were absent."""
+    extra = schema.get("additionalProperties")
+    for name in [n for n, item in value.items() if item is None]:
+        sub = (schema.get("properties") or {}).get(name, extra)
+        if isinstance(sub, dict) and not sub.get("nullable") and "default" not in sub:
+            del value[name]
+
+
 def apply_defaults(value: Any, schema: Obj) -> None:
-    """Fill ``default`` of absent properties, in place."""
+    """Fill ``default`` of absent properties and drop nulls that have none, in place."""
     if isinstance(value, dict):
+        _drop_nulls(value, schema)
         for name, sub in (schema.get("properties") or {}).items():
             if (
                 "default" in sub

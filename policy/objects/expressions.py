@@ -19,7 +19,7 @@ def problem(text: str) -> str:
     bare = re.sub(r"\[(?:\\.|[^\]\\])*\]", "x", _ESCAPE.sub(_plain, text))
     if _BEYOND.search(bare):
         return "uses look-around or another construct that RE2 does not have"
-    if re.search(r"\\[1-9]", re.sub(r"\\\\", "", text)):
+    if re.search(r"\\(?:[1-7](?![0-7])|[89])", re.sub(r"\\\\", "", text)):
         return "uses a back-reference, which RE2 does not have"
     for low, high in _REPEAT.findall(text):
         if any(len(n) > 4 or int(n) > _MAX_REPEAT for n in (low, high) if n):
@@ -42,6 +42,7 @@ def _in_python(text: str) -> str:
     text = re.sub(r"\[:\^?[a-z]+:\]", "a", text)
     text = re.sub(r"\\[pP](?:\{\^?\w+\}|[A-Z])", r"\\w", text)
     text = re.sub(r"\\[zC]", r"\\Z", text)
+    text = re.sub(r"\\(?:x\{[0-9A-Fa-f]+\}|[1-7][0-7]+)", "x", text)
     text = re.sub(r"\(\?[imsU]*(?:-[imsU]+)?\)", "", text)
     text = re.sub(r"\(\?[imsU]*(?:-[imsU]+)?:", "(?:", text)
     text = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", text)

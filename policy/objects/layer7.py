@@ -105,11 +105,16 @@ def rules(node: Node) -> str:
         node.error("l7 needs l7proto")
     if "l7proto" in found:
         found["l7proto"].text()
+        if not given:
+            node.warn("has no l7: the ports are open to every request")
         if any(kind != "l7" for kind in given):
             node.error(f"l7proto and {given[0]} cannot be combined")
     ruled = ""
     for kind in given:
-        for item in found[kind].items():
+        items = found[kind].items()
+        if not items:
+            found[kind].warn("is empty: the ports are open to every request")
+        for item in items:
             _READERS[kind](item)
             ruled = ruled or kind
     return ruled

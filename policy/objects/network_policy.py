@@ -91,6 +91,8 @@ def _port(node: Node) -> tuple[PortRange, ...]:
     if "port" not in found:
         if end is not None:
             node.error("endPort needs port")
+        elif "protocol" not in found:
+            node.warn("is every port of TCP, and nothing of UDP and SCTP")
         return tuple(PortRange(p) for p in protocols)
     given = found["port"]
     if isinstance(given.value, str):

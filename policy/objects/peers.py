@@ -12,6 +12,7 @@ from policy.rules import Peer, Selector, ServicePeer
 
 PREFIX = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 COMMON = ("Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "Groups", "Requires")
+_EMPTY = "{} is empty, not absent: it names nobody"
 _ALONE = ("Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "Groups", "Services", "FQDNs")
 
 
@@ -44,6 +45,8 @@ def read(node: Node, found: dict[str, Node], direction: Direction, scope: Scope)
     prefix, gathered = PREFIX[direction], _Gathered()
     for name, reader in _READERS.items():
         if (given := found.get(prefix + name)) is not None:
+            if given.value == []:
+                node.warn(_EMPTY.format(prefix + name))
             reader(given, scope, gathered)
     used = [prefix + n for n in _ALONE if (g := found.get(prefix + n)) is not None and g.value]
     if len(used) > 1:
@@ -53,10 +56,7 @@ def read(node: Node, found: dict[str, Node], direction: Direction, scope: Scope)
 
 
 def _endpoints(node: Node, scope: Scope, out: _Gathered) -> None:
-    items = node.items()
-    if not items:
-        node.warn("is empty: the rule is about nobody")
-    out.lists.append(tuple(scope.peer(item) for item in items))
+    out.lists.append(tuple(scope.peer(item) for item in node.items()))
 
 
 def _cidr(node: Node, scope: Scope, out: _Gathered) -> None:
@@ -138,7 +138,6 @@ def _fqdns(node: Node, scope: Scope, out: _Gathered) -> None:
     items = node.items()
     if not items:
         if not scope.settings.upstream_readings:
-            node.warn("is empty: the rule is about nobody")
             out.lists.append(())
         return
     for item in items:

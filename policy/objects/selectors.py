@@ -18,6 +18,7 @@ from policy.rules import ANY_SOURCE, Operator, Requirement, Selector
 IN_NAMESPACES = Requirement(NAMESPACE_LABEL, Operator.EXISTS, (), SOURCE_K8S)
 REMOTE_NODE = Requirement("remote-node", Operator.EXISTS, (), SOURCE_RESERVED)
 
+_OWN_KEY = f"{SOURCE_K8S}:{NAMESPACE_LABEL}"
 _NEGATIVE = (Operator.NOT_IN, Operator.DOES_NOT_EXIST)
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -117,8 +118,7 @@ def _names_namespace(requirement: Requirement) -> bool:
 
 
 def _names_namespace_label(requirement: Requirement) -> bool:
-    # The labels' prefix with or without its last dot: both have it.
-    return requirement.key.startswith(NAMESPACE_META_PREFIX[:-1])
+    return requirement.key.startswith(NAMESPACE_META_PREFIX)
 
 
 def _with(selector: Selector, *more: Requirement) -> Selector:
@@ -144,28 +144,31 @@ class Scope:
 
     def subject(self, node: Node) -> Selector:
         """``endpointSelector``: pods of the object's namespace."""
-        selector = parse(node)
+        selector = parse(self._without_namespace(node) if self.namespace else node)
         self._warn_of_subject(node, selector)
         if not self.namespace:
             return selector
-        kept = []
-        for requirement in selector.requirements:
-            own = requirement == in_namespace(self.namespace)
-            if _is_fixed_namespace(requirement) and requirement.source == SOURCE_K8S:
-                if not own:
-                    node.warn(
-                        f"a policy applies in its own namespace: {NAMESPACE_LABEL} "
-                        f"is read as {self.namespace}"
-                    )
-                continue
-            kept.append(requirement)
-        return Selector((in_namespace(self.namespace), *kept))
+        return Selector((in_namespace(self.namespace), *selector.requirements))
+
+    def _without_namespace(self, node: Node) -> Node:
+        """Written as an equality it is overwritten; anything else is a condition more."""
+        value = node.value if isinstance(node.value, dict) else {}
+        labels = value.get("matchLabels")
+        if not isinstance(labels, dict) or _OWN_KEY not in labels:
+            return node
+        if labels[_OWN_KEY] != self.namespace:
+            node.warn(
+                f"a policy applies in its own namespace: {NAMESPACE_LABEL} "
+                f"is read as {self.namespace}"
+            )
+        rest = {key: text for key, text in labels.items() if key != _OWN_KEY}
+        return Node(value | {"matchLabels": rest}, node.path, node.notes)
 
     def _warn_of_subject(self, node: Node, selector: Selector) -> None:
         for r in selector.requirements:
             positive = r.operator is Operator.IN
             elsewhere = self.namespace and self.namespace not in r.values
-            if elsewhere and positive and r.source == ANY_SOURCE and _names_namespace(r):
+            if elsewhere and positive and _names_namespace(r):
                 node.warn(f"selects nothing: the policy is in namespace {self.namespace}")
             if r.key == CLUSTER_LABEL and positive and self.settings.cluster not in r.values:
                 node.warn(
@@ -230,14 +233,6 @@ class Scope:
         else:
             selector = self._held_to_pods(namespaces, selector)
         return self.held_to_cluster(selector)
-
-
-def _is_fixed_namespace(requirement: Requirement) -> bool:
-    return (
-        requirement.key == NAMESPACE_LABEL
-        and requirement.operator is Operator.IN
-        and len(requirement.values) == 1
-    )
 
 
 def names_init(selector: Selector) -> bool:

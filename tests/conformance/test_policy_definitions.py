@@ -189,6 +189,14 @@ def _at(spec: Any, path: str) -> Any:
     return found
 
 
+async def test_null_is_absent(client: HttpClient) -> None:
+    """As with every definition that does not say otherwise."""
+    spec = yaml.safe_load("{" + SUBJECT + ", ingress: null, egress: [{toEndpoints: null}]}")
+    kept = await stored(client, CILIUM_POLICIES, "null", spec)
+    assert "ingress" not in kept
+    assert kept["egress"] == [{}]
+
+
 async def test_groups_need_their_list(client: HttpClient) -> None:
     """It may be empty, not absent."""
     await stored(client, CIDR_GROUPS, "empty", {"externalCIDRs": []})

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from model.policy_map import Direction
-from policy.objects import cidr_group
+from policy.objects import cidr_group, expressions
 from policy.objects.read import AUDIT_ANNOTATION, Kind, Source, read
 from policy.objects.settings import Settings
 from tests.support.policy_world import PEERS, ccnp, cnp, knp, selects, verdict
@@ -327,8 +327,15 @@ def test_audit(text: str, audit: bool, warned: int) -> None:
     ("text", "warning"),
     [
         ("ingress: [{}]", "names nobody"),
-        ("ingress: [{fromEndpoints: []}]", "about nobody"),
-        ("egress: [{toFQDNs: []}]", "about nobody"),
+        ("ingress: [{fromEndpoints: []}]", "fromEndpoints is empty"),
+        ("ingress: [{fromEntities: []}]", "fromEntities is empty"),
+        ("egress: [{toFQDNs: []}]", "toFQDNs is empty"),
+        ("egress: [{toServices: []}]", "toServices is empty"),
+        (
+            "egress: [{toPorts: [{ports: [{port: '1', protocol: TCP}], rules: {http: []}}]}]",
+            "every",
+        ),
+        ("egress: [{toPorts: [{ports: [{port: '1'}], rules: {l7proto: x}}]}]", "no l7"),
         ("ingress: [{fromEndpoints: [{matchLabels: {namespace: a}}]}]", "no label of pods"),
         ("ingress: [{toPorts: [{ports: [{port: '010'}]}]}]", "octal"),
         ("ingress: [{toPorts: [{ports: [{port: '0x50'}]}]}]", "not a number"),
@@ -357,6 +364,7 @@ def test_traps(text: str, warning: str) -> None:
     [
         ({"io.kubernetes.pod.namespace": "other"}, "selects nothing: the policy"),
         ({"k8s:io.kubernetes.pod.namespace": "other"}, "own namespace"),
+        ({"any:io.kubernetes.pod.namespace": "other"}, "selects nothing: the policy"),
         ({"io.cilium.k8s.policy.cluster": "paris"}, "cluster of its subject"),
         ({"reserved:host": ""}, "nodeSelector"),
     ],
@@ -386,3 +394,37 @@ def test_cidr_group() -> None:
     assert cidr_group.read("g", {}, {"externalCIDRs": []}).errors == ()
     assert cidr_group.read("g", {}, {}).errors
     assert cidr_group.read("g", {}, None).errors
+
+
+def test_a_namespace_expression_in_a_subject_stays() -> None:
+    """Only an equality is overwritten."""
+    terms = [
+        {"key": "k8s:io.kubernetes.pod.namespace", "operator": "In", "values": ["other"]},
+    ]
+    (found,) = cnp({"endpointSelector": {"matchExpressions": terms}, "ingress": [{}]}).rules
+    assert not any(selects(found.subject, labels) for labels in PEERS.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("/v1/.*", True),
+        (r".*\/path", True),
+        (r"\pL+[[:alpha:]]", True),
+        (r"(?i)get|(?P<name>x)|(?<n>y)", True),
+        (r"\x{10FFFF}\z|\123", True),
+        (r"\Q(\E", True),
+        ("a(?=b)", False),
+        ("a(?<!b)", False),
+        ("a(?>b)", False),
+        (r"(a)\1", False),
+        ("a++", False),
+        ("a{1001}", False),
+        ("(", False),
+        ("[b-a]", False),
+        ("x" * 5000, False),
+    ],
+)
+def test_expressions(text: str, good: bool) -> None:
+    """What RE2 can compile."""
+    assert (not expressions.problem(text)) == good
