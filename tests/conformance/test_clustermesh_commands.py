@@ -292,8 +292,13 @@ def test_kvstoremesh_sends_agents_to_their_own_store(ready: Pair) -> None:
     assert real.host_aliases == {"cluster-b.mesh.cilium.io": ("192.0.2.2",)}
     other = parse_store_config(ready.secret("b", "cilium-clustermesh")["cluster-a"], "")
     assert other.host_aliases == {"cluster-a.mesh.cilium.io": ("192.0.2.1",)}
+    held = ready.secret("a", "cilium-clustermesh")["cluster-b"]
+    stale = held.replace(b":32383", b":32379") + b"isthmus-cache-ttl: 5m\n"  # as once written
+    ready.put_secret("a", "cilium-clustermesh", {"cluster-b": stale})
     ready.good("clustermesh", "enable", "--context", "a")  # says nothing of it: it stays
     assert "kvstoremesh" in containers()
+    moved = ready.secret("a", "cilium-clustermesh")["cluster-b"]
+    assert moved == held + b"isthmus-cache-ttl: 5m\n"
     ready.good("clustermesh", "enable", "--context", "a", "--enable-kvstoremesh=false")
     assert "kvstoremesh" not in containers()
     direct = parse_store_config(ready.secret("a", "cilium-clustermesh")["cluster-b"], "")
