@@ -86,7 +86,8 @@ class Prober:
         """Ask, judge, obey."""
         self._turn += 1
         own = self._mesh.own
-        asked = {name: self._targets(name) for name in {*clusters(), own}}
+        due = (name for name in clusters() if self.paths.is_due(name, self._turn))
+        asked = {name: self._targets(name) for name in {*due, own}}
         probes = await self._ask(echo, asked)
         members = set(clusters())
         for cluster in set(self.paths) - members:

@@ -13,6 +13,8 @@ from model.cluster import ClusterName
 from model.node import NodeName
 
 STEPS_PCT = (10, 25, 50)  # of its usual part, while a cluster comes back
+# Who has not answered in so many rounds is asked in one of so many.
+PATIENCE = 6
 SEVERAL = 2  # nodes that must be silent; one that is dead says nothing of its cluster
 
 
@@ -64,6 +66,7 @@ class DataPath:
     answered: int = 0  # rounds in a row
     silent_nodes: set[NodeName] = field(default_factory=set)  # of the rounds in a row
     last: Sequence[Probe] = ()
+    rounds: int = 0  # in which it was asked
 
     @property
     def share_pct(self) -> int:
@@ -111,6 +114,13 @@ class DataPaths:
     def __iter__(self) -> Iterator[ClusterName]:
         return iter(self._paths)
 
+    def is_due(self, cluster: ClusterName, turn: int) -> bool:
+        """Whether to ask in this round. Who never answers must not cost as much as who does."""
+        path = self._paths.get(cluster)
+        if path is None or path.state is not PathState.UNKNOWN or path.rounds < PATIENCE:
+            return True
+        return turn % PATIENCE == 0
+
     def forget(self, cluster: ClusterName) -> None:
         """No member any more."""
         self._paths.pop(cluster, None)
@@ -136,6 +146,7 @@ class DataPaths:
             before = path.state, path.share_pct
             if asked:
                 path.last = tuple(asked)
+                path.rounds += 1
             verdict = _judged(asked, witnessed=direct or witnesses > 0)
             self._step(path, verdict, asked, sizes.get(cluster, 0), now_s)
             if (path.state, path.share_pct) != before:

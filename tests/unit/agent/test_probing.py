@@ -151,6 +151,22 @@ async def test_every_node_has_its_turn_but_not_ourselves(world: World) -> None:
     assert [a for a in world.echo.asked if str(a).startswith("192.0.2.")] == [outer(GAMMA, 1)]
 
 
+async def test_who_never_answers_is_asked_less_often(world: World) -> None:
+    """After six rounds in every sixth only; after the first answer in all of them."""
+    world.answers(GAMMA, 2, there=False)
+
+    async def asked(rounds: int) -> int:
+        world.echo.asked.clear()
+        await world.rounds(rounds)
+        return world.echo.asked.count(router(GAMMA, 1))
+
+    assert await asked(6) == 6
+    assert await asked(12) == 2
+    world.answers(GAMMA, 2)
+    await world.rounds(6)
+    assert await asked(6) == 6
+
+
 async def test_our_own_network_is_no_evidence(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
