@@ -83,6 +83,16 @@ class Child:
             )
         raise_errors(await self._datapath.services.upsert(rows))
 
+    async def policy(self, number: int, rows: int) -> None:
+        """``rows`` rows of other identities and ports; the last two allow everything."""
+        from model.policy_map import Direction, PolicyEntry, PolicyKey
+
+        found = {PolicyKey(0, direction): PolicyEntry() for direction in Direction}
+        for index in range(rows):
+            identity = IDENTITY + 100 + index % 50
+            found[PolicyKey(identity, Direction(index % 2), 6, 1000 + index, 24)] = PolicyEntry()
+        raise_errors(await self._datapath.policy.upsert([(EndpointId(number), found)]))
+
 
 def raise_errors(errors: Any) -> None:
     """The first failed row, as an exception."""
@@ -100,6 +110,7 @@ async def serve(settings: dict[str, Any]) -> None:
             node_ip=parse_address(settings["node_ip"]),
             router_ip=parse_address(settings["router_ip"]),
             pod_cidrs=(parse_prefix(settings["pod_cidr"]),),
+            policy=settings["policy"],
         )
     )
     child = Child(datapath)
@@ -136,7 +147,9 @@ class OurNode:
 
 
 @contextmanager
-def our_node(netns: str, node_ip: str, router_ip: str, pod_cidr: str) -> Iterator[OurNode]:
+def our_node(
+    netns: str, node_ip: str, router_ip: str, pod_cidr: str, policy: bool = False
+) -> Iterator[OurNode]:
     """Our datapath in a namespace that already has its underlay device."""
     pin_dir = f"/sys/fs/bpf/{netns}"
     settings = {
@@ -144,6 +157,7 @@ def our_node(netns: str, node_ip: str, router_ip: str, pod_cidr: str) -> Iterato
         "node_ip": node_ip,
         "router_ip": router_ip,
         "pod_cidr": pod_cidr,
+        "policy": policy,
     }
     process = subprocess.Popen(
         topology.inside(netns, sys.executable, "-m", "bench.node", json.dumps(settings)),

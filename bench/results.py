@@ -28,6 +28,7 @@ LIMITS = {  # what each figure must reach
     "mesh1m.rss_mb": "≤ 600",
     "publish.endpoints_10k_s": "≤ 1",
     "bigservice.reader_core_pct": "≤ 5",
+    "policy.rr_1000_ratio": "≥ 0.97",
     "kvstoremesh.keys_per_s": "≥ 20000",
     "kvstoremesh.keys_per_cpu_s": "≥ 50000",
 }

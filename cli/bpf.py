@@ -1,39 +1,17 @@
 """``isthmus bpf``: what the pinned maps hold. Adapter; needs root, and no agent."""
 
-import errno
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from cli import bpf_text, output
+from cli import bpf_policy, bpf_text, output
+from cli.bpf_options import pins, readable
 from datapath import inspect
-from model.kernel_numbers import PIN_DIRECTORY
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-pins = click.option(
-    "--pin-dir",
-    type=click.Path(path_type=Path),
-    default=Path("/sys/fs/bpf") / PIN_DIRECTORY,
-    show_default=True,
-    help="Where the maps are pinned.",
-)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """One line instead of an errno."""
-    try:
-        yield
-    except OSError as error:
-        what = error.strerror or str(error)
-        if error.errno in (errno.EPERM, errno.EACCES):
-            what += ": run as root"
-        raise click.ClickException(what) from error
 
 
 def _show(header: tuple[str, ...], texts: bpf_text.Texts, how: str) -> None:
@@ -46,6 +24,9 @@ def bpf() -> None:
     """Tables in the kernel."""
 
 
+bpf.add_command(bpf_policy.policy)
+
+
 @bpf.group()
 def ipcache() -> None:
     """Addresses and their identities."""
@@ -56,7 +37,7 @@ def ipcache() -> None:
 @output.option
 def ipcache_list(pin_dir: Path, how: str) -> None:
     """All prefixes."""
-    with _readable():
+    with readable():
         found = inspect.ipcache(pin_dir)
     _show(bpf_text.IPCACHE_HEADER, bpf_text.ipcache(found), how)
 
@@ -71,7 +52,7 @@ def endpoint() -> None:
 @output.option
 def endpoint_list(pin_dir: Path, how: str) -> None:
     """Pods, and the host's own addresses."""
-    with _readable():
+    with readable():
         found = inspect.endpoints(pin_dir)
     _show(bpf_text.ENDPOINT_HEADER, bpf_text.endpoints(found), how)
 
@@ -89,7 +70,7 @@ def lb() -> None:
 @click.option("--revnat", "part", flag_value="revnat", help="Reverse translations by number.")
 def lb_list(pin_dir: Path, how: str, part: str | None) -> None:
     """Frontends with their slots."""
-    with _readable():
+    with readable():
         if part == "backends":
             texts = bpf_text.backends(inspect.backends(pin_dir))
             header: tuple[str, ...] = ("ID", "BACKEND ADDRESS")
@@ -115,7 +96,7 @@ def ct() -> None:
 def ct_list(pin_dir: Path, how: str, scope: str, time_diff: bool) -> None:
     """All entries, those that expired and are not yet collected too."""
     del scope  # there is one table for all endpoints
-    with _readable():
+    with readable():
         found = inspect.flows(pin_dir)
     if how == "json":
         click.echo(output.as_json([bpf_text.flow_json(entry) for entry in found]))
@@ -135,7 +116,7 @@ def metrics() -> None:
 @output.option
 def metrics_list(pin_dir: Path, how: str) -> None:
     """Counters by reason, direction and place in the programs."""
-    with _readable():
+    with readable():
         found = inspect.counters(pin_dir)
     if how == "json":
         click.echo(output.as_json([bpf_text.counter_json(c) for c in found]))

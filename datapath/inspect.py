@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datapath import conntrack, map_names, metrics, pins
+from datapath import conntrack, map_names, metrics, pins, policy
 from datapath import encoding as e
 from datapath.kernel_table import KernelTable
 from datapath.metrics import Counter
+from datapath.policy_encoding import Traffic
 from model.address import Address, Prefix, host_prefix, unpack
 from model.ipcache import IpcacheEntry
+from model.policy_map import PolicyEntry, PolicyKey
 from model.service import BackendState, Frontend, Protocol
 
 
@@ -171,6 +173,12 @@ def flows(pin_dir: Path) -> list[e.ConntrackEntry]:
             *(c.protocol, c.source_port, c.destination_port, c.scope),
         ),
     )
+
+
+def policies(pin_dir: Path) -> dict[int, dict[PolicyKey, tuple[PolicyEntry, Traffic]]]:
+    """Rows of every endpoint's policy map with what they matched, by endpoint number."""
+    with _table(pin_dir, map_names.POLICY) as table:
+        return dict(sorted(policy.all_traffic(table).items()))
 
 
 def counters(pin_dir: Path) -> list[Counter]:

@@ -16,6 +16,7 @@ from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
+from datapath.events import EventReader
 from datapath.kernel_thread import KernelThread
 from datapath.policy import PolicyTable
 from datapath.programs import Programs
@@ -131,6 +132,11 @@ class Datapath:
         return await self._thread.call(
             metrics.read_metrics, tables[map_names.METRICS], tables[map_names.FORWARDED]
         )
+
+    def open_events(self) -> EventReader:
+        """The one reader of what the programs tell of packets; the caller closes it."""
+        tables = self._programs.tables
+        return EventReader(tables[map_names.EVENTS], tables[map_names.LOST_EVENTS])
 
     def close(self) -> None:
         """Release descriptors and the thread; everything in the kernel stays and works."""
