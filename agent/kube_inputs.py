@@ -34,7 +34,7 @@ from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
 from wire.k8s.cilium_node import CiliumNode, decode_node
 from wire.k8s.core import Namespace
-from wire.k8s.endpointslice import EndpointSlice, merge_backends, owner_of
+from wire.k8s.endpointslice import EndpointSlice, is_copied, merge_backends, owner_of
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import K8sObject, labels_of
 from wire.k8s.pod import Pod, identity_labels_of
@@ -43,10 +43,6 @@ from wire.k8s.service import Service, decode_service, service_name
 log = logging.getLogger("isthmus.agent.kube")
 
 T = TypeVar("T", bound=K8sObject)
-
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
-# Slices that somebody derived from other clusters' services: their backends come to us anyway.
-MESH_CONTROLLER = "endpointslice-mesh-controller.cilium.io"
 
 
 class KubeInputs:
@@ -148,7 +144,7 @@ class KubeInputs:
 
     def _slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         before = owner_of(old) if old else None
-        after = owner_of(new) if new and not _derived(new) else None
+        after = owner_of(new) if new and not is_copied(new) else None
         some = new or old
         assert some is not None
         touched = {name for name in (before, after) if name is not None}
@@ -232,7 +228,3 @@ class KubeInputs:
             if error.not_found:
                 return None
             raise
-
-
-def _derived(slice_: EndpointSlice) -> bool:
-    return labels_of(slice_.metadata).get(MANAGED_BY) == MESH_CONTROLLER

@@ -38,6 +38,7 @@ ALIASES = {
     "routingMode": "routing-mode",
     "tunnelProtocol": "tunnel-protocol",
     "debug.enabled": "debug",
+    "clustermesh.enableEndpointSliceSynchronization": "clustermesh-enable-endpoint-sync",
     "clustermesh.enableMCSAPISupport": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.enabled": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.installCRDs": "clustermesh-mcs-api-install-crds",

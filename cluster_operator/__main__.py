@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from certs.profiles import mesh_profiles
-from cluster_operator import config, crds, exports, health, multicluster_crds, policies
+from cluster_operator import config, crds, exports, health, multicluster_crds, policies, slices
 from cluster_operator.certificates import Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
@@ -38,6 +38,13 @@ FLAGS = (
     ("skip-crd-creation", "true: leave the resource definitions alone"),
     ("clustermesh-enable-mcs-api", "true: ServiceExports and ServiceImports (false)"),
     ("clustermesh-mcs-api-install-crds", "false: their definitions come from elsewhere (true)"),
+    (
+        "clustermesh-enable-endpoint-sync",
+        "true: EndpointSlices of other clusters' backends of headless global services (false)",
+    ),
+    ("clustermesh-concurrent-service-endpoint-syncs", "services brought up to date at a time (5)"),
+    ("clustermesh-endpoint-updates-batch-period", "how long changes are gathered (500ms)"),
+    ("clustermesh-endpoints-per-slice", "endpoints of such a slice, 1 to 1000 (100)"),
     ("clustermesh-config", "directory with a file per remote cluster"),
     ("cluster-id", "this cluster's number in the mesh"),
     ("max-connected-clusters", "255 or 511, the same in the whole mesh"),
@@ -107,6 +114,8 @@ async def run(settings: config.Settings) -> None:
                     tasks.create_task(policies.Validator(client, _policies(settings)).run())
                 if settings.clustermesh_enable_mcs_api:
                     tasks.create_task(exports.Controller(client, settings).run())
+                if settings.clustermesh_enable_endpoint_sync:
+                    tasks.create_task(slices.Controller(client, settings).run())
         finally:
             await runner.cleanup()
 

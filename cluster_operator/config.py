@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster_operator.slice_copies import MAX_ENDPOINTS
 from model.duration import parse_duration_s
 from telemetry.logs import LogOptions, parse_options
 
@@ -25,6 +26,10 @@ class Settings:
     crd_timeout_s: float = 60
     clustermesh_enable_mcs_api: bool = False
     clustermesh_mcs_api_install_crds: bool = True
+    clustermesh_enable_endpoint_sync: bool = False
+    clustermesh_concurrent_service_endpoint_syncs: int = 5
+    clustermesh_endpoint_updates_batch_period_s: float = 0.5
+    clustermesh_endpoints_per_slice: int = 100
     clustermesh_config: str = "/var/lib/cilium/clustermesh"  # a file per remote cluster
     cluster_id: int = 0
     max_connected_clusters: int = 255
@@ -64,10 +69,13 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
 
-    def number(key: str, default: int) -> int:
+    def number(key: str, default: int, least: int = 0, most: int | None = None) -> int:
         value = text(key, str(default))
         if not value.isdigit():
             raise ValueError(f'{key}: "{value}" is not valid: use a number')
+        if int(value) < least or (most is not None and int(value) > most):
+            upper = "" if most is None else f" and at most {most}"
+            raise ValueError(f"{key}: {value} is not valid: use at least {least}{upper}")
         return int(value)
 
     def boolean(key: str, default: str = "false") -> bool:
@@ -89,6 +97,16 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         skip_crd_creation=boolean("skip-crd-creation"),
         clustermesh_enable_mcs_api=boolean("clustermesh-enable-mcs-api"),
         clustermesh_mcs_api_install_crds=boolean("clustermesh-mcs-api-install-crds", "true"),
+        clustermesh_enable_endpoint_sync=boolean("clustermesh-enable-endpoint-sync"),
+        clustermesh_concurrent_service_endpoint_syncs=number(
+            "clustermesh-concurrent-service-endpoint-syncs", 5, least=1
+        ),
+        clustermesh_endpoint_updates_batch_period_s=seconds(
+            "clustermesh-endpoint-updates-batch-period", "500ms"
+        ),
+        clustermesh_endpoints_per_slice=number(
+            "clustermesh-endpoints-per-slice", 100, least=1, most=MAX_ENDPOINTS
+        ),
         clustermesh_config=text("clustermesh-config", "/var/lib/cilium/clustermesh"),
         cluster_id=number("cluster-id", 0),
         max_connected_clusters=number("max-connected-clusters", 255),

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster_operator import multicluster
+from cluster_operator.applier import Applier
 from cluster_operator.config import Settings
+from cluster_operator.marked import Marked
 from kube.informer import Informer
-from kube.port import ApiError, Client, PatchKind
-from kube.resources import NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES, untyped
+from kube.port import ApiError, Client
+from kube.resources import NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES
 from kvstore.config_directory import ConfigDirectory
 from kvstore.remote import Change
 from kvstore.remotes import Remotes
@@ -37,9 +39,6 @@ from wire.k8s.multicluster import (
 from wire.k8s.service import Service, service_name
 
 log = logging.getLogger("operator.exports")
-
-MANAGER = "isthmus-operator"
-RETRY_FIRST_S, RETRY_LAST_S = 0.2, 30.0
 
 
 class Controller:
@@ -69,11 +68,8 @@ class Controller:
         self._namespaces = Informer(client, NAMESPACES, self._on_namespace)
         self._remote: dict[ServiceName, dict[ClusterName, ServiceExport]] = {}
         self._heard: set[ClusterName] = set()
-        self._dirty: dict[ServiceName, None] = {}
-        self._wake = asyncio.Event()
-        self._failures: dict[ServiceName, int] = {}
-        # What was applied last, and the version it made: unless that changed, it still stands.
-        self._applied: dict[tuple[str, str, str], tuple[Any, str]] = {}
+        self._marked = Marked(self._bring_up)
+        self._applier = Applier(client)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -86,13 +82,7 @@ class Controller:
                 await informer.synced.wait()
             await self._remotes.configured.wait()
             log.info("event=ready exports=%d", len(self._exports.store))
-            while True:
-                while self._dirty:
-                    name = next(iter(self._dirty))
-                    del self._dirty[name]
-                    await self._attempt(name)
-                self._wake.clear()
-                await self._wake.wait()
+            await self._marked.run()
 
     # What others tell.
 
@@ -140,24 +130,13 @@ class Controller:
                 self._mark(name)
 
     def _mark(self, name: ServiceName) -> None:
-        self._dirty[name] = None
-        self._wake.set()
+        self._marked.mark(name)
 
     def _mark_all(self) -> None:
         for namespace, name in (*self._imports.store, *self._exports.store):
             self._mark(ServiceName(namespace, name))
 
     # What is done.
-
-    async def _attempt(self, name: ServiceName) -> None:
-        try:
-            await self._bring_up(name)
-            self._failures.pop(name, None)
-        except (OSError, ValueError) as error:
-            count = self._failures[name] = self._failures.get(name, 0) + 1
-            log.warning('event=failed service=%s count=%d error="%s"', name, count, error)
-            delay = min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_LAST_S)
-            asyncio.get_running_loop().call_later(delay, self._mark, name)
 
     async def _bring_up(self, name: ServiceName) -> None:
         key = (name.namespace, name.name)
@@ -248,29 +227,16 @@ class Controller:
             log.info("event=removed service=%s", name)
 
     async def _delete(self, service: Service) -> None:
-        meta = service.metadata
-        self._applied.pop(("Service", meta.namespace, meta.name), None)
-        await self._client.delete(SERVICES, meta.name, meta.namespace, uid=meta.uid)
+        await self._applier.delete(SERVICES, service)
 
     async def _apply(self, body: dict[str, Any], known: K8sObject | None) -> dict[str, Any]:
         """Bring an object to this body, unless it is as we left it; the object."""
-        meta = body["metadata"]
         resource = SERVICES if body["kind"] == "Service" else SERVICE_IMPORTS
-        key = (body["kind"], meta["namespace"], meta["name"])
-        before = self._applied.get(key)
-        if before and known and before[0] == body and before[1] == known.metadata.resource_version:
-            return _as_known(known)
-        made = await self._client.patch(
-            untyped(resource),
-            meta["name"],
-            body,
-            meta["namespace"],
-            kind=PatchKind.APPLY,
-            field_manager=MANAGER,
-        )
-        self._applied[key] = (body, made["metadata"].get("resourceVersion", ""))
-        log.info("event=applied kind=%s name=%s/%s", *key)
-        return made
+        made = await self._applier.apply(resource, body, known)
+        if made is not None:
+            return made
+        assert known is not None, "an object that stands is known"
+        return _as_known(known)
 
     async def _say(self, name: ServiceName, said: Sequence[multicluster.Statement]) -> None:
         export = self._exports.store.get((name.namespace, name.name))
