@@ -19,7 +19,7 @@ from cluster_operator.config import Settings
 from cluster_operator.marked import Marked
 from kube.informer import Informer
 from kube.port import ApiError, Client
-from kube.resources import NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES
+from kube.resources import ENDPOINT_SLICES, NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES
 from kvstore.config_directory import ConfigDirectory
 from kvstore.remote import Change
 from kvstore.remotes import Remotes
@@ -28,6 +28,7 @@ from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_clu
 from model.service import ServiceName
 from model.service_export import ServiceExport
 from wire.etcd import keys
+from wire.k8s.endpointslice import SERVICE_NAME_LABEL, is_copied
 from wire.k8s.meta import K8sObject, annotations_of, labels_of
 from wire.k8s.multicluster import (
     DERIVED_ANNOTATION,
@@ -39,6 +40,8 @@ from wire.k8s.multicluster import (
 from wire.k8s.service import Service, service_name
 
 log = logging.getLogger("operator.exports")
+
+CLEAR_AGAIN_S = 2.0
 
 
 class Controller:
@@ -187,6 +190,8 @@ class Controller:
         made = await self._apply(multicluster.import_body(merged, ips), known)
         body = multicluster.service_body(merged, local, self._cluster, made["metadata"]["uid"])
         derived = await self._apply(body, service)
+        if "selector" not in body["spec"]:
+            await self._clear(name)
         given = derived.get("spec", {}).get("clusterIPs") or []
         if [ip for ip in given if ip != "None"] != ips:
             await self._apply(multicluster.import_body(merged, _texts(given)), None)
@@ -215,6 +220,16 @@ class Controller:
             f"Service {key[0]}/{key[1]} is not ours and stands where the Service of the import "
             f"{name} belongs: delete it or give it another name"
         )
+
+    async def _clear(self, name: ServiceName) -> None:
+        """Of a Service that has lost its selector, Kubernetes leaves the slices as they were."""
+        label = f"{SERVICE_NAME_LABEL}={multicluster.derived_name(name)}"
+        found = await self._client.list(ENDPOINT_SLICES, name.namespace, label_selector=label)
+        stale = [slice_ for slice_ in found if not is_copied(slice_)]
+        for slice_ in stale:
+            await self._applier.delete(ENDPOINT_SLICES, slice_)
+        if stale:  # its controller may not have seen the change yet, and make them again
+            asyncio.get_running_loop().call_later(CLEAR_AGAIN_S, self._mark, name)
 
     async def _remove(self, name: ServiceName, known: ServiceImportObject | None) -> None:
         service = self._derived(name)
