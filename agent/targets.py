@@ -14,6 +14,7 @@ from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry, Source
 from model.service import Frontend, LoadBalancer
+from reconcile.plan import natural
 from reconcile.table import Desired, Table
 
 # What is referred to first. Rows are removed in the reverse order.
@@ -86,10 +87,10 @@ class Tables:
             "endpoints", datapath.endpoints, endpoints, clock=clock, draw=draw
         )
         self.ipcache: Table[Prefix, IpcacheEntry] = Table(
-            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw, order=None
+            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw, order=natural
         )
         self.routes: Table[Prefix, Route] = Table(
-            "routes", datapath.routes, routes, clock=clock, draw=draw, order=None
+            "routes", datapath.routes, routes, clock=clock, draw=draw, order=natural
         )
         self.services: Table[Frontend, LoadBalancer] = Table(
             "services", datapath.services, services, clock=clock, draw=draw

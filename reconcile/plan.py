@@ -25,24 +25,25 @@ class Plan(Generic[K, V]):
         return not self.upserts and not self.deletes
 
 
-def _first(row: tuple[Any, object]) -> Any:
-    return row[0]
-
-
 def everything(_key: object, _value: object) -> bool:
     """The ``owned`` of a table that holds rows of ours only."""
     return True
+
+
+def natural(key: Any) -> Any:
+    """The ``order`` of keys that have one of their own."""
+    return key
 
 
 def plan(
     desired: Iterable[tuple[K, V]],
     actual: Mapping[K, V],
     owned: Callable[[K, V], bool] = everything,
-    order: Callable[[K], object] | None = str,
+    order: Callable[[K], Any] = str,
 ) -> Plan[K, V]:
     """Diff two tables. A row that is not ours (``owned`` is false) is never deleted.
 
-    ``order`` gives keys a place; ``None``: they have one of their own.
+    ``order`` gives keys a place.
     """
     wanted: set[K] = set()
     upserts: list[tuple[K, V]] = []
@@ -53,6 +54,5 @@ def plan(
             upserts.append((key, value))
     deletes = [k for k, v in actual.items() if k not in wanted and owned(k, v)]
     return Plan(
-        tuple(sorted(upserts, key=_first if order is None else lambda row: order(row[0]))),  # type: ignore[arg-type, return-value]
-        tuple(sorted(deletes, key=order)),  # type: ignore[type-var, arg-type]
+        tuple(sorted(upserts, key=lambda row: order(row[0]))), tuple(sorted(deletes, key=order))
     )

@@ -12,7 +12,7 @@ Rounds of one table never overlap; ``reconcile.loop`` sees to that and to the or
 import asyncio
 import math
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from reconcile import backoff
 from reconcile.plan import everything, plan
@@ -51,9 +51,9 @@ class Table(Generic[K, V]):
         draw: Callable[[], float],
         owned: Callable[[K, V], bool] = everything,
         full_read_s: float = FULL_READ_S,
-        order: Callable[[K], object] | None = str,
+        order: Callable[[K], Any] = str,
     ) -> None:
-        """``order`` gives keys a place within a round; ``None``: they have one of their own."""
+        """``order`` gives keys a place within a round."""
         self.name = name
         self.status = TableStatus(name)
         self._target = target
@@ -225,7 +225,7 @@ class Table(Generic[K, V]):
         return rows
 
     def _sorted(self, keys: Iterable[K]) -> list[K]:
-        return sorted(keys, key=self._order)  # type: ignore[type-var, arg-type]
+        return sorted(keys, key=self._order)
 
     def _may_try(self, key: K, value: V | None) -> bool:
         """Not while a row rests after a failure, unless something else is wanted of it now."""
