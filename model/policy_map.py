@@ -42,7 +42,8 @@ class PolicyEntry:
 
     ``rule`` is the index of the deciding rule in the endpoint's rule list, as verdict events
     carry it (0: none, made by us). ``audit``: a packet that this entry denies passes and is
-    reported as audited.
+    reported as audited; with ``deny`` False it stands for default deny in audit, and any other
+    entry comes before it.
     """
 
     deny: bool = False

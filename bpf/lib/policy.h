@@ -88,7 +88,7 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 	outcome->match = policy_match(row, row == named);
 	if (policy_forbids(row))
 		return DROP_POLICY_DENY_RULE;
-	outcome->audited = row->flags & POLICY_DENY;
+	outcome->audited = !!(row->flags & POLICY_AUDIT);
 	return 0;
 }
 
