@@ -28,6 +28,8 @@ LIMITS = {  # what each figure must reach
     "mesh1m.rss_mb": "≤ 600",
     "publish.endpoints_10k_s": "≤ 1",
     "bigservice.reader_core_pct": "≤ 5",
+    "policy.full_cpu_s": "≤ 0.5",
+    "policy.identity_add_ms": "≤ 5",
     "policy.rr_1000_ratio": "≥ 0.97",
     "kvstoremesh.keys_per_s": "≥ 20000",
     "kvstoremesh.keys_per_cpu_s": "≥ 50000",
