@@ -52,6 +52,7 @@ CONNTRACK_GC_S = 60.0
 CNI_FILE_S = 5.0
 DRAIN_CHECK_S = 1.0
 MAP_CHECK_S = 30.0
+ZONE_LABEL = "topology.kubernetes.io/zone"
 GAP_S = 0.01  # between writes to the kernel while changes keep coming: ten cost what one costs
 
 
@@ -134,6 +135,7 @@ class Daemon:
             config.bpf_lb_algorithm,
             clock,
             config.clustermesh_backend_drain,
+            me.node.labels.get(ZONE_LABEL, ""),
         )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(

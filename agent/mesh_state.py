@@ -8,6 +8,7 @@ from mesh.nodes import Nodes
 from mesh.problems import Tally
 from mesh.service_table import Services
 from mesh.territory import Territories
+from mesh.topology import Place
 from model.address import Prefix
 from model.cluster import ClusterName
 from model.node import NodeName
@@ -24,6 +25,7 @@ class MeshState:
         selection: Selection,
         clock: Callable[[], float] = float,
         drain_s: float = 0.0,
+        zone: str = "",
     ) -> None:
         self.own = own
         self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
@@ -31,7 +33,13 @@ class MeshState:
         self.local = Territories()
         self.ipcache = Ipcache(self.local, lambda prefix: self.on_prefix(prefix))
         self.services = Services(
-            self.local, selection, lambda found: self.on_frontend(found), own, clock, drain_s
+            self.local,
+            selection,
+            lambda found: self.on_frontend(found),
+            own,
+            clock,
+            drain_s,
+            Place(me, zone),
         )
         self.identities = Identities(own)
         self.nodes = Nodes(own, me, self.local, self.ipcache, lambda: None)

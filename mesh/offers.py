@@ -21,7 +21,10 @@ def changed(old: SharedService | None, new: SharedService | None) -> Collection[
     found = differing(offered(old), offered(new))
     before, after = old.states if old else {}, new.states if new else {}
     if before or after:
-        return {*found, *differing(before, after)}
+        found = {*found, *differing(before, after)}
+    here, there = old.zones if old else {}, new.zones if new else {}
+    if (here or there) and here != there:
+        found = {*found, *differing(here, there)}
     return found
 
 

@@ -34,7 +34,7 @@ def choose(
     mesh: MeshSettings,
     own: ClusterName,
     runs: Sequence[Run],
-    expected: int,
+    expected: int | Fraction,
     shares: Mapping[ClusterName, int] = MappingProxyType({}),
 ) -> Chosen:
     """Clusters whose active backends new connections take, each with the weight of one of its
@@ -79,7 +79,9 @@ def _parts(chosen: Chosen) -> dict[Run, Fraction]:
     return {run: Fraction(w, sum(weights)) for run, w in zip(runs, weights, strict=True)}
 
 
-def _usual(mesh: MeshSettings, own: ClusterName, active: list[Run], expected: int) -> Chosen:
+def _usual(
+    mesh: MeshSettings, own: ClusterName, active: list[Run], expected: int | Fraction
+) -> Chosen:
     if mesh.order or mesh.affinity is not Affinity.NONE:
         active = _taken(mesh, own, active, expected)
     return _weighted(mesh, own, active) if mesh.weights else (active, ())
@@ -117,7 +119,9 @@ def _first_rank(mesh: MeshSettings, own: ClusterName) -> Rank:
     return 0, 0
 
 
-def _taken(mesh: MeshSettings, own: ClusterName, active: Sequence[Run], expected: int) -> list[Run]:
+def _taken(
+    mesh: MeshSettings, own: ClusterName, active: Sequence[Run], expected: int | Fraction
+) -> list[Run]:
     """Rank after rank until it is enough.
 
     A cluster that publishes ready backends only cannot say what share of them that is, so of

@@ -20,6 +20,7 @@ from mesh.guard import SERVICE_ADDRESS, LocalPrefixes
 from mesh.offers import changed, differing, offered
 from mesh.problems import Problems
 from mesh.services import Joined
+from mesh.topology import Place
 from model.address import Address, Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalBackend, LocalService
@@ -33,6 +34,7 @@ from model.service import (
     SharedService,
 )
 
+ANY_PLACE = Place()
 NAMELESS = ClusterName("")  # a cluster in no mesh
 
 
@@ -59,9 +61,11 @@ class Services:
         own: ClusterName = NAMELESS,
         clock: Callable[[], float] = float,
         drain_s: float = 0.0,
+        here: Place = ANY_PLACE,
     ) -> None:
         """``own``: our name in orders and weights. ``drain_s``: how long vanished backends keep
-        their connections."""
+        their connections. ``here``: this node and its zone."""
+        self._here = here
         self._own, self._clock = own, clock
         self._draining = Draining(clock, drain_s)
         self._local, self._default, self._on_change = local, default, on_change
@@ -270,6 +274,7 @@ class Services:
                 self._default,
                 self._own,
                 self._shares,
+                self._here,
             )
         record.joined = after
         frontends = after.frontends if after else {}

@@ -10,6 +10,7 @@ record of its cluster.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ from mesh.pools import OURS, Owner, Pool, PoolKey, Run
 from mesh.problems import Violation
 from mesh.selection import choose, is_preferred
 from mesh.territory import WAITING
+from mesh.topology import Place, narrowed, on
 from model.address import Address
 from model.cluster import ClusterName
-from model.local_service import LocalBackend, LocalService
+from model.local_service import LocalBackend, LocalService, Proximity
 from model.service import (
     L4,
+    Affinity,
     Backend,
     BackendState,
     Frontend,
@@ -32,8 +35,10 @@ from model.service import (
     Protocol,
     Selection,
     SharedService,
+    Zone,
 )
 
+_NOWHERE = Zone()
 _SELECTIONS = {"random": Selection.RANDOM, "maglev": Selection.MAGLEV}
 
 
@@ -59,16 +64,18 @@ class Joined:
         default: Selection,
         own_name: ClusterName,
         shares: Mapping[ClusterName, int],
+        here: Place,
     ) -> None:
         """``own`` (put anew when it changes), ``shared`` (kept up to date) and ``drained`` are the
 
         claims. None is looked at before ``offer`` and ``refresh`` name its address. ``shares``
 
-        (kept up to date): percent of its usual part that a cluster gets, where not all.
+        (kept up to date): percent of its usual part that a cluster gets, where not all. ``here``:
+        where our clients are.
         """
         self.service, self.own = service, own
         self._shared, self._drained, self._local = shared, drained, local
-        self._default, self._own_name, self._shares = default, own_name, shares
+        self._default, self._own_name, self._shares, self._here = default, own_name, shares, here
         self.frontends: dict[Frontend, PoolKey] = {}
         for address, ports in service.frontends.items():
             for name, l4 in ports.items():
@@ -125,6 +132,9 @@ class Joined:
                 else:
                     del self._refused[address]
             self._place(address, voices, changed)
+            if self.service.proximity is not Proximity.ANYWHERE:
+                # Where a backend is does not show in it.
+                changed.update(key for key in self._pools if key.version == address.version)
         found = [f for f, key in self.frontends.items() if key in changed] if changed else []
         for frontend in found:
             self._rows.pop(frontend, None)
@@ -240,11 +250,13 @@ class Joined:
                 replace(b, preferred=self._is_preferred(Owner(b.cluster, b.cluster_id)))
                 for b in last_words
             )
-        expected = 0
-        if service.mesh.threshold_pct:
-            expected = sum(_is_expected(b, key) for b in self.own.values())
-        taken, each = choose(service.mesh, self._own_name, runs, expected, self._shares)
-        chosen, others = _in_order(runs, taken)
+        near = runs
+        if service.proximity is not Proximity.ANYWHERE:
+            near = narrowed(runs, service.proximity, self._here, self._zone_of, self._group_of)
+        taken, each = choose(
+            service.mesh, self._own_name, near, self._expected(key, runs, near), self._shares
+        )
+        chosen, others = self._in_order(runs, taken)
         return LoadBalancer(
             frontend=frontend,
             name=service.name,
@@ -260,25 +272,60 @@ class Joined:
             ),
         )
 
+    def _expected(self, key: PoolKey, runs: Sequence[Run], near: Sequence[Run]) -> int | Fraction:
+        """Backends of ours that should be ready, counted so that the share of the ready ones is
 
-def _in_order(runs: Sequence[Run], taken: Sequence[Run]) -> tuple[list[Backend], list[Backend]]:
-    """Backends new connections may take, and the others.
+        the same when only near ones are to be chosen from.
+        """
+        if not self.service.mesh.threshold_pct:
+            return 0
+        expected = sum(_is_expected(b, key) for b in self.own.values())
+        if near is runs:
+            return expected
+        ready, left = (sum(len(r.active) for r in some if r.owner == OURS) for some in (runs, near))
+        return Fraction(expected * left, ready) if ready else expected
 
-    When none is active anywhere, those of ours that terminate but still answer are the last resort.
-    """
-    chosen: list[Backend] = []
-    others: list[Backend] = []
-    for run in taken:
-        chosen += run.active
-    is_taken = set(taken)
-    for run in runs:
-        if taken or run.owner.cluster_id:
-            others += run.rest if run in is_taken else (*run.active, *run.rest)
-        else:
-            ending = [b.state is BackendState.TERMINATING for b in run.rest]
-            chosen += [b for b, is_ending in zip(run.rest, ending, strict=True) if is_ending]
-            others += [b for b, is_ending in zip(run.rest, ending, strict=True) if not is_ending]
-    return chosen, others
+    def _zone_of(self, backend: Backend) -> Zone:
+        if not backend.cluster_id:
+            own = self.own.get(backend.address)
+            return own.zone if own is not None else _NOWHERE
+        shared = self._shared.get(backend.cluster)
+        return shared.zones.get(backend.address, _NOWHERE) if shared is not None else _NOWHERE
+
+    def _group_of(self, owner: Owner) -> str:
+        """All are one, unless somebody has ordered clusters, or one is not there as usual."""
+        mesh = self.service.mesh
+        ranked = mesh.affinity is not Affinity.NONE or mesh.order or mesh.weights
+        return owner.cluster if ranked or owner.cluster in self._shares else ""
+
+    def _in_order(
+        self, runs: Sequence[Run], taken: Sequence[Run]
+    ) -> tuple[list[Backend], list[Backend]]:
+        """Backends new connections may take, and the others.
+
+        When none may be taken, those of ours that terminate but still answer are the last resort.
+        """
+        chosen: list[Backend] = []
+        others: list[Backend] = []
+        for run in taken:
+            chosen += run.active
+        by_owner = {run.owner: run for run in taken}
+        only_node = self.service.proximity is Proximity.ONLY_NODE
+        for run in runs:
+            mine = by_owner.get(run.owner)
+            if mine is None:
+                others += run.active
+            elif mine is not run:
+                near = set(mine.active)
+                others += [b for b in run.active if b not in near]
+            if chosen or run.owner.cluster_id:
+                others += run.rest
+                continue
+            for backend in run.rest:
+                ending = backend.state is BackendState.TERMINATING
+                usable = ending and (not only_node or on(backend, self._here))
+                (chosen if usable else others).append(backend)
+        return chosen, others
 
 
 def _state(backend: LocalBackend) -> BackendState:

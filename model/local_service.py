@@ -1,6 +1,7 @@
 """A service and its endpoints as this cluster's API server tells them. Pure."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from model.address import Address
 from model.cluster import ClusterName
@@ -19,6 +20,16 @@ class MeshSettings:
     weights: tuple[tuple[ClusterName, int], ...] = ()  # shares of new connections; empty: even
 
 
+class Proximity(Enum):
+    """Which of the backends a client's node prefers, by where they are."""
+
+    ANYWHERE = "anywhere"
+    HINTED = "hinted"  # meant for the node's zone, if every backend says for whom it is meant
+    ZONE = "zone"  # meant for the node's zone, or in it
+    NODE = "node"  # on the node, else as ZONE
+    ONLY_NODE = "only node"  # on the node, or none
+
+
 @dataclass(frozen=True, slots=True)
 class LocalService:
     """A Service with its cluster addresses. ``frontends`` is empty for a headless one."""
@@ -28,6 +39,7 @@ class LocalService:
     headless: bool = False
     mesh: MeshSettings = MeshSettings()
     session_affinity_s: int = 0  # 0: no session affinity
+    proximity: Proximity = Proximity.ANYWHERE
     selection: str = ""  # "random", "maglev" or "" for the default
     labels: dict[str, str] = field(default_factory=dict, hash=False)
     selector: dict[str, str] = field(default_factory=dict, hash=False)

@@ -7,10 +7,11 @@ import pytest
 
 from mesh.guard import LocalPrefixes
 from mesh.service_table import Services
+from mesh.topology import Place
 from model.address import parse_address
 from model.cluster import ClusterId, ClusterName
-from model.local_service import LocalBackend, LocalService
-from model.service import L4, Frontend, Protocol, Selection, ServiceName, SharedService
+from model.local_service import LocalBackend, LocalService, Proximity
+from model.service import L4, Frontend, Protocol, Selection, ServiceName, SharedService, Zone
 from tests.support.nodes import Pod, Stage, two_nodes
 from wire.k8s.meta import ObjectMeta
 from wire.k8s.service import mesh_settings
@@ -37,6 +38,7 @@ class World:
             ClusterName("cluster1"),
             lambda: self.now_s,
             60.0,
+            Place("one", "east"),
         )
 
     async def publish(self) -> None:
@@ -45,7 +47,12 @@ class World:
         for node in self.stage.nodes:
             assert await node.datapath.services.upsert([(FRONT, row)]) == {}
 
-    async def annotate(self, selection: Selection = Selection.RANDOM, **values: str) -> None:
+    async def annotate(
+        self,
+        selection: Selection = Selection.RANDOM,
+        proximity: Proximity = Proximity.ANYWHERE,
+        **values: str,
+    ) -> None:
         """Our Service, as its annotations say."""
         names = {
             "affinity": "service.cilium.io/affinity",
@@ -58,24 +65,34 @@ class World:
         mesh, problems = mesh_settings(ObjectMeta(name="web", annotations=annotations))
         assert problems == ()
         frontends = {VIP: {"http": L4(80, Protocol.TCP)}}
-        service = LocalService(NAME, frontends, mesh=mesh, selection=selection.name.lower())
+        service = LocalService(
+            NAME,
+            frontends,
+            mesh=mesh,
+            proximity=proximity,
+            selection=selection.name.lower(),
+        )
         self.table.set_service(NAME, service)
         await self.publish()
 
-    async def ours(self, *, ready: int = 1, unready: int = 0) -> None:
+    async def ours(
+        self, *, ready: int = 1, unready: int = 0, node: str = "", zone: str = ""
+    ) -> None:
         """One backend that exists, and some that never become ready."""
         address = self.backends["cluster1"].address
-        found = {address: LocalBackend(address, TARGET, ready=bool(ready))}
+        place = Zone(zone)
+        found = {address: LocalBackend(address, TARGET, bool(ready), node=node, zone=place)}
         for number in range(unready):
             other = parse_address(f"10.201.1.{200 + number}")
             found[other] = LocalBackend(other, TARGET, ready=False)
         self.table.set_backends(NAME, found)
         await self.publish()
 
-    async def says(self, cluster: str, *, there: bool = True) -> None:
+    async def says(self, cluster: str, *, there: bool = True, zone: str = "") -> None:
         backends = {self.backends[cluster].address: TARGET} if there else {}
         number = ClusterId(int(cluster[-1]))
-        record = SharedService(ClusterName(cluster), number, NAME, {}, backends)
+        zones = {address: Zone(zone) for address in backends if zone}
+        record = SharedService(ClusterName(cluster), number, NAME, {}, backends, zones=zones)
         self.table.set_shared(ClusterName(cluster), NAME, record)
         await self.publish()
 
@@ -145,6 +162,25 @@ async def test_threshold_adds_the_next_cluster(world: World) -> None:
     await world.says("cluster3", there=False)
     assert world.shares() == near(cluster1=0.5, cluster2=0.5)
     await world.ours()
+    assert world.shares() == {"cluster1": 1}
+
+
+async def test_near_backends_have_all_connections(world: World) -> None:
+    """In our zone whatever the cluster, within a cluster that comes first, and on our node."""
+    await world.ours(node="two", zone="west")
+    await world.says("cluster2", zone="east")
+    await world.says("cluster3", zone="west")
+    await world.annotate(proximity=Proximity.ZONE)
+    assert world.shares() == {"cluster2": 1}
+    await world.says("cluster3", zone="east")
+    assert world.shares() == near(cluster2=0.5, cluster3=0.5)
+    await world.annotate(proximity=Proximity.ZONE, affinity="local")
+    assert world.shares() == {"cluster1": 1}
+    await world.annotate(proximity=Proximity.NODE)
+    assert world.shares() == near(cluster2=0.5, cluster3=0.5)
+    await world.ours(node="one", zone="west")
+    assert world.shares() == {"cluster1": 1}
+    await world.annotate(proximity=Proximity.ONLY_NODE, affinity="remote")
     assert world.shares() == {"cluster1": 1}
 
 

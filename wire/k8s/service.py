@@ -7,7 +7,7 @@ the sentence about it is returned beside the result, for the caller to count and
 import msgspec
 
 from model.address import Address, parse_address
-from model.local_service import LocalService, MeshSettings
+from model.local_service import LocalService, MeshSettings, Proximity
 from model.service import L4, Affinity, Protocol, ServiceName
 from wire.k8s.errors import ObjectError
 from wire.k8s.mesh_preference import with_preference
@@ -17,6 +17,10 @@ GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
 SHARED = ("service.cilium.io/shared", "io.cilium/shared-service")
 AFFINITY = ("service.cilium.io/affinity", "io.cilium/service-affinity")
 LB_ALGORITHM = "service.cilium.io/lb-algorithm"
+TOPOLOGY_MODE = (
+    "service.kubernetes.io/topology-mode",
+    "service.kubernetes.io/topology-aware-hints",
+)
 DEFAULT_SESSION_AFFINITY_S = 10800  # what the API server fills in as well
 
 
@@ -53,6 +57,8 @@ class ServiceSpec(K8sStruct, frozen=True):
     selector: dict[str, str] | None = None
     session_affinity: str = "None"
     session_affinity_config: SessionAffinityConfig | None = None
+    internal_traffic_policy: str = ""
+    traffic_distribution: str = ""
 
 
 class Service(K8sObject, frozen=True):
@@ -151,6 +157,32 @@ def _session_affinity_s(spec: ServiceSpec) -> int:
     return config.client_ip.timeout_seconds
 
 
+_DISTRIBUTIONS = {
+    "": Proximity.ANYWHERE,
+    "PreferClose": Proximity.ZONE,
+    "PreferSameZone": Proximity.ZONE,
+    "PreferSameNode": Proximity.NODE,
+}
+
+
+def _proximity(meta: ObjectMeta, spec: ServiceSpec, problems: list[str]) -> Proximity:
+    """The annotation counts before the newer field, and a policy before both."""
+    if spec.internal_traffic_policy == "Local":
+        return Proximity.ONLY_NODE
+    found = _annotation(meta, TOPOLOGY_MODE)
+    if found is not None and found[1].lower() == "auto":
+        return Proximity.HINTED
+    try:
+        return _DISTRIBUTIONS[spec.traffic_distribution]
+    except KeyError:
+        problems.append(
+            f"Service {meta.namespace}/{meta.name}: spec.trafficDistribution is "
+            f'"{spec.traffic_distribution}": use "PreferSameZone" (or "PreferClose") or '
+            '"PreferSameNode"; backends anywhere are used until then'
+        )
+        return Proximity.ANYWHERE
+
+
 def decode_service(service: Service) -> tuple[LocalService, tuple[str, ...]]:
     """The service in our words, and sentences about what was not understood in it.
 
@@ -171,6 +203,7 @@ def decode_service(service: Service) -> tuple[LocalService, tuple[str, ...]]:
         headless=service.headless,
         mesh=mesh,
         session_affinity_s=_session_affinity_s(spec),
+        proximity=_proximity(meta, spec, problems),
         selection=_selection(meta, problems),
         labels=dict(labels_of(meta)),
         selector=dict(spec.selector or {}),

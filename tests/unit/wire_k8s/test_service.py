@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from model.address import parse_address
-from model.local_service import MeshSettings
+from model.local_service import MeshSettings, Proximity
 from model.service import L4, Affinity, Protocol
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import ObjectMeta
@@ -187,6 +187,41 @@ def test_services_without_address_have_no_frontends(spec: ServiceSpec) -> None:
     service, _ = decode_service(Service(metadata=meta(), spec=spec))
     assert service.frontends == {}
     assert service.headless is (spec.cluster_ip == "None")
+
+
+MODE = "service.kubernetes.io/topology-mode"
+
+
+@pytest.mark.parametrize(
+    ("fields", "annotations", "expected"),
+    [
+        ({}, {}, Proximity.ANYWHERE),
+        ({"traffic_distribution": "PreferClose"}, {}, Proximity.ZONE),
+        ({"traffic_distribution": "PreferSameZone"}, {}, Proximity.ZONE),
+        ({"traffic_distribution": "PreferSameNode"}, {}, Proximity.NODE),
+        ({}, {MODE: "Auto"}, Proximity.HINTED),
+        ({}, {"service.kubernetes.io/topology-aware-hints": "auto"}, Proximity.HINTED),
+        ({}, {MODE: "Disabled"}, Proximity.ANYWHERE),
+        ({"traffic_distribution": "PreferClose"}, {MODE: "Auto"}, Proximity.HINTED),
+        ({"internal_traffic_policy": "Cluster"}, {}, Proximity.ANYWHERE),
+        ({"internal_traffic_policy": "Local"}, {MODE: "Auto"}, Proximity.ONLY_NODE),
+    ],
+)
+def test_near_backends(
+    fields: dict[str, str], annotations: dict[str, str], expected: Proximity
+) -> None:
+    """Field, annotation and policy; the narrower one counts."""
+    spec = ServiceSpec(cluster_ip="10.96.4.5", **fields)
+    service, problems = decode_service(Service(metadata=meta(**annotations), spec=spec))
+    assert (service.proximity, problems) == (expected, ())
+
+
+def test_an_unknown_distribution_is_named() -> None:
+    """A word of a newer Kubernetes takes nothing else with it."""
+    spec = ServiceSpec(cluster_ip="10.96.4.5", traffic_distribution="PreferSameRack")
+    service, (problem,) = decode_service(Service(metadata=meta(), spec=spec))
+    assert service.proximity is Proximity.ANYWHERE
+    assert problem.startswith('Service web/shop: spec.trafficDistribution is "PreferSameRack": use')
 
 
 def test_unusable_service_is_named() -> None:
