@@ -19,20 +19,24 @@ static __always_inline struct policy_value *policy_find(void *rows, struct polic
 /* Denied, and not only on paper. */
 static __always_inline bool policy_forbids(const struct policy_value *row)
 {
-	return row && (row->flags & (POLICY_DENY | POLICY_AUDIT)) == POLICY_DENY;
+	return (row->flags & (POLICY_DENY | POLICY_AUDIT)) == POLICY_DENY;
 }
 
-/* The row that decides; a row that forbids comes before any other, then one that would, then the
- * one that says more of protocol and port, then the one that names the identity.
+/* A row that forbids comes before any other, then one that would, then the one that says more of
+ * protocol and port.
  */
+static __always_inline __u32 policy_rank(const struct policy_value *row)
+{
+	return (policy_forbids(row) ? 64 : 0) + (row->flags & POLICY_DENY ? 32 : 0) + row->bits;
+}
+
+/* The row that decides; of equals the one that names the identity. */
 static __always_inline struct policy_value *policy_choose(struct policy_value *named,
 							  struct policy_value *any)
 {
-	if (!named || policy_forbids(any))
-		return policy_forbids(named) ? named : any;
-	if (!any || named->flags & POLICY_DENY)
-		return named;
-	return any->flags & POLICY_DENY || any->bits > named->bits ? any : named;
+	if (!named || !any)
+		return named ? named : any;
+	return policy_rank(any) > policy_rank(named) ? any : named;
 }
 
 static __always_inline __u32 policy_match(const struct policy_value *row, bool named)

@@ -53,10 +53,10 @@ def decide(rows: Rows, identity: int, direction: Direction, protocol: int, port:
     if not found:
         return Decision(None, None)
 
-    # Who forbids; who would; of those that allow who says more; who names the identity.
+    # Who forbids; who would; who says more; who names the identity.
     def rank(row: PolicyKey) -> tuple[bool, bool, int, bool]:
         entry = rows[row]
-        return forbids(entry), entry.deny, 0 if entry.deny else row.bits, row is named
+        return forbids(entry), entry.deny, row.bits, row is named
 
     best = max(found, key=rank)
     return Decision(best, rows[best])
