@@ -83,6 +83,17 @@ def check_authorities(pem: bytes, limit: int = 4) -> bytes:
     return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in found)
 
 
+def fits(certificate: bytes, key: bytes) -> bool:
+    """Whether a private key (PEM) is that of a certificate (PEM); false for what is none."""
+    try:
+        public = serialization.load_pem_private_key(key, None).public_key()
+        known = x509.load_pem_x509_certificate(certificate).public_key()
+    except (ValueError, TypeError):
+        return False
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return public.public_bytes(*form) == known.public_bytes(*form)
+
+
 def fingerprint(pem: bytes) -> str:
     """SHA-256 of the first certificate's DER, hex. Raises ``ValueError``."""
     return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()

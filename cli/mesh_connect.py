@@ -95,6 +95,10 @@ def connect(
             if problems:
                 raise click.ClickException(mesh_checks.refusal(problems))
             joined = pairs(len(found), connection_mode)
+            for a, b in joined:
+                mesh_secrets.refuse_declared(found[a], [found[b].name])
+                if connection_mode != "unicast":
+                    mesh_secrets.refuse_declared(found[b], [found[a].name])
 
             async def trust(i: int) -> None:
                 """All authorities at once: etcd is started anew for each change of them."""

@@ -89,6 +89,10 @@ async def _parted(kubeconfig: str, namespace: str, contexts: Sequence[str], mode
                 ) from error
             apis.append(api)
         for a, b in pairs(len(found), mode):
+            mesh_secrets.refuse_declared(found[a], [found[b].name])
+            if mode != "unicast":
+                mesh_secrets.refuse_declared(found[b], [found[a].name])
+        for a, b in pairs(len(found), mode):
             await mesh_secrets.drop(apis[a], found[a], found[b].name)
             if mode != "unicast":
                 await mesh_secrets.drop(apis[b], found[b], found[a].name)
@@ -108,6 +112,7 @@ async def _forced(
         own = await gather(api, context, namespace)
         partings = [_connected(own, name) for text in names for name in text.split(",") if name]
         partings += [await _named_by(kubeconfig, other, own) for other in contexts]
+        mesh_secrets.refuse_declared(own, [p.name for p in partings])
         statuses, services = await _ask_agents(api, namespace)
         for parting in partings:
             for line in mesh_losses.lines(

@@ -9,19 +9,19 @@ from certs import check
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, server_host
 from cli import cluster
 from kube import connections as kept
-from kube import resources
+from kube import own_store, resources
 from kube.port import ApiError, Client
 from model.address import Prefix, parse_address, parse_prefix
 
 CLUSTERS_SECRET = kept.CLUSTERS_SECRET
 KVSTOREMESH_SECRET = kept.KVSTOREMESH_SECRET
-KVSTOREMESH = "kvstoremesh"  # its container
+KVSTOREMESH = own_store.KVSTOREMESH
 IDS_ANNOTATION = kept.IDS_ANNOTATION
 MESH_PORT = 32379
 JOIN_PORT = 32381
 ETCD_PORT = 32382  # of the node itself: the publisher, the mirror and the front
-LOCAL_PORT = 32383  # of the node: agents of the same cluster that read copies
-APISERVER = "clustermesh-apiserver"
+LOCAL_PORT = own_store.LOCAL_PORT
+APISERVER = own_store.APISERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class ClusterFacts:
     enabled: bool = False
     kvstoremesh: bool = False  # agents read the copies in their own cluster's store
     connected: Mapping[str, int] = field(default_factory=dict)  # name -> ID (0: not recorded)
+    declared: Mapping[str, str] = field(default_factory=dict)  # cluster -> ClusterMeshPeer
     joined: frozenset[str] = frozenset()  # those with credentials of their own
     server: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     client: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -68,8 +69,9 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         for name in (CA_SECRET, SERVER_SECRET, REMOTE_SECRET)
     }
     service = await cluster.read(api, "Service", APISERVER, namespace)
-    hosts = () if service is None else await _hosts(api, namespace)
+    hosts = () if service is None else await own_store.hosts(api, namespace)
     addresses, port = _access(service, hosts)
+    present = await kept.read(api, namespace)
     ca = secrets[CA_SECRET].get("ca.crt", b"")
     return ClusterFacts(
         context=context,
@@ -86,8 +88,9 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         hosts=hosts,
         service_type=(service or {}).get("spec", {}).get("type", ""),
         enabled=service is not None,
-        kvstoremesh=service is not None and await _has_kvstoremesh(api, namespace),
-        connected=connections(await cluster.read(api, "Secret", CLUSTERS_SECRET, namespace)),
+        kvstoremesh=service is not None and await own_store.has_kvstoremesh(api, namespace),
+        connected=present.ids,
+        declared=present.declared,
         joined=await kept.joined(api, namespace),
         server=secrets[SERVER_SECRET],
         client=secrets[REMOTE_SECRET],
@@ -97,17 +100,6 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
 def connections(secret: Mapping[str, Any] | None) -> dict[str, int]:
     """The clusters a Secret connects to, with the IDs recorded beside them."""
     return dict(kept.parse(secret).ids)
-
-
-async def _has_kvstoremesh(api: Client, namespace: str) -> bool:
-    try:
-        found = await api.get(resources.untyped(resources.DEPLOYMENTS), APISERVER, namespace)
-    except ApiError as error:
-        if not error.not_found:
-            raise
-        return False
-    containers = found["spec"]["template"]["spec"]["containers"]
-    return any(c["name"] == KVSTOREMESH for c in containers)
 
 
 def _access(
@@ -121,14 +113,6 @@ def _access(
     if found:
         return found, int(service["spec"]["ports"][0]["port"])
     return hosts, MESH_PORT
-
-
-async def _hosts(api: Client, namespace: str) -> tuple[str, ...]:
-    pods = await api.list(
-        resources.untyped(resources.PODS), namespace, label_selector=f"k8s-app={APISERVER}"
-    )
-    found = {p["status"]["hostIP"] for p in pods if (p.get("status") or {}).get("hostIP")}
-    return tuple(sorted(found))
 
 
 async def _pod_cidrs(api: Client) -> tuple[Prefix, ...]:
@@ -168,8 +152,7 @@ def endpoint_config(remote: ClusterFacts) -> bytes:
 
 def local_config(own: ClusterFacts) -> bytes:
     """The value of every cluster's key for agents that read the copies in their own store."""
-    host = f"{APISERVER}.{own.namespace}.svc"
-    return kept.store_config(host, LOCAL_PORT, own.hosts, "local-etcd-client")
+    return own_store.config(own.namespace, own.hosts)
 
 
 def encode(data: Mapping[str, bytes | None]) -> dict[str, str | None]:

@@ -100,7 +100,10 @@ async def _remotes(api: Client, facts: ClusterFacts, wanted: Sequence[str]) -> l
         mesh_inspect_text.remote(
             name,
             facts.connected[name],
-            _entry(source, name, entries.get(name, b"")),
+            {
+                **_entry(source, name, entries.get(name, b"")),
+                "declared-by": facts.declared.get(name),
+            },
             agents,
             next((c for c in copies if c.get("name") == name), None),
         )

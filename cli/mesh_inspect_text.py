@@ -111,6 +111,7 @@ def _remote(found: Mapping[str, Any]) -> list[str]:
     out = [
         f"Cluster {found['name']} ({number})",
         f"   Store:          {reached} (Secret {entry['secret']})",
+        f"   Declared by:    {_declared(entry)}",
         f"   Capabilities:   {_capabilities(found['capabilities'])}",
         f"   Read:           {counts}",
         f"   Agents:         {connected}/{len(agents)} connected{_age(agents)}",
@@ -126,6 +127,11 @@ def _remote(found: Mapping[str, Any]) -> list[str]:
     if expires:
         out.append(f"   Our certificate until {expires[0][:10]}")
     return out
+
+
+def _declared(entry: Mapping[str, Any]) -> str:
+    by = entry.get("declared-by")
+    return f"ClusterMeshPeer {by}" if by else "a command"
 
 
 def _capabilities(found: Mapping[str, bool]) -> str:

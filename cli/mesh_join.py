@@ -18,7 +18,7 @@ import click
 from certs import check, exchange, signing
 from certs.issue import KeyPair
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles, server_host
-from cli import cluster, mesh_checks, mesh_facts, options, output
+from cli import cluster, mesh_checks, mesh_facts, mesh_secrets, options, output
 from cli.mesh_facts import JOIN_PORT, ClusterFacts, gather
 from clustermesh_apiserver import grants
 from clustermesh_apiserver.grants import GRANTS_SECRET, Grant
@@ -175,6 +175,7 @@ def join(
             facts = await gather(api, context, namespace)
             facts = mesh_facts.at(facts, source_endpoint, "--source-endpoint")
             problems = [str(f) for f in mesh_checks.alone(facts, datetime.now(UTC)) if f.blocking]
+            mesh_secrets.refuse_declared(facts, [token.cluster])
             if token.cluster in facts.connected and not replace:
                 problems.append(
                     f"cluster {facts.name} is already connected to a cluster {token.cluster}: "

@@ -43,6 +43,7 @@ def status(
                     )
                 store = await store_ready(api, namespace)
                 mesh = await ask_agents(api, namespace, tuple(facts.connected))
+                mesh.declared = facts.declared
                 copies = None
                 if facts.kvstoremesh:
                     copies = await ask_kvstoremesh(api, namespace, tuple(facts.connected))

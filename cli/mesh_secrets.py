@@ -5,13 +5,15 @@ own store for each; then ``cilium-kvstoremesh`` has where the clusters really ar
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import click
 
 from cli import cluster, mesh_facts
 from cli.mesh_facts import CLUSTERS_SECRET, IDS_ANNOTATION, KVSTOREMESH_SECRET, ClusterFacts
 from kube import resources
-from kube.connections import credential_keys, keys_of, with_ttl
+from kube.connections import credential_keys, declared_text, keys_of, with_ttl
 from kube.port import Client
 
 
@@ -44,6 +46,13 @@ async def _move(api: Client, facts: ClusterFacts) -> None:
     here = mesh_facts.local_config(facts)
     copies = {n: with_ttl(here, found[n]) for n in facts.connected if n in found}
     await _patch_secret(api, facts, CLUSTERS_SECRET, copies)
+
+
+def refuse_declared(own: ClusterFacts, names: Iterable[str]) -> None:
+    """Raises ``ClickException`` when one of these connections was made by an object."""
+    found = [f"{own.name}: {declared_text(n, own.declared[n])}" for n in names if n in own.declared]
+    if found:
+        raise click.ClickException("\n       ".join(found))
 
 
 async def add(api: Client, own: ClusterFacts, other: ClusterFacts, cache_ttl: str = "") -> None:

@@ -20,6 +20,7 @@ class MeshStatus:
     expected: tuple[str, ...] = ()
     global_services: list[int] = field(default_factory=list)
     ages: dict[str, int] = field(default_factory=dict)  # cluster -> seconds since it was heard of
+    declared: Mapping[str, str] = field(default_factory=dict)  # cluster -> ClusterMeshPeer
     revoked: set[str] = field(default_factory=set)  # clusters whose backends were taken back
     # cluster -> agent -> (state of the data path, percent of connections, what its probes saw)
     paths: dict[str, dict[str, tuple[str, int, str]]] = field(default_factory=dict)
@@ -244,6 +245,8 @@ def lines(
             line += f", age of data: {ages[name]} s"
         if name in status.revoked:
             line += ", its backends are taken back"
+        if name in status.declared:
+            line += f", declared by ClusterMeshPeer {status.declared[name]}"
         line += data_path(status.paths.get(name, {}))
         out.append(line)
     out += ["", f"🔀 Global services: {statistics(status.global_services)}"]
@@ -270,6 +273,7 @@ def as_json(
         "connectivity": _connectivity(status, "cilium"),
         "age_seconds": status.ages,
         "revoked": sorted(status.revoked),
+        "declared_by": dict(status.declared),
         "data_path": {
             name: {
                 agent: {"state": state, "share_percent": share, "status": why}

@@ -9,7 +9,17 @@ from datetime import timedelta
 import click
 
 from certs.profiles import mesh_profiles
-from cluster_operator import config, crds, exports, health, multicluster_crds, policies, slices
+from cluster_operator import (
+    config,
+    crds,
+    exports,
+    health,
+    multicluster_crds,
+    peer_crd,
+    peers,
+    policies,
+    slices,
+)
 from cluster_operator.certificates import Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
@@ -58,7 +68,7 @@ FLAGS = (
 
 async def _install(client: Client, settings: config.Settings) -> None:
     """Until it is done: an API server that is still starting is no reason to give up."""
-    wanted = () if settings.skip_crd_creation else crds.definitions()
+    wanted = () if settings.skip_crd_creation else (*crds.definitions(), *peer_crd.definitions())
     if settings.clustermesh_enable_mcs_api and settings.clustermesh_mcs_api_install_crds:
         wanted = (*wanted, *multicluster_crds.definitions())
     while wanted:
@@ -110,6 +120,7 @@ async def run(settings: config.Settings) -> None:
                 for name, seconds, collect in rounds:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
+                tasks.create_task(peers.Controller(client, settings).run())
                 if settings.validate_network_policy:
                     tasks.create_task(policies.Validator(client, _policies(settings)).run())
                 if settings.clustermesh_enable_mcs_api:

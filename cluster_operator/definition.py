@@ -27,6 +27,7 @@ def definition(
     schema: Schema,
     status_subresource: bool,
     version_name: str = "v2",
+    group: str = GROUP,
 ) -> dict[str, Any]:
     """One definition, ready to be created."""
     body = {
@@ -54,11 +55,11 @@ def definition(
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{plural}.{GROUP}",
+            "name": f"{plural}.{group}",
             "labels": {VERSION_LABEL: SCHEMA_VERSION},
         },
         "spec": {
-            "group": GROUP,
+            "group": group,
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",

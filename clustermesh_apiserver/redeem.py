@@ -89,6 +89,9 @@ class Redeemer:
             peer = message.cluster.peer()
             own = grant.cluster.peer()
             present = await connections.read(self._api, self._namespace)
+            by = present.declared.get(peer.name, "")
+            if by:
+                raise Refused(connections.declared_text(peer.name, by))
             again = peer.name in (grant.peer, grant.redeemed_by)
             if peer.name in present.ids and not again:
                 raise Refused(

@@ -18,9 +18,14 @@ from kube.port import ApiError, Client
 CLUSTERS_SECRET = "cilium-clustermesh"
 KVSTOREMESH_SECRET = "cilium-kvstoremesh"
 IDS_ANNOTATION = "isthmus.io/cluster-ids"  # JSON: name -> ID of the connected clusters
+DECLARED_ANNOTATION = "isthmus.io/declared-by"  # JSON: name -> ClusterMeshPeer that made it
 CACHE_TTL = b"isthmus-cache-ttl:"  # a line of a connection's configuration
 DIRECTORY = "/var/lib/cilium/clustermesh"  # where agents and mirrors find the Secret's keys
 ATTEMPTS = 5  # when others write the same Secret at the same time
+
+
+class ClaimedError(ValueError):
+    """The connection belongs to somebody else: an object, or whoever gives commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Connection:
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     own_store: bytes = b""  # with KVStoreMesh: how agents reach their own cluster's store
     cache_ttl: str = ""  # after how long stale data is taken back; empty: as it was
+    declared_by: str = ""  # the ClusterMeshPeer; empty: made by a command
 
 
 def credential_base(name: str) -> str:
@@ -85,6 +91,15 @@ class Connected:
 
     ids: Mapping[str, int]  # of the connected clusters; 0: not recorded
     data: Mapping[str, bytes] = field(repr=False)
+    declared: Mapping[str, str] = field(default_factory=dict)  # cluster -> ClusterMeshPeer
+
+
+def declared_text(name: str, by: str) -> str:
+    """Why a command leaves a declared connection alone."""
+    return (
+        f"cluster {name} is connected by ClusterMeshPeer {by}: "
+        f"change or delete that object (`kubectl delete clustermeshpeer {by}`)"
+    )
 
 
 def parse(secret: Mapping[str, Any] | None) -> Connected:
@@ -93,7 +108,8 @@ def parse(secret: Mapping[str, Any] | None) -> Connected:
     data = {k: base64.b64decode(v) for k, v in ((secret or {}).get("data") or {}).items()}
     ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
     found = {n: int(ids.get(n, 0)) for n, value in sorted(data.items()) if b"endpoints:" in value}
-    return Connected(found, data)
+    marks = json.loads(annotations.get(DECLARED_ANNOTATION, "{}"))
+    return Connected(found, data, {n: by for n, by in sorted(marks.items()) if n in found})
 
 
 async def read(api: Client, namespace: str, name: str = CLUSTERS_SECRET) -> Connected:
@@ -111,9 +127,15 @@ async def joined(api: Client, namespace: str) -> frozenset[str]:
 
 
 async def put(api: Client, namespace: str, connection: Connection) -> bool:
-    """Write a connection, over one of the same name. True when something changed."""
+    """Write a connection, over one of the same name. True when something changed.
+
+    Raises ``ClaimedError`` when the present one is somebody else's.
+    """
     keys = credential_keys(connection.name)
-    before = (await read(api, namespace)).data.get(connection.name, b"")
+    present = await read(api, namespace)
+    _check_claim(present, connection)
+    # What an object leaves out it has taken back; a command that leaves it out asks for no change.
+    before = b"" if connection.declared_by else present.data.get(connection.name, b"")
     real: dict[str, bytes | None] = {key: None for key in keys.values()}
     real |= {keys[part]: value for part, value in connection.credentials.items()}
     real[connection.name] = with_ttl(connection.config, before, connection.cache_ttl)
@@ -125,17 +147,41 @@ async def put(api: Client, namespace: str, connection: Connection) -> bool:
     return await _change(api, namespace, CLUSTERS_SECRET, here, connection) or changed
 
 
+async def drop(api: Client, namespace: str, name: str) -> None:
+    """Remove a declared connection; one made by a command is left alone."""
+    if name not in (await read(api, namespace)).declared:
+        return
+    gone: dict[str, bytes | None] = dict.fromkeys(keys_of(name))
+    if await _get(api, KVSTOREMESH_SECRET, namespace) is not None:
+        await _change(api, namespace, KVSTOREMESH_SECRET, gone, None)
+    await _change(api, namespace, CLUSTERS_SECRET, gone, None, name)
+
+
+def _check_claim(present: Connected, wanted: Connection) -> None:
+    by = present.declared.get(wanted.name, "")
+    if wanted.name not in present.ids or bool(by) == bool(wanted.declared_by):
+        return
+    raise ClaimedError(
+        declared_text(wanted.name, by)
+        if by
+        else f"cluster {wanted.name} was connected by a command: disconnect it first"
+    )
+
+
 async def _change(
     api: Client,
     namespace: str,
     secret: str,
     data: Mapping[str, bytes | None],
     connection: Connection | None,
+    forget: str = "",
 ) -> bool:
     """One write of one Secret, guarded by its version; repeated when somebody was faster."""
     for attempt in range(ATTEMPTS):
         found = await _get(api, secret, namespace)
-        wanted = _after(found, secret, namespace, data, connection)
+        if connection is not None:
+            _check_claim(parse(found), connection)
+        wanted = _after(found, secret, namespace, data, connection, forget)
         if wanted is None:
             return False
         try:
@@ -157,6 +203,7 @@ def _after(
     namespace: str,
     data: Mapping[str, bytes | None],
     connection: Connection | None,
+    forget: str,
 ) -> dict[str, Any] | None:
     """The Secret as it should be; ``None`` when it is so already."""
     before = found or {
@@ -176,9 +223,19 @@ def _after(
         else:
             content[key] = base64.b64encode(value).decode()
     ids = json.loads(annotations.get(IDS_ANNOTATION, "{}"))
+    marks = json.loads(annotations.get(DECLARED_ANNOTATION, "{}"))
     if connection is not None:
         ids[connection.name] = connection.id
-        annotations[IDS_ANNOTATION] = json.dumps(ids, sort_keys=True)
+        if connection.declared_by:
+            marks[connection.name] = connection.declared_by
+    ids.pop(forget, None)
+    marks.pop(forget, None)
+    for key, value, wanted in (
+        (IDS_ANNOTATION, ids, connection is not None or forget),
+        (DECLARED_ANNOTATION, marks, marks or forget),
+    ):
+        if wanted:
+            annotations[key] = json.dumps(value, sort_keys=True)
     unchanged = content == (before.get("data") or {})
     if found and unchanged and annotations == (before["metadata"].get("annotations") or {}):
         return None

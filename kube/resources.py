@@ -6,6 +6,7 @@ from kube.port import Resource
 from wire.k8s.cilium_endpoint import CiliumEndpoint
 from wire.k8s.cilium_identity import CiliumIdentity
 from wire.k8s.cilium_node import CiliumNode
+from wire.k8s.cluster_mesh_peer import ClusterMeshPeerObject
 from wire.k8s.core import (
     ConfigMap,
     CustomResourceDefinition,
@@ -70,6 +71,14 @@ SERVICE_IMPORTS = Resource(
     True,
     ServiceImportObject,
 )
+CLUSTER_MESH_PEERS = Resource(
+    "isthmus.io",
+    "v1alpha1",
+    "clustermeshpeers",
+    "ClusterMeshPeer",
+    False,
+    ClusterMeshPeerObject,
+)
 NETWORK_POLICIES = Resource(
     "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, PolicyObject
 )
@@ -107,6 +116,7 @@ ALL: tuple[Resource[Any], ...] = (
     CILIUM_ENDPOINTS,
     SERVICE_EXPORTS,
     SERVICE_IMPORTS,
+    CLUSTER_MESH_PEERS,
     NETWORK_POLICIES,
     CILIUM_POLICIES,
     CLUSTERWIDE_POLICIES,

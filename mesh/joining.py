@@ -8,19 +8,24 @@ from model.peer import Peer
 
 def problems(own: Peer, other: Peer, connected: Mapping[str, int]) -> list[str]:
     """Why they may not; ``connected`` are the clusters of ``own`` with their IDs (0: unknown)."""
-    found = list(_pair(own, other))
-    for name, number in connected.items():
-        if not number:
+    return [*_pair(own, other), *clashes(own.name, other.name, other.id, connected)]
+
+
+def clashes(own: str, other: str, number: int, connected: Mapping[str, int]) -> list[str]:
+    """What the clusters that ``own`` is connected to leave no room for."""
+    found = []
+    for name, taken in connected.items():
+        if not taken:
             continue
-        if name == other.name and number != other.id:
+        if name == other and taken != number:
             found.append(
-                f"cluster {own.name} is already connected to a cluster {name} with ID {number}, "
-                f"and this one has ID {other.id}: disconnect that one first, or install this one "
+                f"cluster {own} is already connected to a cluster {name} with ID {taken}, "
+                f"and this one has ID {number}: disconnect that one first, or install this one "
                 "with another --cluster-name"
             )
-        elif name != other.name and number == other.id:
+        elif name != other and taken == number:
             found.append(
-                f"cluster {other.name} has ID {number}, as has {name}, which {own.name} is "
+                f"cluster {other} has ID {number}, as has {name}, which {own} is "
                 "already connected to: install it with another --cluster-id"
             )
     return found

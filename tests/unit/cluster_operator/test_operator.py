@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cluster_operator import config
+from cluster_operator import config, peer_crd
 from cluster_operator.collector import Collector
 from cluster_operator.crds import definitions
 from cluster_operator.definition import SCHEMA_VERSION, VERSION_LABEL
@@ -209,7 +209,8 @@ async def test_process_from_start_to_stop(api: Api, client: HttpClient) -> None:
             async with aiohttp.ClientSession() as http:
                 async with http.get(f"http://{url}/healthz") as answer:
                     assert answer.status == 503
-                while len(await client.list(CRDS)) < len(definitions()):
+                wanted = len(definitions()) + len(peer_crd.definitions())
+                while len(await client.list(CRDS)) < wanted:
                     pass
                 await establish(client)
                 await line_with(process.stderr, "event=ready")
