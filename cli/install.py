@@ -149,7 +149,9 @@ def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
 
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
-            await cluster.remove(api, objects(dict(DEFAULTS), namespace, "isthmus"))
+            made = objects(dict(DEFAULTS), namespace, "isthmus")
+            # What people have put into a namespace of ours would go with it.
+            await cluster.remove(api, [item for item in made if item["kind"] != "Namespace"])
             click.echo("✅ Isthmus is removed")
 
     cluster.run(work())
