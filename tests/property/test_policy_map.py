@@ -312,3 +312,36 @@ def test_a_map_too_large_is_closed() -> None:
     told = table.compute()["e"]
     assert not told.error
     assert lookup(table.rows("e"), Direction.INGRESS, 257, 6, 80)[0] is Verdict.ALLOWED
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(list(WORLD)), st.booleans()), min_size=1), objects)
+def test_identities_come_and_go_under_rules(steps: list, found: tuple) -> None:
+    """With rules in force, one identity at a time: its rows alone change, and rightly."""
+    open_rule = PolicyRule(
+        Origin("CNP", "n", "o"),
+        Selector(),
+        (DirectionRule(Direction.INGRESS, peers=(WHO[1],), ports=(PortRange(6, 80, 80),)),),
+        frozenset([Direction.INGRESS]),
+    )
+    table = PolicyTable(Options())
+    table.put_object("o", [open_rule])
+    table.put_object("p", found)
+    table.put_endpoint("one", ENDPOINTS["one"])
+    table.put_endpoint("other", ENDPOINTS["other"])
+    table.compute()
+    present: set[int] = set()
+    for identity, comes in steps:
+        (present.add if comes else present.discard)(identity)
+        apply(table, ("identity" if comes else "no identity", identity, None))
+        for told in table.compute().values():
+            assert {key.identity for key in (*told.put, *told.drop)} == {identity}
+        fresh = PolicyTable(Options())
+        fresh.put_identities({n: WORLD[n] for n in present})
+        fresh.put_object("o", [open_rule])
+        fresh.put_object("p", found)
+        fresh.put_endpoint("one", ENDPOINTS["one"])
+        fresh.put_endpoint("other", ENDPOINTS["other"])
+        fresh.compute()
+        for name in ("one", "other"):
+            assert _meant(table, table.rows(name)) == _meant(fresh, fresh.rows(name))
