@@ -105,7 +105,7 @@ async def test_a_flapping_link_takes_nothing_and_is_not_hammered(
         while loop.time() < end:
             if s.status.connected:
                 s.link.cut()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # cut again as soon as it is connected again
             assert s.reader.tables() == before
         assert 3 <= s.link.accepted - first <= 9  # at 0.2 s each it would be 40
         await s.ready()
@@ -132,7 +132,7 @@ async def test_kept_for_ever_by_default(etcd: Etcd, tmp_path: Path) -> None:
         before = s.reader.tables()
         s.link.close_door()
         await s.reader.until(lambda: not s.status.connected)
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # an age is told in whole seconds
         assert s.seen()["data"]["age-seconds"] >= 2
         assert "revoke-in-seconds" not in s.seen()["data"]
         assert s.seen()["connection"]["event"] in {h.value for h in Happening}
@@ -156,7 +156,7 @@ async def test_too_old_data_are_revoked_and_come_back(etcd: Etcd, tmp_path: Path
         }
         assert s.status.event is Happening.AGED or s.status.age.revoked
         assert s.seen()["data"]["revoked"]
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # what fails to connect brings nothing back
         assert s.offered() == 0
         s.link.open_door()
         await s.reader.until(lambda: s.offered() == 1, 30)
@@ -169,7 +169,7 @@ async def test_the_time_can_be_set_while_the_cluster_is_away(etcd: Etcd, tmp_pat
     async with scene(etcd, tmp_path) as s:
         s.link.close_door()
         await s.reader.until(lambda: not s.status.connected)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # longer than the time that is set below
         assert s.offered() == 1
         s.reader.session.set_policy(1.0)
         await s.reader.until(lambda: s.offered() == 0, 5)
@@ -227,7 +227,7 @@ async def test_what_a_watch_did_not_tell_is_found_by_compare(
         assert status.repaired >= 2 + len(more)
         await reader.until(lambda: status.compares >= 1)
         repaired = status.repaired
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # compares go on, each 1.5 s
         assert status.repaired == repaired  # what is right is left alone
         assert status.failures == 0
     await store.close()
