@@ -42,7 +42,7 @@ class MeshState:
             Place(me, zone),
         )
         self.identities = Identities(own)
-        self.nodes = Nodes(own, me, self.local, self.ipcache, lambda: None)
+        self.nodes = Nodes(own, me, self.local, self.ipcache)
         self.local.on_prefix = self._recheck
         self.local.on_host = self.ipcache.recheck_host
         self.local.on_verdict = self.nodes.verdict

@@ -150,12 +150,6 @@ class Ipcache:
             self._peers.discard(prefix)
         self._changed(prefix)
 
-    def recheck_peers(self) -> None:
-        """Every claim of a peer is judged again."""
-        for prefix in list(self._claims):
-            if any(c.source is Source.CLUSTERMESH for c, _ in self._claims.of(prefix)):
-                self._changed(prefix)
-
     def recheck(self, prefix: Prefix) -> None:
         """Who may speak for a prefix has changed: the claims of peers inside are judged again."""
         for found in self._peers.inside(prefix):

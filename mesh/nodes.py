@@ -4,7 +4,7 @@ A node's pod prefixes lead to it through the tunnel, also for pods nobody has to
 own addresses are reached by the underlay, its router address through the tunnel.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from mesh.guard import NODE_ADDRESS, POD_PREFIX, LocalPrefixes
@@ -31,12 +31,9 @@ class Nodes:
         me: NodeName,
         local: LocalPrefixes,
         ipcache: Ipcache,
-        on_local_prefixes: Callable[[], None],
     ) -> None:
-        """``on_local_prefixes`` is told when peers must be judged again."""
         self._own, self._me = own, me
         self._local, self._ipcache = local, ipcache
-        self._on_local_prefixes = on_local_prefixes
         self._nodes: dict[NodeKey, Node] = {}
         self._members: dict[ClusterName, dict[NodeName, None]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
@@ -145,10 +142,10 @@ class Nodes:
         if some is None or some.cluster != self._own:
             return
         new, old = _own_of(node), _own_of(known)
-        changed = [self._local.add(*p) for p in new - old]
-        changed += [self._local.remove(*p) for p in old - new]
-        if any(changed):
-            self._on_local_prefixes()
+        for prefix, kind in new - old:
+            self._local.add(prefix, kind)
+        for prefix, kind in old - new:
+            self._local.remove(prefix, kind)
 
 
 def _own_of(node: Node | None) -> set[tuple[Prefix, str]]:

@@ -73,12 +73,12 @@ def test_a_peer_has_no_say_in_our_prefixes() -> None:
     assert identity(found) == 2
     local.add(parse_prefix("10.1.0.0/24"))
     told.clear()
-    found.recheck_peers()
+    found.recheck(parse_prefix("10.1.0.0/24"))
     assert told == [ADDRESS]
     assert identity(found) is None
     assert dict(found.items()) == {}
     local.remove(parse_prefix("10.1.0.0/24"))
-    found.recheck_peers()
+    found.recheck(parse_prefix("10.1.0.0/24"))
     assert identity(found) == 2
     assert not found.problems.current
 
@@ -114,7 +114,7 @@ def node(cluster: str, name: str, ip: str, cidr: str, router: str = "") -> Node:
 
 def nodes() -> tuple[Nodes, Ipcache, LocalPrefixes]:
     found, local, _ = table()
-    return Nodes(OWN, NodeName("me"), local, found, found.recheck_peers), found, local
+    return Nodes(OWN, NodeName("me"), local, found), found, local
 
 
 def test_what_a_node_claims() -> None:
@@ -152,6 +152,7 @@ def test_overlapping_pod_cidrs_are_refused() -> None:
         every, found, _ = nodes()
         for one in order:
             every.put(one)
+        found.recheck(parse_prefix("10.5.0.0/16"))
         assert "10.5.0.0/16" not in {str(p) for p, _ in found.items()}
         (sentences,) = found.problems.current.values()
         assert "10.5.0.0/16" in sentences[0]
