@@ -7,11 +7,13 @@ import msgspec
 
 from policy.objects.notes import Finding
 from policy.objects.read import Reading
+from policy.objects.settings import UNENFORCED
 from wire.k8s.meta import Condition
 from wire.k8s.policy import PolicyObject
 
 TYPE = "Valid"
 FINE = "Policy validation succeeded"
+ENFORCED = "Enforced"
 MAX_MESSAGE = 4096  # characters
 
 
@@ -37,19 +39,35 @@ def _shortened(findings: Sequence[Finding], text: str) -> str:
 def conditions(known: PolicyObject, reading: Reading, now: str) -> list[dict[str, Any]] | None:
     """The whole list as it is to be, ``None`` if it is so. A time changes with its status only."""
     before = (known.status.conditions if known.status else None) or []
-    ours = next((c for c in before if c.type == TYPE), None)
     status = "True" if reading.valid else "False"
-    said = Condition(
-        type=TYPE,
+    reason = "Validated" if reading.valid else "Invalid"
+    wanted = (
+        _said(known, before, TYPE, status, reason, message(reading), now),
+        _said(known, before, ENFORCED, "False", "NotImplemented", UNENFORCED, now),
+    )
+    if all(condition in before for condition in wanted):
+        return None
+    others = [c for c in before if c.type not in (TYPE, ENFORCED)]
+    return [msgspec.to_builtins(c) for c in (*others, *wanted)]
+
+
+def _said(
+    known: PolicyObject,
+    before: Sequence[Condition],
+    type_: str,
+    status: str,
+    reason: str,
+    text: str,
+    now: str,
+) -> Condition:
+    old = next((c for c in before if c.type == type_), None)
+    return Condition(
+        type=type_,
         status=status,
-        reason="Validated" if reading.valid else "Invalid",
-        message=message(reading),
+        reason=reason,
+        message=text,
         observed_generation=known.metadata.generation,
         last_transition_time=(
-            ours.last_transition_time if ours is not None and ours.status == status else now
+            old.last_transition_time if old is not None and old.status == status else now
         ),
     )
-    if ours == said:
-        return None
-    others = [c for c in before if c.type != TYPE]
-    return [msgspec.to_builtins(c) for c in (*others, said)]

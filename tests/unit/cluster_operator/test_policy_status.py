@@ -27,7 +27,7 @@ def stored(*said: Any, generation: int = 1) -> PolicyObject:
 
 def test_fine() -> None:
     """In Cilium's words."""
-    (said,) = conditions(stored(), reading(GOOD), "t1") or ()
+    (said, _) = conditions(stored(), reading(GOOD), "t1") or ()
     assert said == {
         "type": "Valid",
         "status": "True",
@@ -40,18 +40,29 @@ def test_fine() -> None:
 
 def test_every_spec_counts() -> None:
     """A bad one that is not the last makes it invalid."""
-    (said,) = conditions(stored(), reading(GOOD, [BAD, GOOD]), "t1") or ()
+    (said, _) = conditions(stored(), reading(GOOD, [BAD, GOOD]), "t1") or ()
     assert said["status"] == "False"
     assert said["message"].startswith("specs[0].ingress[0].fromEntities[0]: 'World' is not one of")
+
+
+def test_nothing_is_enforced_yet() -> None:
+    """A valid policy must not look as if it protected anybody."""
+    (_, said) = conditions(stored(), reading(GOOD), "t1") or ()
+    assert (said["type"], said["status"], said["reason"]) == (
+        "Enforced",
+        "False",
+        "NotImplemented",
+    )
+    assert "what it forbids passes" in said["message"]
 
 
 def test_said_once() -> None:
     """Nothing is written when it says the same already; a time changes with the status only."""
     first = conditions(stored(), reading(GOOD), "t1") or []
     assert conditions(stored(*first), reading(GOOD), "t2") is None
-    (later,) = conditions(stored(*first, generation=2), reading(GOOD), "t2") or ()
+    (later, _) = conditions(stored(*first, generation=2), reading(GOOD), "t2") or ()
     assert (later["lastTransitionTime"], later["observedGeneration"]) == ("t1", 2)
-    (turned,) = conditions(stored(*first), reading(BAD), "t3") or ()
+    (turned, _) = conditions(stored(*first), reading(BAD), "t3") or ()
     assert (turned["lastTransitionTime"], turned["status"]) == ("t3", "False")
 
 
@@ -59,7 +70,7 @@ def test_others_stay() -> None:
     """Conditions of other writers."""
     other = {"type": "Other", "status": "True"}
     said = conditions(stored(other), reading(GOOD), "t1") or []
-    assert [c["type"] for c in said] == ["Other", "Valid"]
+    assert [c["type"] for c in said] == ["Other", "Valid", "Enforced"]
     assert said[0] == other
 
 
