@@ -1,0 +1,1 @@
+"""Hubble: the ring, the decoder."""
