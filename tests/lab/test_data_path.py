@@ -1,8 +1,10 @@
 """Nodes of two clusters do not reach each other any more, while both can read each other's store:
-requests stay at home within seconds, and go abroad again in steps."""
+requests stay at home within seconds, and go abroad again in steps. Connections that were there
+before live through it all."""
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,13 +15,18 @@ import pytest
 from kind import story
 from kind.story import C1, C2, ONE, RATE, TWO, Request
 from tests.support import lab as labs
-from tests.support.lab import Lab
+from tests.support.lab import Json, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("data-path")]
 
 # Much faster than the defaults.
 SETTINGS = {"clustermesh-probe-interval": "1s", "clustermesh-probe-return": "18s"}
 TAKEN_OUT_S = 15.0  # three rounds of a second, each of up to 2.5 s when nobody answers
+# What TCP's own patience allows: its last attempt before the way is open again lies up to as far
+# back as the cut was long, and the next comes as long after it.
+PATIENCE_S = 120.0
+CONNECTIONS = 24  # so that it never happens that all go to one cluster
+PROGRAM = [sys.executable, "-I", "-S", str(labs.CHECKOUT / "tests/support/traffic.py")]
 CUT = """table inet isthmus_test_cut {
   chain input { type filter hook input priority -300
     udp dport 8472 ip saddr %s drop
@@ -33,6 +40,34 @@ class Span:
 
     begin: float
     end: float
+
+
+def steady(answer: str) -> tuple[Json, Json]:
+    """A global service whose connections last; it says which cluster it is."""
+    labels = {"app": "steady"}
+    container = {
+        "name": "steady",
+        "image": "python",
+        "command": [*PROGRAM, "serve-tcp", "0.0.0.0", "80", answer],
+        "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1},
+    }
+    pod = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "steady"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "steady", "annotations": {story.GLOBAL: "true"}},
+        "spec": {"selector": labels, "ports": [{"port": 80}]},
+    }
+    return deployment, service
 
 
 class World:
@@ -55,6 +90,10 @@ class World:
             tell(self.mesh, step)
             assert step.held, step.checks
         self.node = self.mesh.pods(C1, "name=x-wing")[0]["spec"]["nodeName"]
+        for context, name in ((C1, ONE), (C2, TWO)):
+            lab.apply(*steady(name), cluster=context)
+            words = ("rollout", "status", "deployment/steady", "--timeout=60s")
+            self.mesh.kubectl(context, *words)
 
     @contextmanager
     def cut(self) -> Iterator[None]:
@@ -72,6 +111,26 @@ class World:
     def _nft(self, netns: str, *words: str, stdin: str = "") -> None:
         command = ["ip", "netns", "exec", netns, "nft", *words]
         subprocess.run(command, input=stdin, text=True, check=True, timeout=10)
+
+    @contextmanager
+    def connections(self) -> Iterator[list[Json]]:
+        """Some to ``steady`` of both clusters, open all the while; afterwards what each saw."""
+        pod = self.mesh.pods(C1, "name=x-wing")[0]["metadata"]["name"]
+        argv = [sys.executable, "-m", "cli.main", "lab", "exec", "--lab", self.lab.name]
+        argv += ["--cluster", C1, pod, "--", *PROGRAM]
+        argv += ["steady-tcps", "steady", "80", "0.1", str(CONNECTIONS), str(PATIENCE_S)]
+        pipe, seen = subprocess.PIPE, []
+        process = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, text=True, env=self.mesh.environment
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield seen
+            seen += json.loads(process.communicate(timeout=PATIENCE_S)[0])  # stdin ends
+        finally:
+            process.kill()
+            process.communicate()
 
     def share_pct(self) -> int:
         """What the client's node gives cluster2 of its usual part."""
@@ -117,13 +176,18 @@ def bounds(count: int, part: float) -> tuple[float, float]:
 
 @pytest.mark.timeout(400)
 def test_requests_stay_at_home_while_the_way_is_cut(world: World) -> None:
-    """The whole of it, with real packets: out, what is said of it, and back in steps."""
+    """The whole of it, with real packets: out, what is said of it, and back in steps.
+
+    Of the connections that were open before, those at home notice nothing, those abroad stand still
+    and go on: none is broken, and none comes out at another backend.
+    """
     mesh = world.mesh
     before = mesh.ask(100)
     assert before[ONE] > 0 < before[TWO], before
     labs.wait_until("probes were answered", lambda: world.share_pct() == 100)
-    with ExitStack() as way:
+    with world.connections() as steady, ExitStack() as way:
         way.enter_context(world.cut())
+        cut_at = time.monotonic()
         taken_s = mesh.wait_for("cluster2 is out", lambda: world.share_pct() == 0, TAKEN_OUT_S)
         during = mesh.ask(100)
         assert during == {ONE: during[ONE]}, during
@@ -131,7 +195,11 @@ def test_requests_stay_at_home_while_the_way_is_cut(world: World) -> None:
         assert "2/2 configured, 2/2 connected" in said
         assert "data path down on 2/2 nodes: its backends are out" in said
         assert "2 only outside of it: let UDP 8472 pass" in said
+        with world.connections() as new:
+            pass
+        assert {c["name"] for c in new} == {ONE}, new
         with mesh.stream("rebel-base") as stream:
+            cut_s = time.monotonic() - cut_at
             way.close()  # open again, with the stream under way
             seen = world.steps()
             requests = list(stream.requests)
@@ -144,3 +212,12 @@ def test_requests_stay_at_home_while_the_way_is_cut(world: World) -> None:
         assert share == 0 or total > RATE / 2
     said = mesh.isthmus("clustermesh", "status", "--context", C1)
     assert "data path" not in said
+    print(f"cut for {cut_s:.1f} s: {steady}")
+    assert [c for c in steady if c["errors"]] == []
+    home = [c for c in steady if c["name"] == ONE]
+    away = [c for c in steady if c["name"] == TWO]
+    assert len(home) + len(away) == CONNECTIONS
+    assert home
+    assert away
+    assert all(c["worst_s"] < cut_s / 2 for c in home)
+    assert all(c["worst_s"] > cut_s * 0.9 for c in away)

@@ -9,7 +9,9 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 _TIMEOUT_S = 2.0
 
@@ -191,13 +193,28 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
 
 
 def steady_tcp(host: str, port: str, interval_s: str) -> None:
-    """One connection that echoes at a pace until stdin ends. Prints rounds and errors."""
-    rounds, errors, worst = 0, [], 0.0
+    """One connection that echoes at a pace until stdin ends. Prints what it saw."""
+    print(json.dumps(_steady(host, port, interval_s, 10.0, threading.Barrier(1))))
+
+
+def steady_tcps(host: str, port: str, interval_s: str, count: str, patience_s: str) -> None:
+    """As many such connections at once; an error is when nothing comes back for ``patience_s``."""
+    barrier = threading.Barrier(int(count))
+    each = (host, port, interval_s, float(patience_s), barrier)
+    with ThreadPoolExecutor(int(count)) as pool:
+        running = [pool.submit(_steady, *each) for _ in range(int(count))]
+    print(json.dumps([one.result() for one in running]))
+
+
+def _steady(host: str, port: str, interval_s: str, patience_s: float, all_: threading.Barrier):
+    name, rounds, errors, worst = "", 0, [], 0.0
     try:
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             stream = connection.makefile("rb")
-            stream.readline()
-            print("ready", flush=True)
+            name = json.loads(stream.readline())["name"]
+            connection.settimeout(patience_s)
+            if all_.wait(10) == 0:
+                print("ready", flush=True)
             while not select.select([sys.stdin], [], [], float(interval_s))[0]:
                 begun = time.monotonic()
                 connection.sendall(b"0123456789abcdef")
@@ -208,7 +225,7 @@ def steady_tcp(host: str, port: str, interval_s: str) -> None:
             stream.close()
     except OSError as error:
         errors.append(str(error))
-    print(json.dumps({"rounds": rounds, "errors": errors, "worst_s": worst}))
+    return {"name": name, "rounds": rounds, "errors": errors, "worst_s": worst}
 
 
 if __name__ == "__main__":
