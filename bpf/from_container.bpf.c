@@ -42,6 +42,7 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
 	from.identity = interface->identity;
+	trace(skb, packet, TRACE_FROM_ENDPOINT, skb->ifindex);
 	return forward(skb, packet, &from);
 }
 

@@ -21,6 +21,8 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	else
 		from.identity =
 			endpoint ? endpoint->identity : ipcache_identity(&packet->flow.source);
+	packet->source_identity = from.identity;
+	trace(skb, packet, TRACE_FROM_HOST, skb->ifindex);
 	return forward(skb, packet, &from);
 }
 

@@ -4,6 +4,7 @@
 #include "lib/deliver.h"
 #include "lib/endpoint.h"
 #include "lib/ipcache.h"
+#include "lib/trace.h"
 
 /* Whose the packet is, when its node claims `claimed`, and its address is known as `known`'s. 0:
  * the two do not agree.
@@ -72,12 +73,15 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	verdict = claimed_identity(skb, packet);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
+	trace(skb, packet, TRACE_FROM_OVERLAY, skb->ifindex);
 	endpoint = endpoint_find(&packet->flow.destination);
 	/* Not ours (any more): on no account back into the tunnel. */
 	if (!endpoint)
 		return DROP(SOURCE_FROM_OVERLAY, DROP_UNROUTABLE_IP);
-	if (endpoint->flags & ENDPOINT_HOST)
+	if (endpoint->flags & ENDPOINT_HOST) {
+		packet->destination_identity = endpoint->identity;
 		return deliver_host(skb, packet, now_s());
+	}
 	verdict = hop(skb, packet);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;

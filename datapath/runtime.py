@@ -16,7 +16,6 @@ from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
-from datapath.events import EventReader
 from datapath.kernel_thread import KernelThread
 from datapath.policy import PolicyTable
 from datapath.programs import Programs
@@ -28,6 +27,7 @@ from datapath.tables import EndpointTable, HostAddressTable, IpcacheTable
 from model.address import Address, Prefix, pack
 from model.identity import NumericIdentity, ReservedIdentity
 from model.kernel_numbers import VXLAN_PORT
+from wire.bpf.layouts import TraceLevel
 
 _log = logging.getLogger("isthmus.datapath")
 
@@ -39,6 +39,15 @@ def default_object_dir() -> Path:
     """Where the compiled programs are: what the environment says, or this checkout's build."""
     said = os.environ.get(OBJECT_DIR_VARIABLE)
     return Path(said) if said else Path(__file__).resolve().parent.parent / "bpf" / "build"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceConfig:
+    """What user space is told of packets that pass."""
+
+    level: TraceLevel = TraceLevel.TRACE_CHANGES
+    interval_s: int = 5  # TRACE_CHANGES: a flow that lives is told this often, in each direction
+    tcp_flags: int = 0xFF  # TRACE_CHANGES: and when it shows one of these for the first time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class DatapathConfig:
     policy: bool = False  # ask policy; an endpoint without rows is closed
     policy_keeps_flows: bool = False  # a flow that was allowed once stays so
     events: bool = False  # tell drops and verdicts to user space
+    trace: TraceConfig = field(default_factory=TraceConfig)  # with ``events``: what passes, too
 
 
 class Datapath:
@@ -133,11 +143,6 @@ class Datapath:
             metrics.read_metrics, tables[map_names.METRICS], tables[map_names.FORWARDED]
         )
 
-    def open_events(self) -> EventReader:
-        """The one reader of what the programs tell of packets; the caller closes it."""
-        tables = self._programs.tables
-        return EventReader(tables[map_names.EVENTS], tables[map_names.LOST_EVENTS])
-
     def close(self) -> None:
         """Release descriptors and the thread; everything in the kernel stays and works."""
         self._thread.close()
@@ -202,6 +207,9 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_policy": int(config.policy),
         "config_policy_keeps_flows": int(config.policy_keeps_flows),
         "config_events": int(config.events),
+        "config_trace": int(config.trace.level) if config.events else 0,
+        "config_trace_flags": config.trace.tcp_flags,
+        "config_trace_interval_s": config.trace.interval_s,
     }
 
 

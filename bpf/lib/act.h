@@ -4,10 +4,10 @@
 
 #include <linux/if_packet.h>
 
-#include "event.h"
 #include "icmp_error.h"
 #include "ipcache.h"
 #include "maps/metrics.h"
+#include "trace.h"
 
 enum hook {
 	HOOK_CONTAINER, /* what a pod sends, on the host end of its pair */
@@ -92,6 +92,7 @@ static __always_inline int act_deliver(struct __sk_buff *skb, const struct packe
 	__builtin_memcpy(ethernet->h_dest, &verdict->endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, &verdict->endpoint->node_mac, ETH_ALEN);
 	count_forward(skb, DIRECTION_INGRESS);
+	trace(skb, packet, TRACE_TO_ENDPOINT, verdict->endpoint->ifindex);
 	if (hook == HOOK_HOST || !config_redirect_peer)
 		return bpf_redirect(verdict->endpoint->ifindex, 0);
 	/* The tunnel's frames are addressed to nobody here; the pod's stack must not mind. */
@@ -115,6 +116,7 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 		return act_drop(skb, packet, &failed, hook);
 	}
 	count_forward(skb, DIRECTION_EGRESS);
+	trace(skb, packet, TRACE_TO_OVERLAY, config_vxlan_ifindex);
 	return bpf_redirect(config_vxlan_ifindex, 0);
 }
 
@@ -128,11 +130,16 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 		return act_tunnel(skb, packet, verdict, hook);
 	case VERDICT_STACK:
 		count_forward(skb, hook_direction(hook));
+		trace(skb, packet,
+		      packet->destination_identity == IDENTITY_HOST ? TRACE_TO_HOST
+								    : TRACE_TO_STACK,
+		      skb->ifindex);
 		if (hook == HOOK_OVERLAY)
 			bpf_skb_change_type(skb, PACKET_HOST);
 		return TC_OK;
 	case VERDICT_REINJECT:
 		count_forward(skb, hook_direction(hook));
+		trace(skb, packet, TRACE_TO_STACK, config_host_ifindex);
 		return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
 	case VERDICT_TURN_BACK:
 		count_forward(skb, hook_direction(hook));

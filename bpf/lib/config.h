@@ -2,7 +2,7 @@
 /* What the loader sets before a program is loaded; every constant needs a value. */
 #pragma once
 
-#include "abi/types.h"
+#include "abi/events.h"
 #include "compat.h"
 
 const volatile struct address config_router_ip4; /* source of ICMP errors of ours; zero: none */
@@ -15,6 +15,9 @@ const volatile __u8 config_redirect_peer; /* deliver straight into the pod's nam
 const volatile __u8 config_policy;	  /* policy is asked; an endpoint without rows is closed */
 const volatile __u8 config_policy_keeps_flows; /* what was allowed once stays so for its flow */
 const volatile __u8 config_events;	       /* drops and verdicts are told to user space */
+const volatile __u8 config_trace;	       /* enum trace_level: what passes is told, too */
+const volatile __u8 config_trace_flags;	       /* TCP flags whose first sight is told */
+const volatile __u16 config_trace_interval_s;  /* and a flow that lives is told this often */
 
 /* Word by word: a copy of the whole would let the compiler take today's zeroes for granted. */
 static __always_inline void config_router(struct address *router, bool is_ip4)

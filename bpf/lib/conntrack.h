@@ -2,6 +2,7 @@
 /* Flows: found, created, kept alive, closed. */
 #pragma once
 
+#include "config.h"
 #include "maps/conntrack.h"
 #include "parse.h"
 
@@ -112,15 +113,33 @@ static __always_inline __u32 conntrack_timeout_s(const struct conntrack_value *e
 	return entry->flags & CONNTRACK_SEEN_NON_SYN ? TIMEOUT_TCP_S : TIMEOUT_TCP_SYN_S;
 }
 
+/* What user space is told of the packet. Before the entry learns of the packet's flags. */
+static __always_inline void conntrack_trace(struct conntrack_value *entry, struct packet *packet,
+					    bool is_reply, __u32 now)
+{
+	__u8 flags = packet->flow.protocol == IPPROTO_TCP ? packet->tcp_flags : 0;
+	__u8 seen = is_reply ? entry->rx_tcp_flags : entry->tx_tcp_flags;
+	__u16 *told_s = is_reply ? &entry->rx_told_s : &entry->tx_told_s;
+
+	packet->trace = is_reply ? PACKET_TRACE_REPLY : PACKET_TRACE_ESTABLISHED;
+	if (config_trace < TRACE_CHANGES)
+		return;
+	packet->is_told = !(flags & ~seen & config_trace_flags) &&
+			  (__u16)(now - *told_s) < config_trace_interval_s;
+	if (!packet->is_told)
+		*told_s = now;
+}
+
 /* Count the packet, and move the end of the entry's life. Two CPUs may lose a count to one another;
  * an atomic operation would cost every packet more than that is worth.
  */
-static __always_inline void conntrack_touch(struct conntrack_value *entry,
-					    const struct packet *packet, bool is_reply,
-					    bool is_service, __u32 now)
+static __always_inline void conntrack_touch(struct conntrack_value *entry, struct packet *packet,
+					    bool is_reply, bool is_service, __u32 now)
 {
 	__u32 expires;
 
+	if (config_trace && !is_service)
+		conntrack_trace(entry, packet, is_reply, now);
 	if (packet->flow.protocol == IPPROTO_TCP) {
 		__u8 seen = packet->tcp_flags;
 		__u16 flags = entry->flags;
@@ -158,5 +177,11 @@ static __always_inline long conntrack_create(struct packet *packet, enum conntra
 {
 	packet->flow.scope = scope;
 	conntrack_touch(value, packet, false, scope == CONNTRACK_SERVICE, now);
+	if (config_trace && scope != CONNTRACK_SERVICE) {
+		packet->trace = PACKET_TRACE_NEW;
+		packet->is_told = 0;
+		value->tx_told_s = now;
+		value->rx_told_s = now - config_trace_interval_s;
+	}
 	return bpf_map_update_elem(&ist_ct, &packet->flow, value, BPF_ANY);
 }

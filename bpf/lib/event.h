@@ -10,11 +10,24 @@
 struct drop_record {
 	struct drop_event event;
 	__u8 capture[EVENT_CAPTURE_MAX];
+	__u64 time_ns;
+};
+
+struct trace_record {
+	struct trace_event event;
+	__u8 capture[EVENT_CAPTURE_MAX];
+	__u64 time_ns;
+};
+
+struct translation_record {
+	struct translation_event event;
+	__u64 time_ns;
 };
 
 struct policy_verdict_record {
 	struct policy_verdict_event event;
 	__u8 capture[EVENT_CAPTURE_MAX];
+	__u64 time_ns;
 };
 
 static __always_inline void count_lost(__u32 type)
@@ -76,6 +89,7 @@ __noinline int event_drop(struct __sk_buff *skb, const struct packet *packet,
 	record->event.error = 0;
 	record->event.ifindex = skb->ifindex;
 	record->event.header.capture = event_capture(skb, record->capture);
+	record->time_ns = bpf_ktime_get_ns();
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
@@ -113,6 +127,7 @@ static __noinline int event_policy_verdict(struct __sk_buff *skb, const struct p
 	record->event.rule_high = outcome->rule >> 16;
 	record->event.rule = outcome->rule;
 	record->event.header.capture = event_capture(skb, record->capture);
+	record->time_ns = bpf_ktime_get_ns();
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }

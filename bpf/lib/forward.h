@@ -6,6 +6,7 @@
 #include "deliver.h"
 #include "endpoint.h"
 #include "ipcache.h"
+#include "trace.h"
 
 struct sender {
 	__u32 identity;
@@ -174,8 +175,12 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 
 	before = packet->flow;
 	if (to.active) {
+		if (config_trace && to.is_new)
+			event_translation(skb, packet, TRANSLATION_BEFORE);
 		packet->flow.destination = to.address;
 		packet->flow.destination_port = to.port;
+		if (config_trace && to.is_new)
+			event_translation(skb, packet, TRANSLATION_AFTER);
 	}
 	endpoint = endpoint_find(&packet->flow.destination);
 	if (to.active &&

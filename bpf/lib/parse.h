@@ -35,6 +35,15 @@ enum packet_kind {
 	PACKET_ICMP_OTHER, /* neither */
 };
 
+/* What a packet is to its flow. */
+enum packet_trace {
+	PACKET_TRACE_UNKNOWN = 0,
+	PACKET_TRACE_NEW,
+	PACKET_TRACE_ESTABLISHED,
+	PACKET_TRACE_REPLY,
+	PACKET_TRACE_RELATED,
+};
+
 /* The kernel's header is not for user space. */
 struct sctp_header {
 	__be16 source;
@@ -56,6 +65,8 @@ struct packet {
 	__u8 kind; /* enum packet_kind */
 	__u8 is_ip4 : 1;
 	__u8 is_link_only : 1; /* multicast of this link, like a multicast listener's report */
+	__u8 trace : 3;	       /* enum packet_trace */
+	__u8 is_told : 1;      /* of its flow nothing new is to be told */
 	union {		       /* flow.protocol says which */
 		__u8 tcp_flags;
 		__u8 icmp_type;

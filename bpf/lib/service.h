@@ -11,6 +11,7 @@ struct translation {
 	__be16 port;
 	__u16 revnat_id;
 	__u8 active;   /* the packet goes to a service */
+	__u8 is_new;   /* the backend was chosen for this packet */
 	__u8 loopback; /* and its backend is the client itself */
 };
 
@@ -170,6 +171,7 @@ static __always_inline struct verdict service_choose(struct packet *packet,
 		value.backend_id = to->backend_id;
 		if (conntrack_create(packet, CONNTRACK_SERVICE, &value, now))
 			return DROP(SOURCE_SERVICE, DROP_CT_INSERT_FAILED);
+		to->is_new = 1;
 	}
 	if (master->flags & SERVICE_AFFINITY)
 		affinity_remember(&affinity, to->backend_id);

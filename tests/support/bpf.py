@@ -116,6 +116,9 @@ class Machine:
             "config_policy": 0,
             "config_policy_keeps_flows": 0,
             "config_events": 0,
+            "config_trace": 0,
+            "config_trace_flags": 0xFF,
+            "config_trace_interval_s": 5,
         }
         for name in PROGRAMS:
             self._load(default_object_dir() / f"{name}.bpf.o", constants | self.changes)

@@ -38,8 +38,10 @@ class EventType(IntEnum):
     """``enum event_type``."""
 
     EVENT_DROP = 1
+    EVENT_TRACE = 4
     EVENT_POLICY_VERDICT = 5
-    EVENT_TYPE_COUNT = 6
+    EVENT_TRANSLATION = 7
+    EVENT_TYPE_COUNT = 8
 
 
 class EventLimits(IntEnum):
@@ -47,6 +49,50 @@ class EventLimits(IntEnum):
 
     EVENT_VERSION = 1
     EVENT_CAPTURE_MAX = 128
+
+
+class TraceLevel(IntEnum):
+    """``enum trace_level``."""
+
+    TRACE_OFF = 0
+    TRACE_ALL = 1
+    TRACE_OUTCOME = 2
+    TRACE_CHANGES = 3
+
+
+class TracePoint(IntEnum):
+    """``enum trace_point``."""
+
+    TRACE_TO_ENDPOINT = 0
+    TRACE_TO_HOST = 2
+    TRACE_TO_STACK = 3
+    TRACE_TO_OVERLAY = 4
+    TRACE_FROM_ENDPOINT = 5
+    TRACE_FROM_HOST = 7
+    TRACE_FROM_OVERLAY = 9
+
+
+class TraceReason(IntEnum):
+    """``enum trace_reason``."""
+
+    REASON_NEW = 0
+    REASON_ESTABLISHED = 1
+    REASON_REPLY = 2
+    REASON_RELATED = 3
+    REASON_UNKNOWN = 5
+
+
+class TraceBits(IntEnum):
+    """``enum trace_bits``."""
+
+    TRACE_IP6 = 1
+
+
+class TranslationPoint(IntEnum):
+    """``enum translation_point``."""
+
+    TRANSLATION_BEFORE = 1
+    TRANSLATION_AFTER = 2
 
 
 class PolicyMatch(IntEnum):
@@ -237,7 +283,7 @@ class ConntrackKey(NamedTuple):
         )
 
 
-CONNTRACK_VALUE = struct.Struct("=QQIIIHHBB6x")
+CONNTRACK_VALUE = struct.Struct("=QQIIIHHBBHH2x")
 
 
 class ConntrackValue(NamedTuple):
@@ -252,6 +298,8 @@ class ConntrackValue(NamedTuple):
     flags: int
     tx_tcp_flags: int
     rx_tcp_flags: int
+    tx_told_s: int
+    rx_told_s: int
 
     def pack(self) -> bytes:
         """The bytes."""
@@ -727,6 +775,60 @@ class DropEvent(NamedTuple):
     def parse(cls, data: bytes) -> "DropEvent":
         """From the bytes."""
         return cls(*DROP_EVENT.unpack(data))
+
+
+TRACE_EVENT = struct.Struct("=16sIIHBBI16s")
+
+
+class TraceEvent(NamedTuple):
+    """``struct trace_event``."""
+
+    header: bytes
+    source_identity: int
+    destination_identity: int
+    destination_endpoint: int
+    reason: int
+    flags: int
+    ifindex: int
+    original: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return TRACE_EVENT.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "TraceEvent":
+        """From the bytes."""
+        return cls(*TRACE_EVENT.unpack(data))
+
+
+TRANSLATION_EVENT = struct.Struct("=BB16sHQQBB16sHHI")
+
+
+class TranslationEvent(NamedTuple):
+    """``struct translation_event``."""
+
+    type: int
+    point: int
+    destination: bytes
+    destination_port: int
+    cookie: int
+    cgroup: int
+    protocol: int
+    flags: int
+    source: bytes
+    source_port: int
+    endpoint: int
+    source_identity: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return TRANSLATION_EVENT.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "TranslationEvent":
+        """From the bytes."""
+        return cls(*TRANSLATION_EVENT.unpack(data))
 
 
 POLICY_VERDICT_EVENT = struct.Struct("=16sIiHBBBBH")

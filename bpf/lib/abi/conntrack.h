@@ -41,7 +41,9 @@ struct conntrack_value {
 	__u16 flags;	   /* enum conntrack_flags */
 	__u8 tx_tcp_flags; /* seen in the opener's direction */
 	__u8 rx_tcp_flags; /* seen in replies */
-	__u8 pad[6];
+	__u16 tx_told_s;   /* when user space was last told, seconds modulo 2^16: of packets in */
+	__u16 rx_told_s;   /* the opener's direction, and of replies */
+	__u8 pad[2];
 };
 
 _Static_assert(sizeof(struct conntrack_key) == 40, "struct conntrack_key");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Messages to user space, as Cilium's monitor has them: a header, a body by type, and the first
- * bytes of the packet.
+ * bytes of the packet. The last eight bytes of each are when it happened (CLOCK_MONOTONIC, ns).
  */
 #pragma once
 
@@ -8,13 +8,50 @@
 
 enum event_type {
 	EVENT_DROP = 1,
+	EVENT_TRACE = 4,
 	EVENT_POLICY_VERDICT = 5,
-	EVENT_TYPE_COUNT = 6,
+	EVENT_TRANSLATION = 7,
+	EVENT_TYPE_COUNT = 8,
 };
 
 enum event_limits {
 	EVENT_VERSION = 1,
 	EVENT_CAPTURE_MAX = 128,
+};
+
+/* What config_trace asks for. */
+enum trace_level {
+	TRACE_OFF = 0,
+	TRACE_ALL = 1,	   /* every packet, where it comes in and where it goes on */
+	TRACE_OUTCOME = 2, /* every packet, where it goes on */
+	TRACE_CHANGES = 3, /* where it goes on, if it tells something new of its flow */
+};
+
+enum trace_point {
+	TRACE_TO_ENDPOINT = 0,
+	TRACE_TO_HOST = 2,
+	TRACE_TO_STACK = 3,
+	TRACE_TO_OVERLAY = 4,
+	TRACE_FROM_ENDPOINT = 5,
+	TRACE_FROM_HOST = 7,
+	TRACE_FROM_OVERLAY = 9,
+};
+
+enum trace_reason {
+	REASON_NEW = 0,
+	REASON_ESTABLISHED = 1,
+	REASON_REPLY = 2,
+	REASON_RELATED = 3,
+	REASON_UNKNOWN = 5,
+};
+
+enum trace_bits {
+	TRACE_IP6 = 1,
+};
+
+enum translation_point {
+	TRANSLATION_BEFORE = 1, /* the address that the client knows */
+	TRANSLATION_AFTER = 2,
 };
 
 enum policy_match {
@@ -56,6 +93,35 @@ struct drop_event {
 	__u32 ifindex;
 };
 
+struct trace_event {
+	struct event_header header;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u16 destination_endpoint; /* 0: not to a pod of ours */
+	__u8 reason;		    /* enum trace_reason */
+	__u8 flags;		    /* enum trace_bits */
+	__u32 ifindex;		    /* where it came in, or goes out */
+	__u8 original[16];	    /* source address before ours, IPv4 in the first four bytes */
+};
+
+/* A service's address gives way to a backend's. No packet follows; what is behind the flags is not
+ * in Cilium's layout, where the cgroup tells whose it is.
+ */
+struct translation_event {
+	__u8 type;
+	__u8 point; /* enum translation_point */
+	__u8 destination[16];
+	__u16 destination_port; /* host order */
+	__u64 cookie;		/* of the socket; 0: not known */
+	__u64 cgroup;		/* 0: not known */
+	__u8 protocol;		/* 1: TCP, 2: UDP, 0: another */
+	__u8 flags;		/* enum trace_bits */
+	__u8 source[16];
+	__u16 source_port; /* host order */
+	__u16 endpoint;	   /* the client's number; 0: the node */
+	__u32 source_identity;
+} __attribute__((packed));
+
 struct policy_verdict_event {
 	struct event_header header;
 	__u32 remote_identity;
@@ -70,4 +136,6 @@ struct policy_verdict_event {
 
 _Static_assert(sizeof(struct event_header) == 16, "struct event_header");
 _Static_assert(sizeof(struct drop_event) == 36, "struct drop_event");
+_Static_assert(sizeof(struct trace_event) == 48, "struct trace_event");
+_Static_assert(sizeof(struct translation_event) == 62, "struct translation_event");
 _Static_assert(sizeof(struct policy_verdict_event) == 32, "struct policy_verdict_event");

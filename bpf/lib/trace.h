@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Tells user space of packets that pass, and of services' addresses that give way to backends'. Of
+ * all this nothing is left in a program that is loaded with config_trace off.
+ */
+#pragma once
+
+#include "event.h"
+
+static __always_inline bool trace_is_entry(__u32 point)
+{
+	return point == TRACE_FROM_ENDPOINT || point == TRACE_FROM_HOST ||
+	       point == TRACE_FROM_OVERLAY;
+}
+
+/* Nobody keeps the flows of the node's own packets: of TCP their beginning and end are told. */
+static __always_inline bool trace_is_untracked_middle(const struct packet *packet)
+{
+	return packet->trace == PACKET_TRACE_UNKNOWN && packet->flow.protocol == IPPROTO_TCP &&
+	       !(packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
+}
+
+static __always_inline bool trace_is_wanted(const struct packet *packet, __u32 point)
+{
+	if (!config_trace || packet->is_link_only)
+		return false;
+	if (config_trace >= TRACE_OUTCOME && trace_is_entry(point))
+		return false;
+	return config_trace < TRACE_CHANGES ||
+	       !(packet->is_told || trace_is_untracked_middle(packet));
+}
+
+static __always_inline __u8 trace_reason(const struct packet *packet)
+{
+	if (packet->kind == PACKET_ICMP_ERROR)
+		return REASON_RELATED;
+	return packet->trace == PACKET_TRACE_UNKNOWN ? REASON_UNKNOWN : packet->trace - 1;
+}
+
+/* As the layout has it: an IPv4 address stands in the first four bytes. */
+static __always_inline void trace_address(__u8 *to, const struct address *address, bool is_ip4)
+{
+	__builtin_memset(to, 0, sizeof(*address));
+	if (is_ip4)
+		__builtin_memcpy(to, &address->words[3], sizeof(__be32));
+	else
+		__builtin_memcpy(to, address, sizeof(*address));
+}
+
+/* Not static: the verifier walks it once. */
+__noinline int event_trace(struct __sk_buff *skb, const struct packet *packet, __u32 point,
+			   __u32 ifindex)
+{
+	struct trace_record *record;
+
+	if (!packet)
+		return 0;
+	record = bpf_ringbuf_reserve(&ist_events, sizeof(*record), 0);
+	if (!record) {
+		count_lost(EVENT_TRACE);
+		return 0;
+	}
+	event_header(&record->event.header, skb, EVENT_TRACE, point,
+		     point == TRACE_TO_ENDPOINT ? packet->destination_endpoint
+						: packet->source_endpoint);
+	record->event.source_identity = packet->source_identity;
+	record->event.destination_identity = packet->destination_identity;
+	record->event.destination_endpoint = packet->destination_endpoint;
+	record->event.reason = trace_is_entry(point) ? REASON_UNKNOWN : trace_reason(packet);
+	record->event.flags = packet->is_ip4 ? 0 : TRACE_IP6;
+	record->event.ifindex = ifindex;
+	/* A pod that reached itself by a service is its own client. */
+	if (address_is_loopback(&packet->flow.source, packet->is_ip4))
+		trace_address(record->event.original, &packet->flow.destination, packet->is_ip4);
+	else
+		__builtin_memset(record->event.original, 0, sizeof(record->event.original));
+	record->event.header.capture = event_capture(skb, record->capture);
+	record->time_ns = bpf_ktime_get_ns();
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+static __always_inline void trace(struct __sk_buff *skb, const struct packet *packet, __u32 point,
+				  __u32 ifindex)
+{
+	if (trace_is_wanted(packet, point))
+		event_trace(skb, packet, point, ifindex);
+}
+
+/* Where the packet is going as it stands: the service's address before, the backend's after. */
+__noinline int event_translation(struct __sk_buff *skb, const struct packet *packet, __u32 point)
+{
+	struct translation_record *record;
+	const struct conntrack_key *flow;
+
+	if (!packet)
+		return 0;
+	record = bpf_ringbuf_reserve(&ist_events, sizeof(*record), 0);
+	if (!record) {
+		count_lost(EVENT_TRANSLATION);
+		return 0;
+	}
+	flow = &packet->flow;
+	record->event.type = EVENT_TRANSLATION;
+	record->event.point = point;
+	trace_address(record->event.destination, &flow->destination, packet->is_ip4);
+	record->event.destination_port = bpf_ntohs(flow->destination_port);
+	record->event.cookie = bpf_get_socket_cookie(skb);
+	record->event.cgroup = 0;
+	record->event.protocol = flow->protocol == IPPROTO_TCP	 ? 1
+				 : flow->protocol == IPPROTO_UDP ? 2
+								 : 0;
+	record->event.flags = packet->is_ip4 ? 0 : TRACE_IP6;
+	trace_address(record->event.source, &flow->source, packet->is_ip4);
+	record->event.source_port = bpf_ntohs(flow->source_port);
+	record->event.endpoint = packet->source_endpoint;
+	record->event.source_identity = packet->source_identity;
+	record->time_ns = bpf_ktime_get_ns();
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
