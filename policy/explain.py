@@ -137,7 +137,8 @@ def _reason(
     if rule is None:
         return _without_rule(rules, options, subject, way, found)
     if rule.closed:
-        return f"{rule.origin} is invalid: what it selects is shut"
+        shut = "would be shut, were it not in audit" if rule.audit else "is shut"
+        return f"{rule.origin} is invalid: what it selects {shut}"
     said = [part for r, part in matching(known, [rule], subject, way, packet) if r is rule]
     unenforced = next((part.unenforced for part in said if part.unenforced), "")
     if found in (Verdict.DENIED, Verdict.AUDITED):
@@ -181,7 +182,7 @@ def _change(
     steps = []
     shut = [r for r in rules if applies(r, subject) and not r.audit]
     denying = {r.origin for r, part in matching(known, shut, subject, way, packet) if forbids(part)}
-    invalid = {r.origin for r in rules if applies(r, subject) and r.closed}
+    invalid = {r.origin for r in shut if r.closed}
     steps += [f"correct {origin}" for origin in sorted(invalid)]
     steps += [
         f"take this peer or port out of the deny of {origin}"

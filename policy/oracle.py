@@ -13,7 +13,7 @@ from model.labels import SOURCE_RESERVED, Labels
 from model.policy_map import ANY_IDENTITY, Direction, PolicyEntry, PolicyKey
 from policy import ports
 from policy.known import Known, Mode, Options, Subject
-from policy.rules import CidrPeer, DirectionRule, Peer, PolicyRule
+from policy.rules import CidrPeer, DirectionRule, PolicyRule
 from policy.selectors import inside, prefix_of, selects
 
 
@@ -66,11 +66,14 @@ def forbids(rule: DirectionRule) -> bool:
     return rule.deny or bool(rule.unenforced)
 
 
-def _is_peer(known: Known, peers: tuple[Peer, ...] | None, packet: Packet) -> bool:
-    if peers is None:
+def _is_peer(known: Known, rule: DirectionRule, packet: Packet) -> bool:
+    if rule.peers is None:
+        return True
+    parts = [part for peer in rule.peers for part in known.expand(peer)]
+    if rule.or_anybody and not parts:
         return True
     prefix = prefix_of(packet.labels)
-    for peer in (part for p in peers for part in known.expand(p)):
+    for peer in parts:
         if isinstance(peer, CidrPeer):
             if prefix is not None and inside(peer, prefix):
                 return True
@@ -101,7 +104,7 @@ def matching(
         for part in rule.rules:
             if (
                 part.direction is way
-                and _is_peer(known, part.peers, packet)
+                and _is_peer(known, part, packet)
                 and _is_port(known, subject, part, packet)
             ):
                 yield rule, part
@@ -121,7 +124,7 @@ def verdict(
     mine = [rule for rule in rules if applies(rule, subject)]
     said = list(matching(known, mine, subject, way, packet))
     denies = [rule for rule, part in said if forbids(part) and not rule.audit]
-    denies += [rule for rule in mine if rule.closed]
+    denies += [rule for rule in mine if rule.closed and not rule.audit]
     if denies:
         return Decision(Verdict.DENIED, denies[0])
     allows = [rule for rule, part in said if not forbids(part)]
@@ -131,6 +134,7 @@ def verdict(
     if not (allows or is_local) and (enforced or always_enforced(options, subject)):
         return Decision(Verdict.DROPPED)
     on_paper = [rule for rule, part in said if forbids(part) and rule.audit]
+    on_paper += [rule for rule in mine if rule.closed and rule.audit]
     if not (allows or is_local):
         on_paper += [rule for rule in mine if way in rule.default_deny and rule.audit]
     if on_paper:

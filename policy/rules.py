@@ -98,7 +98,8 @@ class DirectionRule:
 
     ``peers`` None: anybody; empty: nobody. ``ports`` None: every protocol and port; empty: none.
     ``unenforced`` names fields that are understood but not enforced yet (L7, FQDN): an allow rule
-    with it allows nothing, and the ports it names are denied to its peers.
+    with it allows nothing, and the ports it names are denied to its peers. ``or_anybody``: peers
+    that stand for nothing at all (services that are not there) are anybody, as Cilium reads it.
     """
 
     direction: Direction
@@ -106,6 +107,7 @@ class DirectionRule:
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PortRange, ...] | None = None
     unenforced: str = ""
+    or_anybody: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

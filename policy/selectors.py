@@ -60,5 +60,12 @@ def prefix_of(labels: Labels) -> Prefix | None:
 
 
 def inside(peer: CidrPeer, prefix: Prefix) -> bool:
-    """Whether ``prefix`` lies in the peer and in none of its exceptions."""
-    return peer.prefix.covers(prefix) and not any(hole.covers(prefix) for hole in peer.excepts)
+    """Whether ``prefix`` lies in the peer and in none of its exceptions.
+
+    A family never lies in the other, though ``::/0`` has room for the addresses that are mapped.
+    """
+    return (
+        peer.prefix.version == prefix.version
+        and peer.prefix.covers(prefix)
+        and not any(hole.covers(prefix) for hole in peer.excepts)
+    )

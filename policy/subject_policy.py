@@ -92,15 +92,16 @@ class SubjectPolicy:
         named = self._named[way] = []
         for number, rule in rules.items():
             if rule.closed:
-                anybody.append(Part(way, Effect.DENY, (EVERYTHING,), number))
+                shut = Effect.AUDIT if rule.audit else Effect.DENY
+                anybody.append(Part(way, shut, (EVERYTHING,), number))
             for said in rule.rules:
                 if said.direction is not way:
                     continue
                 part = Part(way, _effect(rule, said), self._blocks(known, said), number)
-                if said.peers is None:
+                whos = {who for peer in said.peers or () for who in known.expand(peer)}
+                if said.peers is None or (said.or_anybody and not whos):
                     anybody.append(part)
                     continue
-                whos = {who for peer in said.peers for who in known.expand(peer)}
                 self._used |= whos
                 named.append((part, [cache.use(who, self.subject) for who in whos]))
         if way is Direction.INGRESS and options.allow_localhost and not self.subject.is_host:

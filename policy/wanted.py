@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
-from model.address import Prefix
+from model.address import Prefix, parse_prefix
 from policy.known import Known
 from policy.rules import CidrPeer, PolicyRule
 
 FIRST = (1 << 24) + 1
 LAST = (1 << 25) - 1
+EVERY_V4 = parse_prefix("0.0.0.0/0")
 
 
 def prefixes_of(known: Known, rules: Iterable[PolicyRule]) -> set[Prefix]:
@@ -19,6 +20,9 @@ def prefixes_of(known: Known, rules: Iterable[PolicyRule]) -> set[Prefix]:
     parts = [part for peer in peers for part in known.expand(peer)]
     found = {part.prefix for part in parts if isinstance(part, CidrPeer)}
     found.update(e for part in parts if isinstance(part, CidrPeer) for e in part.excepts)
+    if any(prefix.version == 6 and prefix.covers(EVERY_V4) for prefix in found):
+        # Of an address of IPv4 the longest prefix in the map would be this one.
+        found.add(EVERY_V4)
     return found
 
 

@@ -124,7 +124,9 @@ def _rule(node: Node, place: port_items.Place, scope: Scope) -> list[DirectionRu
     for item in _together(items):
         ranges, reasons = (None, "") if item is None else (item.ports, item.unenforced)
         reason = ", ".join(r for r in (who.unenforced, unenforced, reasons) if r)
-        rules.append(DirectionRule(place.direction, place.deny, who.who, ranges, reason))
+        literal = who.or_anybody and ranges is not None and not place.deny
+        said = DirectionRule(place.direction, place.deny, who.who, ranges, reason, literal)
+        rules.append(said)
     return rules
 
 

@@ -18,9 +18,13 @@ _ALONE = ("Endpoints", "CIDR", "CIDRSet", "Entities", "Nodes", "Groups", "Servic
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """``who`` None: nobody was named. ``required``: whom ``from/toRequires`` shuts out."""
+    """``who`` None: nobody was named. ``required``: whom ``from/toRequires`` shuts out.
+
+    ``or_anybody``: if they turn out to be nobody, the ports are open to anybody.
+    """
 
     who: tuple[Peer, ...] | None
+    or_anybody: bool = False
     unenforced: str = ""
     required: tuple[Peer, ...] = ()
 
@@ -52,7 +56,8 @@ def read(node: Node, found: dict[str, Node], direction: Direction, scope: Scope)
     if len(used) > 1:
         node.error(f"combining {used[0]} and {used[1]} is not supported yet: write a rule for each")
     who = tuple(p for peers in gathered.lists for p in peers) if gathered.lists else None
-    return Peers(who, ", ".join(gathered.unenforced), tuple(gathered.required))
+    services = used == ["toServices"] and scope.settings.upstream_readings
+    return Peers(who, services, ", ".join(gathered.unenforced), tuple(gathered.required))
 
 
 def _endpoints(node: Node, scope: Scope, out: _Gathered) -> None:

@@ -61,6 +61,7 @@ PEERS: dict[str, set[str]] = {
     "T16": {"reserved:world=", "cidr:10.97.0.0/16="},
     "health": {"reserved:health="},
     "init": {"reserved:init="},
+    "V6": {"reserved:world="},
 }
 
 

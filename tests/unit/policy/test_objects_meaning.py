@@ -7,15 +7,21 @@ import yaml
 
 from model.policy_map import Direction
 from policy.objects.settings import Settings
+from tests.support import policy_engine
+from tests.support.policy_engine import Engine
 from tests.support.policy_world import USUAL, ccnp, cnp, knp, verdict
 
 READERS = {"cnp": cnp, "ccnp": ccnp, "knp": knp}
+SOURCES = {"cnp": policy_engine.cnp, "ccnp": policy_engine.ccnp, "knp": policy_engine.knp}
 LITERAL = Settings(upstream_readings=True)
 LOCAL = Settings(default_local_cluster=True)
 
 
 def judged(kind: str, text: str, packets: str, settings: Settings = USUAL) -> str:
-    """Verdicts for the web pod of packets from ``C``, of ``C:80/TCP``, to ``>C``."""
+    """Verdicts for the web pod of packets from ``C``, of ``C:80/TCP``, to ``>C``.
+
+    By a walk over the rules, and by the compiled map, which must let pass the same.
+    """
     spec: dict[str, Any] = yaml.safe_load("{" + text + "}")
     if kind == "knp":
         spec.setdefault("podSelector", {})
@@ -28,6 +34,10 @@ def judged(kind: str, text: str, packets: str, settings: Settings = USUAL) -> st
         where, _, packet = word.partition(":")
         direction = Direction.EGRESS if where.startswith(">") else Direction.INGRESS
         out.append(verdict(reading.rules, "W", direction, where.lstrip(">"), packet or "80/TCP"))
+    compiled = Engine([SOURCES[kind](spec)], settings).say(packets).split()
+    for walked, said in zip(out, compiled, strict=True):
+        # A rule that is not enforced yet denies; for the walk it only allows nothing.
+        assert walked == said or (walked, said) == ("drop", "deny"), (packets, out, compiled)
     return " ".join(out)
 
 
