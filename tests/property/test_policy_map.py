@@ -268,6 +268,40 @@ def test_small_world_in_full(starts: frozenset, first: tuple) -> None:
             assert lookup(table.rows("e"), way, identity, protocol, port)[0] is meant.verdict
 
 
+NETWORKS = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.1/32", "::/0", "2001:db8::/32"]
+REACHES = [(0, 65535), (80, 87)]
+
+
+@pytest.mark.parametrize("starts", [frozenset(), frozenset(Direction)])
+@pytest.mark.parametrize("first", NETWORKS)
+def test_small_world_of_prefixes_in_full(starts: frozenset, first: str) -> None:
+    """Any two rules of prefix, hole, deny and reach, with default deny or not: all packets."""
+    shapes = list(itertools.product([False, True], REACHES, [None, "10.1.0.0/16"]))
+    for second, left, right in itertools.product(NETWORKS, shapes, shapes):
+        rules = [_cidr_rule(first, left, starts), _cidr_rule(second, right, frozenset())]
+        table = PolicyTable(Options())
+        table.put_object("p", rules)
+        numbers = dict(enumerate(sorted(table.prefixes()), (1 << 24) + 1))
+        for number, prefix in numbers.items():
+            table.put_identity(number, cidr_labels(prefix))
+        table.put_endpoint("e", Subject(POD[259]))
+        table.compute()
+        for number, (protocol, port) in itertools.product(numbers, [(6, 80), (6, 87), (17, 80)]):
+            packet = Packet(number, cidr_labels(numbers[number]), protocol, port)
+            meant = verdict(
+                table.known, rules, Subject(POD[259]), Direction.EGRESS, packet, table.options
+            )
+            said = lookup(table.rows("e"), Direction.EGRESS, number, protocol, port)[0]
+            assert said is meant.verdict
+
+
+def _cidr_rule(network: str, shape: tuple, starts: frozenset) -> PolicyRule:
+    deny, reach, hole = shape
+    peer = CidrPeer(parse_prefix(network), () if hole is None else (parse_prefix(hole),))
+    part = DirectionRule(Direction.EGRESS, deny, (peer,), (PortRange(6, *reach),))
+    return PolicyRule(Origin("CNP", "n", "p"), Selector(), (part,), starts)
+
+
 def _rule(chosen: tuple, starts: frozenset) -> PolicyRule:
     (deny, audit), span, who = chosen
     part = DirectionRule(

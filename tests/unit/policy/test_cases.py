@@ -147,7 +147,8 @@ CASES = [
     case(
         "17",
         web(
-            "egressDeny: [{toEndpoints: [{matchLabels: {namespace: kube-system, k8s-app: kube-dns}}]}]"
+            "egressDeny: [{toEndpoints: [{matchLabels: "
+            "{namespace: kube-system, k8s-app: kube-dns}}]}]"
         ),
         ">D:53/UDP >C",
         "drop drop",
@@ -262,7 +263,7 @@ CASES = [
         ">C:443/TCP >Wd:80/TCP",
         "deny allow",
     ),
-    # What is above ports is not enforced yet: a request that HTTP or DNS rules would judge is denied.
+    # What is above ports is not enforced yet: what HTTP or DNS rules would judge is denied.
     case(
         "32",
         web(
@@ -275,7 +276,7 @@ CASES = [
     case(
         "33",
         web(
-            f"egress: [{{toEndpoints: [{TO_DNS}], toPorts: [{{ports: [{{port: '53', protocol: ANY}}], "
+            f"egress: [{{toEndpoints: [{TO_DNS}], toPorts: [{{ports: [{{port: '53'}}], "
             f"rules: {{dns: [{{matchName: example.com}}]}}}}]}}, {{toEndpoints: [{TO_DNS}]}}]"
         ),
         ">D:53/UDP >D:53/TCP >D:9153/TCP",

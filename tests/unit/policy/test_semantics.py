@@ -1,4 +1,4 @@
-"""What the reference's chapter on semantics says, sentence by sentence, through the compiled map."""
+"""What the reference says of semantics, sentence by sentence, through the compiled map."""
 
 import itertools
 from typing import Any
@@ -160,7 +160,8 @@ TOGETHER = [
     # 4.8 A deny comes before what is above ports.
     (
         (
-            f"ingress: [{{fromEndpoints: [{CLIENT}], {HTTP80}}}, {{fromEndpoints: [{OTHER}], {P80}}}]",
+            f"ingress: [{{fromEndpoints: [{CLIENT}], {HTTP80}}}, "
+            f"{{fromEndpoints: [{OTHER}], {P80}}}]",
         ),
         "C O C:81/TCP",
         "deny allow drop",
@@ -352,8 +353,8 @@ AUDITS = [
     ((), ("ingressDeny: [{fromEntities: [all]}]",), "C H", "audit audit"),
     # Others enforce.
     ((FROM_CLIENT,), ("ingressDeny: [{fromEntities: [all]}]",), "C O H", "audit drop audit"),
-    ((f"ingressDeny: [{{fromEndpoints: [{CLIENT}]}}]",), ("ingress: [{fromEntities: [all]}]",), "C O",
-     "deny allow"),
+    ((f"ingressDeny: [{{fromEndpoints: [{CLIENT}]}}]",),
+     ("ingress: [{fromEntities: [all]}]",), "C O", "deny allow"),
     ((f"ingress: [{{fromEndpoints: [{CLIENT}], {P80}}}]",),
      (f"ingressDeny: [{{fromEndpoints: [{CLIENT}], {P80}}}]",), "C C:81/TCP O", "audit drop drop"),
     # An allow of it is an allow.
