@@ -23,6 +23,7 @@ DEFAULTS = {
     "ipam": "kubernetes",
     "kube-proxy-replacement": "true",
     "max-connected-clusters": "255",
+    "operator-prometheus-serve-addr": ":9963",
     "prometheus-serve-addr": ":9962",
     "routing-mode": "tunnel",
     "tunnel-protocol": "vxlan",

@@ -14,6 +14,7 @@ from cluster_operator import (
     crds,
     exports,
     health,
+    metrics,
     multicluster_crds,
     peer_crd,
     peers,
@@ -23,10 +24,12 @@ from cluster_operator import (
 from cluster_operator.certificates import Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
+from cluster_operator.slice_counts import SliceCounts
 from kube.config import ConfigError, connect
 from kube.port import ApiError, Client
 from policy.objects.settings import Settings as PolicySettings
 from telemetry import logs
+from telemetry.metrics import Family
 
 log = logging.getLogger("operator")
 
@@ -35,6 +38,7 @@ RETRY_S = 2
 FLAGS = (
     ("kubeconfig", "file that says how to reach the API server; in a cluster: none"),
     ("operator-api-serve-addr", "address of /healthz (127.0.0.1:9234)"),
+    ("operator-prometheus-serve-addr", "address of /metrics for others (none)"),
     ("identity-gc-interval", "how often unused identities are looked for (15m)"),
     ("identity-heartbeat-timeout", "how long an unused identity is kept (30m)"),
     (
@@ -93,6 +97,42 @@ def _policies(settings: config.Settings) -> PolicySettings:
     )
 
 
+class Mesh:
+    """The duties that read other clusters."""
+
+    def __init__(self, client: Client, settings: config.Settings) -> None:
+        self._cluster = settings.cluster_name
+        self._peers = peers.Controller(client, settings)
+        self._exports = (
+            exports.Controller(client, settings) if settings.clustermesh_enable_mcs_api else None
+        )
+        self._slices = (
+            slices.Controller(client, settings)
+            if settings.clustermesh_enable_endpoint_sync
+            else None
+        )
+
+    @property
+    def controllers(self) -> list[peers.Controller | exports.Controller | slices.Controller]:
+        """Those that are wanted."""
+        return [c for c in (self._peers, self._exports, self._slices) if c is not None]
+
+    def families(self) -> list[Family]:
+        """For ``/metrics``; a duty that is not wanted has zeros."""
+        now_s = asyncio.get_running_loop().time()
+        readers = [controller.remotes for controller in self.controllers]
+        return [
+            *metrics.of_remotes(self._cluster, readers, now_s),
+            *metrics.of_services_and_slices(
+                self._cluster,
+                self._slices.known if self._slices else {},
+                self._exports.known if self._exports else {},
+                self._slices.counts if self._slices else SliceCounts(),
+                self._slices.standing if self._slices else 0,
+            ),
+        ]
+
+
 async def run(settings: config.Settings) -> None:
     """Until cancelled."""
     async with await connect(settings.kubeconfig) as client:
@@ -100,8 +140,17 @@ async def run(settings: config.Settings) -> None:
         name, namespace = settings.cluster_name, settings.k8s_namespace
         renewer = Renewer(client, namespace, name, mesh_profiles(name, namespace))
         ready = asyncio.Event()
-        address = settings.operator_api_serve_addr
-        runner = await health.serve(address, ready, collector, renewer.lines)
+        mesh = Mesh(client, settings)
+        runner = await health.serve(
+            settings.operator_api_serve_addr,
+            settings.operator_prometheus_serve_addr,
+            ready,
+            lambda: [
+                *mesh.families(),
+                *metrics.of_garbage(collector),
+                *metrics.of_certificates(renewer.expires, renewer.renewed),
+            ],
+        )
         try:
             await _install(client, settings)
             ready.set()
@@ -120,13 +169,10 @@ async def run(settings: config.Settings) -> None:
                 for name, seconds, collect in rounds:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
-                tasks.create_task(peers.Controller(client, settings).run())
                 if settings.validate_network_policy:
                     tasks.create_task(policies.Validator(client, _policies(settings)).run())
-                if settings.clustermesh_enable_mcs_api:
-                    tasks.create_task(exports.Controller(client, settings).run())
-                if settings.clustermesh_enable_endpoint_sync:
-                    tasks.create_task(slices.Controller(client, settings).run())
+                for controller in mesh.controllers:
+                    tasks.create_task(controller.run())
         finally:
             await runner.cleanup()
 

@@ -78,16 +78,6 @@ class Renewer:
                 self.expires[CA_SECRET],
             )
 
-    def lines(self) -> list[str]:
-        """For ``/metrics``."""
-        name = "isthmus_operator_certificate_expiration_timestamp_seconds"
-        found = [
-            f'{name}{{secret="{secret}"}} {at.timestamp():.0f}'
-            for secret, at in sorted(self.expires.items())
-        ]
-        name = "isthmus_operator_certificates_renewed_total"
-        return found + [f'{name}{{secret="{s}"}} {n}' for s, n in sorted(self.renewed.items())]
-
 
 def _ends(stored: rotation.Stored, authority: rotation.Authority, now: datetime) -> bool:
     if stored.issuer != authority or stored.issued is None or stored.expires is None:

@@ -19,10 +19,12 @@ from cluster_operator.garbage import (
     orphaned_endpoints,
     orphaned_nodes,
     plan_identities,
+    unmanaged_pods,
     used_identities,
 )
 from kube.port import ApiError, Client, Resource
 from kube.resources import CILIUM_ENDPOINTS, CILIUM_IDENTITIES, CILIUM_NODES, NODES, PODS
+from kvstore.observed import OBSERVED
 from wire.k8s.cilium_identity import GC_MARK
 
 log = logging.getLogger("operator.garbage")
@@ -46,19 +48,27 @@ class Collector:
         self._keep_identity = keep_identity
         self._clock = clock
         self.deleted: Counter[str] = Counter()  # by kind
-        self.failed: Counter[str] = Counter()  # rounds, by name
+        self.runs: Counter[tuple[str, str]] = Counter()  # rounds, by name and outcome
+        self.latest_s: dict[tuple[str, str], float] = {}  # how long the latest of these took
+        self.identities_alive = 0  # after the latest round
+        self.unmanaged_pods = 0  # that run in the pod network, and no agent has
         self._orphans: set[str] = set()  # uids of nodes without a Node in the round before
 
     async def every(
         self, name: str, seconds: float, collect: Callable[[], Awaitable[None]]
     ) -> None:
         """Run a round now and then each ``seconds`` until cancelled; a failed one is repeated."""
+        now_s = asyncio.get_running_loop().time
         while True:
+            begun_s, outcome = now_s(), "success"
             try:
                 await collect()
             except (OSError, ValueError) as error:
-                self.failed[name] += 1
+                outcome = "fail"
                 log.warning('round=%s event=failed error="%s"', name, error)
+            self.runs[name, outcome] += 1
+            self.latest_s[name, outcome] = now_s() - begun_s
+            OBSERVED.ran(f"{name}-round", outcome == "success")
             await asyncio.sleep(seconds)
 
     async def identities(self) -> None:
@@ -70,7 +80,10 @@ class Collector:
         for step in plan:
             if isinstance(step, Mark):
                 await self._mark(step)
+        before = self.deleted[CILIUM_IDENTITIES.kind]
         await self._delete(CILIUM_IDENTITIES, [s for s in plan if isinstance(s, Delete)])
+        gone = self.deleted[CILIUM_IDENTITIES.kind] - before
+        self.identities_alive = len(identities) - gone
 
     async def _mark(self, mark: Mark) -> None:
         value = format_time(mark.at) if mark.at else None
@@ -85,9 +98,9 @@ class Collector:
         """One round over the CiliumEndpoints."""
         endpoints = await self._client.list(CILIUM_ENDPOINTS)
         # Pods are listed after the endpoints: an endpoint is made after its pod.
-        await self._delete(
-            CILIUM_ENDPOINTS, orphaned_endpoints(endpoints, await self._client.list(PODS))
-        )
+        pods = await self._client.list(PODS)
+        self.unmanaged_pods = len(unmanaged_pods(endpoints, pods))
+        await self._delete(CILIUM_ENDPOINTS, orphaned_endpoints(endpoints, pods))
 
     async def nodes(self) -> None:
         """One round over the CiliumNodes: one must be an orphan in two rounds to be deleted."""

@@ -15,6 +15,7 @@ class Settings:
 
     kubeconfig: str = ""  # empty: in-cluster
     operator_api_serve_addr: str = "127.0.0.1:9234"
+    operator_prometheus_serve_addr: str = ""  # empty: metrics are on the address above alone
     identity_gc_interval_s: float = 15 * 60
     identity_heartbeat_timeout_s: float = 30 * 60  # how long an unused identity is kept
     cilium_endpoint_gc_interval_s: float = 5 * 60  # 0: not collected
@@ -63,6 +64,13 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
     def text(key: str, default: str) -> str:
         return setting(key, flags.get(key), directory, default)
 
+    def address(key: str, default: str) -> str:
+        value = text(key, default)
+        _, colon, port = value.rpartition(":")
+        if value and not (colon and port.isdigit() and int(port) < 1 << 16):
+            raise ValueError(f'{key}: "{value}" is not valid: use HOST:PORT or :PORT')
+        return value
+
     def seconds(key: str, default: str) -> float:
         try:
             return parse_duration_s(text(key, default))
@@ -86,7 +94,8 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
 
     return Settings(
         kubeconfig=text("kubeconfig", ""),
-        operator_api_serve_addr=text("operator-api-serve-addr", "127.0.0.1:9234"),
+        operator_api_serve_addr=address("operator-api-serve-addr", "127.0.0.1:9234"),
+        operator_prometheus_serve_addr=address("operator-prometheus-serve-addr", ""),
         identity_gc_interval_s=seconds("identity-gc-interval", "15m"),
         identity_heartbeat_timeout_s=seconds("identity-heartbeat-timeout", "30m"),
         cilium_endpoint_gc_interval_s=seconds("cilium-endpoint-gc-interval", "5m"),

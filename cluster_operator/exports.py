@@ -8,7 +8,7 @@ since we started stays as it is: silence is no word that an export is gone.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Controller:
             raise ValueError(
                 f"clustermesh-enable-mcs-api needs cluster-name and cluster-id: {error}"
             ) from error
-        self._remotes = Remotes(
+        self.remotes = Remotes(
             ConfigDirectory(Path(settings.clustermesh_config), self._cluster),
             self,
             self._cluster,
@@ -80,12 +80,17 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             for informer in informers:
                 tasks.create_task(informer.run())
-            tasks.create_task(self._remotes.run())
+            tasks.create_task(self.remotes.run())
             for informer in informers:
                 await informer.synced.wait()
-            await self._remotes.configured.wait()
+            await self.remotes.configured.wait()
             log.info("event=ready exports=%d", len(self._exports.store))
             await self._marked.run()
+
+    @property
+    def known(self) -> Mapping[ServiceName, Collection[ClusterName]]:
+        """Services that other clusters export, and which of these do."""
+        return self._remote
 
     # What others tell.
 
@@ -204,7 +209,7 @@ class Controller:
     def _unheard(self) -> set[ClusterName]:
         """Remote clusters that may still have exports we do not know."""
         silent = set()
-        for cluster, status in self._remotes.statuses.items():
+        for cluster, status in self.remotes.statuses.items():
             capable = status.config is None or _wanted(status.config.capabilities)
             if cluster not in self._heard and capable:
                 silent.add(cluster)

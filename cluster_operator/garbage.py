@@ -80,6 +80,18 @@ def orphaned_endpoints(endpoints: Iterable[CiliumEndpoint], pods: Iterable[Pod])
     return [Delete.of(e.metadata) for e in endpoints if e.metadata.key not in alive]
 
 
+def unmanaged_pods(endpoints: Iterable[CiliumEndpoint], pods: Iterable[Pod]) -> list[Pod]:
+    """Pods that run in the pod network, and that no agent has made an endpoint of."""
+    managed = {endpoint.metadata.key for endpoint in endpoints}
+    return [
+        pod
+        for pod in pods
+        if pod.status.phase == "Running"
+        and not pod.spec.host_network
+        and pod.metadata.key not in managed
+    ]
+
+
 def orphaned_nodes(ciliumnodes: Iterable[CiliumNode], nodes: Iterable[Node]) -> list[Delete]:
     """CiliumNodes whose Kubernetes node is gone."""
     alive = {node.metadata.name for node in nodes}

@@ -1,29 +1,26 @@
-"""The operator's health page: 200 once the definitions are served. Adapter."""
+"""The operator's pages: 200 once the definitions are served, and metrics. Adapter."""
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from cluster_operator.collector import Collector
+from telemetry.metrics import CONTENT_TYPE, Family, render
 
 log = logging.getLogger("operator.health")
 
 
-def _lines(name: str, label: str, counts: Counter[str]) -> list[str]:
-    return [f'{name}{{{label}="{key}"}} {count}' for key, count in sorted(counts.items())]
-
-
 async def serve(
     address: str,
+    metrics_address: str,
     ready: asyncio.Event,
-    collector: Collector,
-    more: Callable[[], list[str]] = list,
+    collect: Callable[[], Iterable[Family]],
 ) -> web.AppRunner:
-    """Listen on ``host:port``; the caller cleans the runner up. Raises ``OSError``."""
-    host, _, port = address.rpartition(":")
+    """Listen on ``host:port``, and on a second one for metrics alone unless it is empty.
+
+    The caller cleans the runner up. Raises ``OSError``, ``ValueError`` for what is no address.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         if ready.is_set():
@@ -31,10 +28,8 @@ async def serve(
         return web.Response(status=503, text="the resource definitions are not served yet\n")
 
     async def metrics(_: web.Request) -> web.Response:
-        lines = _lines("isthmus_operator_deleted_total", "kind", collector.deleted)
-        lines += _lines("isthmus_operator_failed_rounds_total", "round", collector.failed)
-        lines += more()
-        return web.Response(text="".join(line + "\n" for line in lines))
+        page = render(collect()).encode()
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
     for path in ("/healthz", "/v1/healthz"):
@@ -42,7 +37,9 @@ async def serve(
     app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+    for place in filter(None, (address, metrics_address)):
+        host, _, port = place.rpartition(":")
+        await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
     # The port is the kernel's choice when it was given as 0.
     log.info("event=listening address=%s:%s", *runner.addresses[0][:2])
     return runner

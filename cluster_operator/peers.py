@@ -72,7 +72,7 @@ class Controller:
         self._clock = clock
         self._own = Own(settings.cluster_name, settings.cluster_id, settings.max_connected_clusters)
         name = ClusterName(settings.cluster_name)
-        self._remotes = Remotes(
+        self.remotes = Remotes(
             ConfigDirectory(Path(settings.clustermesh_config), name),
             _Nothing(),
             name,
@@ -98,7 +98,7 @@ class Controller:
             await self._peers.synced.wait()
             await self._secrets.synced.wait()
             await self._until_declared()
-            tasks.create_task(self._remotes.run())
+            tasks.create_task(self.remotes.run())
             await self._keep()
 
     async def _until_declared(self) -> None:
@@ -228,7 +228,7 @@ class Controller:
 
     def _reached(self, cluster: ClusterName) -> tuple[Problem | None, str]:
         """Why a peer is not read, if it is not; and how old what is known of it is."""
-        status = self._remotes.status(cluster)
+        status = self.remotes.status(cluster)
         if status is None:
             return Problem("Connecting", "the connection is written, and not yet tried"), ""
         age = status.age.age_s(asyncio.get_running_loop().time())

@@ -6,13 +6,15 @@ been heard since we started stay as they are; those of one that is no remote clu
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from cluster_operator import slice_copies
+from cluster_operator import slice_copies, slice_counts
 from cluster_operator.applier import Applier
 from cluster_operator.config import Settings
 from cluster_operator.marked import Marked
+from cluster_operator.slice_counts import SliceCounts
 from kube.informer import Informer
 from kube.port import Client
 from kube.resources import ENDPOINT_SLICES, SERVICES
@@ -43,7 +45,8 @@ class Controller:
         except ValueError as error:
             raise ValueError(f"{FLAG} needs cluster-name and cluster-id: {error}") from error
         self._size = settings.clustermesh_endpoints_per_slice
-        self._remotes = Remotes(
+        self.counts = SliceCounts()
+        self.remotes = Remotes(
             ConfigDirectory(Path(settings.clustermesh_config), own),
             self,
             own,
@@ -69,12 +72,22 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             for informer in (self._services, self._slices):
                 tasks.create_task(informer.run())
-            tasks.create_task(self._remotes.run())
+            tasks.create_task(self.remotes.run())
             await self._services.synced.wait()
             await self._slices.synced.wait()
-            await self._remotes.configured.wait()
-            log.info("event=ready slices=%d", sum(map(len, self._copies.values())))
+            await self.remotes.configured.wait()
+            log.info("event=ready slices=%d", self.standing)
             await self._marked.run()
+
+    @property
+    def standing(self) -> int:
+        """How many slices there are."""
+        return sum(map(len, self._copies.values()))
+
+    @property
+    def known(self) -> Mapping[ServiceName, Collection[ClusterName]]:
+        """Services of other clusters, and which of these have them."""
+        return self._accounts
 
     # What others tell.
 
@@ -101,7 +114,7 @@ class Controller:
 
     def on_synced(self, cluster: ClusterName, resource: str) -> None:
         """``kvstore.remote.Sink``."""
-        status = self._remotes.status(cluster)
+        status = self.remotes.status(cluster)
         if status is not None and status.ready and cluster not in self._heard:
             self._heard.add(cluster)
             self._mark_copies()
@@ -144,6 +157,13 @@ class Controller:
     # What is done.
 
     async def _bring_up(self, name: ServiceName) -> None:
+        try:
+            await self._carry_out(name)
+        except (OSError, ValueError):
+            self.counts.syncs.add("error")
+            raise
+
+    async def _carry_out(self, name: ServiceName) -> None:
         service = self._services.store.get((name.namespace, name.name))
         known = self._copies.get(name, {})
         wanted: dict[str, dict[str, object]] = {}
@@ -154,12 +174,25 @@ class Controller:
                     n: s for n, s in known.items() if slice_copies.source_of(s) == account.cluster
                 }
                 wanted |= slice_copies.copies(service, account, of_cluster, self._size)
-            silent = self._remotes.statuses.keys() - self._heard
+            silent = self.remotes.statuses.keys() - self._heard
             stays = {n for n, s in known.items() if slice_copies.source_of(s) in silent}
+        if not wanted and not known:
+            self.counts.wants(name, (), self._size)
+            return  # a Service like most
+        standing = slice_counts.addresses(s for n, s in known.items() if n not in stays)
+        self.counts.wants(name, wanted.values(), self._size)
+        changes: Counter[str] = Counter()
         for slice_name, body in wanted.items():
-            await self._applier.apply(ENDPOINT_SLICES, body, known.get(slice_name))
+            before = known.get(slice_name)
+            made = await self._applier.apply(ENDPOINT_SLICES, body, before)
+            if before is None:
+                changes["create"] += 1
+            elif made and made["metadata"]["resourceVersion"] != before.metadata.resource_version:
+                changes["update"] += 1
         for slice_name in sorted(known.keys() - wanted.keys() - stays):
             await self._applier.delete(ENDPOINT_SLICES, known[slice_name])
+            changes["delete"] += 1
+        self.counts.synced(standing, slice_counts.wanted_addresses(wanted.values()), changes)
 
 
 def _wanted(said: Capabilities) -> tuple[str, ...]:

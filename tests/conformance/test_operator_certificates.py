@@ -11,9 +11,11 @@ import pytest
 from certs import check
 from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import CA_SECRET, LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
+from cluster_operator import metrics
 from cluster_operator.certificates import Renewer
 from kube.client import HttpClient
 from kube.resources import SECRETS, untyped
+from telemetry.metrics import render
 from tests.support.lab_api import lab_api
 
 pytestmark = pytest.mark.root
@@ -75,7 +77,7 @@ async def test_the_last_third_of_a_life_is_for_renewal(client: HttpClient) -> No
         assert after[name]["tls.key"] != before[name]["tls.key"]
     await found.renew(NOW)
     assert {name: await get(client, name) for name in PROFILES} == after
-    text = "\n".join(found.lines())
+    text = render(metrics.of_certificates(found.expires, found.renewed))
     assert f'renewed_total{{secret="{SERVER_SECRET}"}} 1' in text
     for name in (*PROFILES, CA_SECRET):
         assert f'expiration_timestamp_seconds{{secret="{name}"}}' in text
@@ -111,7 +113,8 @@ async def test_what_another_authority_signed_is_left_alone(client: HttpClient) -
 async def test_without_a_mesh_there_is_nothing_to_do(client: HttpClient) -> None:
     found = renewer(client)
     await found.renew(NOW)
-    assert found.lines() == []
+    assert not found.expires
+    assert not found.renewed
 
 
 async def test_a_mesh_without_its_authority_is_said(client: HttpClient) -> None:

@@ -18,6 +18,7 @@ from kvstore.etcd import EtcdStore
 from model.address import parse_address
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.service import L4, Protocol, ServiceName, SharedService
+from tests.support.kube import Api
 from tests.support.lab_api import lab_api
 from tests.support.mesh_store import MeshStore, mesh_store
 from wire.etcd import cluster_config_v1, keys, service_v1
@@ -36,6 +37,7 @@ class World:
     kube: HttpClient
     remote: EtcdStore  # as that cluster writes it
     settings: Settings
+    api: Api
 
     async def service(self, **annotations: str) -> None:
         """A headless service; global unless said otherwise."""
@@ -102,8 +104,9 @@ async def store(tmp_path: Path) -> AsyncIterator[MeshStore]:
         yield made
 
 
-@pytest.fixture
-async def world(tmp_path: Path, store: MeshStore) -> AsyncIterator[World]:
+@asynccontextmanager
+async def world_in(tmp_path: Path, store: MeshStore) -> AsyncIterator[World]:
+    """The other cluster has announced itself, and nothing else."""
     directory = tmp_path / "clustermesh"
     directory.mkdir()
     shutil.copy(store.config("remote"), directory / "c2")
@@ -122,8 +125,15 @@ async def world(tmp_path: Path, store: MeshStore) -> AsyncIterator[World]:
                 clustermesh_endpoint_updates_batch_period_s=0.05,
                 clustermesh_endpoints_per_slice=2,
             ),
+            api,
         )
     await remote.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, store: MeshStore) -> AsyncIterator[World]:
+    async with world_in(tmp_path, store) as made:
+        yield made
 
 
 async def test_slices_follow_the_other_cluster(world: World) -> None:

@@ -103,6 +103,7 @@ def test_no_secret_in_any_log(mesh: Mesh) -> None:
         ("cluster1-control-plane", "127.0.0.1:9881/readyz"),
         ("operator", "127.0.0.1:9234/healthz"),
         ("operator", "127.0.0.1:9234/v1/healthz"),
+        ("operator", "127.0.0.1:9963/metrics"),
     ],
 )
 def test_health_pages(mesh: Mesh, node: str, place: str) -> None:
