@@ -17,6 +17,8 @@ from mesh.remote_slices import Preference
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
+from policy.known import Mode
+from policy.table import LIMIT as POLICY_ROWS_MAX
 from telemetry.logs import LogOptions, parse_options
 from wire.etcd import keys
 
@@ -67,6 +69,20 @@ def _selection(text: str) -> Selection:
         return {"random": Selection.RANDOM, "maglev": Selection.MAGLEV}[text]
     except KeyError:
         raise ValueError("use random or maglev") from None
+
+
+def _mode(text: str) -> Mode:
+    try:
+        return Mode(text.lower())
+    except ValueError:
+        raise ValueError(f"use one of {', '.join(m.value for m in Mode)}") from None
+
+
+def _localhost(text: str) -> bool:
+    """Whether the node always reaches its pods; ``auto`` is ``always`` in Kubernetes."""
+    if text not in ("auto", "always", "policy"):
+        raise ValueError("use auto, always or policy")
+    return text != "policy"
 
 
 def _preference(text: str) -> Preference:
@@ -143,6 +159,17 @@ class AgentConfig:
     clustermesh_peer_max_services: int = _key(_number(1, 1 << 24), 50_000)
     clustermesh_peer_changes_per_second: int = _key(_number(1, 1 << 24), 2_000)
     clustermesh_service_v2: Preference = _key(_preference, Preference.SLICES)
+    enable_policy: Mode = _key(_mode, Mode.DEFAULT)
+    policy_default_local_cluster: bool = _key(_boolean, False)
+    allow_localhost: bool = _key(_localhost, True)
+    bpf_policy_map_max: int = _key(_number(256, POLICY_ROWS_MAX), POLICY_ROWS_MAX)
+    enable_l7_proxy: bool = _key(_boolean, True)
+    enable_node_selector_labels: bool = _key(_boolean, False)
+    # Ours: where policy differs from Cilium's, and what becomes of connections (ADR 0143, 0144).
+    policy_upstream_readings: bool = _key(_boolean, False)
+    policy_invalid_open: bool = _key(_boolean, False)
+    policy_invalid_closes_nodes: bool = _key(_boolean, False)
+    policy_keep_connections: bool = _key(_boolean, False)
     conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
     socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
     write_cni_conf_when_ready: Path | None = _key(

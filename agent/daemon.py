@@ -11,10 +11,11 @@ import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
-from agent import api, cni_conf, map_pressure
+from agent import api, cni_conf, map_pressure, policy_settings
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
@@ -23,10 +24,13 @@ from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
 from agent.ipam import Pool
+from agent.known import KnownIdentities
 from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
 from agent.mesh_state import MeshState
 from agent.node import Self, choose_router, describe, pod_prefixes, saved_router, wait_for_node
+from agent.policies import Policies
+from agent.policy_inputs import PolicyInputs
 from agent.probing import Prober
 from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
 from agent.relabel import Relabeller
@@ -42,6 +46,7 @@ from model.cluster import ClusterId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.kernel_numbers import PIN_DIRECTORY
 from model.node import Node, NodeName
+from policy.table import PolicyTable
 from reconcile.loop import Loop
 from reconcile.table import Table
 from wire.k8s.meta import labels_of
@@ -107,6 +112,8 @@ async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
             mtu=config.mtu or None,
             pin_dir=config.bpf_root / PIN_DIRECTORY,
             map_sizes=map_pressure.sizes(config),
+            policy=policy_settings.enforced(config),
+            policy_keeps_flows=config.policy_keep_connections,
         )
     )
 
@@ -137,6 +144,11 @@ class Daemon:
             config.clustermesh_backend_drain,
             me.node.labels.get(ZONE_LABEL, ""),
         )
+        policy_table = PolicyTable(policy_settings.options(config), config.bpf_policy_map_max)
+        readings = policy_settings.readings(config)
+        self.policy_inputs = PolicyInputs(
+            client, policy_table, readings, lambda: self.policies.touch()
+        )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(
             client,
@@ -145,6 +157,7 @@ class Daemon:
             me.node.name,
             me.ip,
             allocator,
+            self.policy_inputs,
             on_pod=lambda namespace, pod: self.relabeller.mark(namespace, pod),
             on_own_endpoint=lambda namespace, pod: self.objects.mark((namespace, pod)),
         )
@@ -153,6 +166,16 @@ class Daemon:
             pool, EndpointStore(state), links, hooks, self.kube.identity_of, draw
         )
         self.relabeller = Relabeller(self.endpoints, self.kube.identity_of, draw)
+        self.policies = Policies(
+            policy_table,
+            mesh,
+            KnownIdentities(),
+            lambda: self.endpoints,
+            self.kube.pod_ports,
+            state / "prefix-identities.json",
+            clock,
+        )
+        self.kube.on_ports = self.policies.ports_changed
         self._wire_remotes(own_id)
         self.prober = Prober(
             mesh,
@@ -184,6 +207,8 @@ class Daemon:
             tables=self.tables,
             loops=self.loops,
             objects=self._endpoint_objects,
+            policies=self.policies,
+            policy_inputs=self.policy_inputs,
             prober=self.prober,
             progress=progress,
             server=client.server,
@@ -223,6 +248,7 @@ class Daemon:
             self.endpoints,
             routes,
             addresses,
+            self.policies,
             time.monotonic,
             random.random,
         )
@@ -276,13 +302,16 @@ class Daemon:
         ipcache = await self.datapath.ipcache.read()
         services = await self.datapath.services.read()
         self.remote_inputs.restore(ipcache.items(), services.items())
-        # A row of services or objects is made of several inputs, so it waits for all of them.
-        self.tables.services.hold()
-        self.objects.hold()
-        self.node_table.hold()
+        # A row of these is made of several inputs, so it waits for all of them.
+        for table in self._of_many_inputs():
+            table.hold()
         # These two have their one input complete.
         self.tables.host_addresses.allow_prune()
         self.tables.endpoints.allow_prune()
+
+    def _of_many_inputs(self) -> tuple[Table[Any, Any], ...]:
+        tables = self.tables
+        return tables.policy, tables.ipcache, tables.services, self.objects, self.node_table
 
     async def run(self) -> None:
         """Until cancelled. What is in the kernel stays as it is."""
@@ -305,6 +334,7 @@ class Daemon:
             tasks.create_task(self._end_drains(), name="drains")
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
+            tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
         """REST on the socket, health and metrics on their ports."""
@@ -329,7 +359,8 @@ class Daemon:
         self._step("reading from the API server")
         await self.kube.synced()
         self._step("writing tables")
-        for table in (self.tables.services, self.objects, self.node_table):
+        self.policies.start()
+        for table in self._of_many_inputs():
             table.release()
         for table in (*self.tables.ordered(), self.objects):
             table.allow_prune()

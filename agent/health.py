@@ -87,6 +87,7 @@ def ipam(view: View) -> dict[str, Any]:
 def problems(view: View) -> list[str]:
     """Objects that cannot be used as they are."""
     bad = [s for texts in view.kube.problems.current.values() for s in texts]
+    bad += [s for texts in view.policy_inputs.problems.current.values() for s in texts]
     for informer in view.kube.all():
         bad += [
             f"{informer.resource.kind} {'/'.join(p for p in key if p)} does not decode: {reason}: "
@@ -132,11 +133,14 @@ def status(view: View) -> dict[str, Any]:
         "hubble": _state("Disabled"),
         "nodeMonitor": {},
         "rejected": {
-            "count": view.kube.problems.total + sum(i.rejected for i in view.kube.all()),
+            "count": view.kube.problems.total
+            + view.policy_inputs.problems.total
+            + sum(i.rejected for i in view.kube.all()),
             "problems": problems(view)[:20],
         },
         "messages": [
             *view.datapath.messages,
             *map_pressure.warnings(map_pressure.pressures(view.tables, view.datapath)),
+            *(f"endpoint {n}: {error}" for n, error in view.policies.errors.items()),
         ],
     }

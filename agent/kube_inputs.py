@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from agent.cni_types import PodName
 from agent.identities import IdentityAllocator
 from agent.mesh_state import MeshState
+from agent.policy_inputs import PolicyInputs, Port, ports_of, published_ports
 from kube.informer import Informer
 from kube.port import ApiError, Client, Resource
 from kube.resources import (
@@ -46,7 +47,7 @@ T = TypeVar("T", bound=K8sObject)
 
 
 class KubeInputs:
-    """The seven watches of an agent."""
+    """The watches of an agent."""
 
     def __init__(
         self,
@@ -56,14 +57,17 @@ class KubeInputs:
         node_name: NodeName,
         node_ip: Address,
         allocator: IdentityAllocator,
+        policy: PolicyInputs,
         on_pod: Callable[[str, str], None],
         on_own_endpoint: Callable[[str, str], None],
     ) -> None:
         """``on_pod`` and ``on_own_endpoint`` are told namespace and name (empty name: all)."""
         self._client, self._mesh, self._allocator = client, mesh, allocator
+        self._policy = policy
         self._cluster_id, self._me, self._node_ip = cluster_id, node_name, node_ip
         self._on_pod, self._on_own_endpoint = on_pod, on_own_endpoint
         self._slices: dict[ServiceName, dict[str, EndpointSlice]] = {}
+        self.on_ports: Callable[[str, str], None] = lambda namespace, pod: None
         self.on_own_node: Callable[[], None] = lambda: None
         self.problems: Problems[str] = Problems()
         self.pods = self._informer(PODS, self._pod, f"spec.nodeName={node_name}")
@@ -84,6 +88,7 @@ class KubeInputs:
             self.nodes,
             self.identities,
             self.endpoints,
+            *self._policy.informers(),
         )
 
     async def run(self) -> None:
@@ -126,6 +131,8 @@ class KubeInputs:
     def _pod(self, old: Pod | None, new: Pod | None) -> None:
         if new is not None and (old is None or old.metadata.labels != new.metadata.labels):
             self._on_pod(new.metadata.namespace, new.metadata.name)
+        if new is not None and (old is None or ports_of(old) != ports_of(new)):
+            self.on_ports(new.metadata.namespace, new.metadata.name)
 
     def _namespace(self, old: Namespace | None, new: Namespace | None) -> None:
         if old is not None and new is not None and old.metadata.labels != new.metadata.labels:
@@ -137,10 +144,12 @@ class KubeInputs:
         name = service_name(some.metadata)
         if new is None:
             self._mesh.services.set_service(name, None)
+            self._policy.service(name, None)
             return
         decoded, sentences = decode_service(new)
         self._report(f"Service {name}", sentences)
         self._mesh.services.set_service(name, decoded)
+        self._policy.service(name, decoded)
 
     def _slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         before = owner_of(old) if old else None
@@ -159,6 +168,7 @@ class KubeInputs:
             mine = self._slices.get(name)
             backends = merge_backends(mine.values()) if mine else None
             self._mesh.services.set_backends(name, backends)
+            self._policy.backends(name, backends or ())
 
     def _node(self, old: CiliumNode | None, new: CiliumNode | None) -> None:
         some = new or old
@@ -186,6 +196,7 @@ class KubeInputs:
         meta = some.metadata
         claimant = Claimant(Source.CUSTOM_RESOURCE, self._mesh.own, f"{meta.namespace}/{meta.name}")
         fresh = decode_addresses(new) if new else {}
+        self._policy.port_names(meta.namespace, meta.name, published_ports(new))
         try:
             stale = decode_addresses(old) if old else {}
         except ObjectError:
@@ -203,6 +214,11 @@ class KubeInputs:
             self._mesh.ipcache.put(host_prefix(address), claimant, claim)
         for address in stale.keys() - fresh.keys():
             self._mesh.ipcache.drop(host_prefix(address), claimant)
+
+    def pod_ports(self, namespace: str, name: str) -> tuple[Port, ...]:
+        """The named ports of a pod of this node."""
+        pod = self.pods.store.get((namespace, name))
+        return ports_of(pod) if pod is not None else ()
 
     async def identity_of(self, name: PodName) -> Identity | None:
         """The identity of a pod by its labels now; ``None``: the API server knows no such pod.

@@ -5,7 +5,7 @@ that cluster is silent, it says whose the rows in the kernel are.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import msgspec
 
 from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
+from agent.remote_labels import RemoteLabels
 from kvstore.remote import Change
 from kvstore.session import RemoteStatus
 from mesh.ipcache import Claimant, IpClaim
@@ -38,6 +39,7 @@ class RemoteInputs:
         self._services = RemoteServices()
         self._ids_file = ids_file
         self._ids = _read_ids(ids_file)
+        self.labels = RemoteLabels(mesh.identities, ids_file.with_suffix(""))
         self._restored: dict[ClusterId, list[Prefix]] = {}  # last words that still count
         self.status: Callable[[ClusterName], RemoteStatus | None] = lambda cluster: None
 
@@ -61,6 +63,7 @@ class RemoteInputs:
                 cluster_id = ClusterId(row.cluster_id)
                 self._restored.setdefault(cluster_id, []).append(prefix)
                 self._mesh.ipcache.put(prefix, _restored(cluster_id), IpClaim(row))
+        self.labels.restore()
         names = {number: name for name, number in self._ids.items()}
         for frontend, balancer in services:
             backends = tuple(
@@ -68,10 +71,11 @@ class RemoteInputs:
             )
             self._mesh.services.restore([(frontend, replace(balancer, backends=backends))])
 
-    def configured(self, names: Iterable[ClusterName]) -> None:
+    def configured(self, names: Collection[ClusterName]) -> None:
         """Which clusters are members now; what others left behind goes."""
         members = {self._ids[name] for name in names if name in self._ids}
         left = set(self._restored) | self._mesh.services.restored_clusters()
+        self.labels.configured(names)
         for cluster_id in left - members:
             log.info("event=forgotten cluster_id=%d: no configured cluster has it", cluster_id)
             self._forget_addresses(cluster_id)
@@ -100,6 +104,8 @@ class RemoteInputs:
         log.info("event=synced cluster=%s resource=%s", cluster, resource)
         if resource == keys.NODES:
             self._mesh.nodes_listed(cluster)
+        if resource == keys.IDENTITIES:
+            self.labels.heard(cluster)
         if cluster_id is None:
             return
         if {keys.IP, keys.NODES} <= heard:
@@ -119,6 +125,7 @@ class RemoteInputs:
             lambda c: c.source is Source.CLUSTERMESH and c.cluster == cluster
         )
         self._mesh.identities.drop_cluster(cluster)
+        self.labels.removed(cluster)
         self._mesh.forget(cluster)
         cluster_id = self._ids.pop(cluster, None)
         if cluster_id is not None:
@@ -149,6 +156,7 @@ class RemoteInputs:
             self._mesh.identities.drop(key, cluster)
         else:
             self._mesh.identities.put(key, cluster, value.labels)
+        self.labels.changed(cluster)
 
     def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
         claimant = Claimant(Source.CLUSTERMESH, cluster)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.endpoint_store import Endpoint
+from agent.known import KnownEndpoints, KnownIpcache
+from agent.policies import Policies, PolicyRowsTable
 from datapath.routes import Route
 from datapath.runtime import Datapath
 from mesh.ipcache import Claimant, Ipcache, IpClaim
@@ -19,6 +21,7 @@ from reconcile.table import Desired, Table
 
 # What is referred to first. Rows are removed in the reverse order.
 ORDER = (
+    "policy",  # what a pod may do, before it or anybody it is about can be reached
     "host-addresses",  # the router and the node: where packets for neither pod nor peer end
     "endpoints",  # a pod must be deliverable before anything leads to its address
     "ipcache",  # where an address is, before the host's routes lead packets to the programs
@@ -38,14 +41,14 @@ class Routes:
     ) -> None:
         self._ipcache = ipcache
         self._version = router.version
-        self._own = frozenset(p for p in own if p.version == self._version)
+        self.own = frozenset(p for p in own if p.version == self._version)
         # Packets inside the node need no room for the tunnel's headers.
         self._near = Route(source=router)
         self._far = Route(source=router, mtu=route_mtu)
 
     def get(self, prefix: Prefix, /) -> Route | None:
         """The wanted route of a prefix."""
-        if prefix in self._own:
+        if prefix in self.own:
             return self._near
         if is_host(prefix) or prefix.version != self._version:
             return None
@@ -54,17 +57,17 @@ class Routes:
 
     def items(self) -> Iterator[tuple[Prefix, Route]]:
         """All wanted routes."""
-        for prefix in self._own:
+        for prefix in self.own:
             yield prefix, self._near
         for prefix, found in self._ipcache.items():
             tunnelled = not is_host(prefix) and found.tunnel_endpoint is not None
             has_way = tunnelled and prefix.version == self._version
-            if has_way and prefix not in self._own:
+            if has_way and prefix not in self.own:
                 yield prefix, self._far
 
 
 class Tables:
-    """The five tables and who is told what changed."""
+    """The tables and who is told what changed."""
 
     def __init__(
         self,
@@ -75,19 +78,28 @@ class Tables:
         endpoints: Desired[EndpointId, LocalEndpoint],
         routes: Routes,
         host_addresses: Mapping[Address, NumericIdentity],
+        policies: Policies,
         clock: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
         self._own = own
         self._claims = ipcache
+        addresses = KnownIpcache(ipcache, routes.own, policies.known)
+        known_endpoints = KnownEndpoints(endpoints, policies.known)
         self.host_addresses: Table[Address, NumericIdentity] = Table(
             "host-addresses", datapath.host_addresses, host_addresses, clock=clock, draw=draw
         )
         self.endpoints: Table[EndpointId, LocalEndpoint] = Table(
-            "endpoints", datapath.endpoints, endpoints, clock=clock, draw=draw
+            "endpoints", datapath.endpoints, known_endpoints, clock=clock, draw=draw
         )
         self.ipcache: Table[Prefix, IpcacheEntry] = Table(
-            "ipcache", datapath.ipcache, ipcache, clock=clock, draw=draw, order=natural
+            "ipcache", datapath.ipcache, addresses, clock=clock, draw=draw, order=natural
+        )
+        self.policy = PolicyRowsTable(datapath.policy, policies, clock=clock, draw=draw)
+        self._policies = policies
+        policies.known.on_prefix, policies.known.on_endpoint = (
+            self.ipcache.mark,
+            self.endpoints.mark,
         )
         self.routes: Table[Prefix, Route] = Table(
             "routes", datapath.routes, routes, clock=clock, draw=draw, order=natural
@@ -98,7 +110,14 @@ class Tables:
 
     def ordered(self) -> tuple[Table[Any, Any], ...]:
         """The tables in ``ORDER``."""
-        every = (self.host_addresses, self.endpoints, self.ipcache, self.routes, self.services)
+        every = (
+            self.policy,
+            self.host_addresses,
+            self.endpoints,
+            self.ipcache,
+            self.routes,
+            self.services,
+        )
         by_name = {table.name: table for table in every}
         return tuple(by_name[name] for name in ORDER)
 
@@ -107,11 +126,16 @@ class Tables:
         self.ipcache.mark(prefix)
         if not is_host(prefix):
             self.routes.mark(prefix)
+            for inside in self._policies.prefixes_in(prefix):  # which may be pods' now, or not
+                self.ipcache.mark(inside)
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
         """Rows of an endpoint may differ now."""
         some = new or old
         assert some is not None
+        self._policies.endpoint_changed(old, new)
+        if new is None:
+            self.policy.mark(some.id)
         self.endpoints.mark(some.id)
         claimant = Claimant(Source.LOCAL, self._own, f"endpoint/{some.id}")
         for address in some.local.addresses:
@@ -136,5 +160,7 @@ class Tables:
         await self._attempted()
 
     async def _attempted(self) -> None:
-        await self.endpoints.attempted(self.endpoints.revision)
-        await self.ipcache.attempted(self.ipcache.revision)
+        # Policy first: when it is written, the others may show an identity that was not known.
+        for table in (self.policy, self.endpoints, self.ipcache):
+            if not table.held:
+                await table.attempted(table.revision)

@@ -10,6 +10,8 @@ from agent.ipam import Pool
 from agent.kube_inputs import KubeInputs
 from agent.mesh_state import MeshState
 from agent.node import Self
+from agent.policies import Policies
+from agent.policy_inputs import PolicyInputs
 from agent.probing import Prober
 from agent.publish import EndpointObjects
 from agent.targets import Tables
@@ -50,6 +52,8 @@ class View:
     tables: Tables
     loops: tuple[Loop, ...]
     objects: EndpointObjects
+    policies: Policies
+    policy_inputs: PolicyInputs
     prober: Prober
     progress: Progress
     server: str  # of the API server

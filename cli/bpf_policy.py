@@ -15,6 +15,7 @@ from model.policy_map import (
     ANY_IDENTITY,
     FULL_BITS,
     PROTOCOL_BITS,
+    UNKNOWN_IDENTITY,
     Direction,
     PolicyEntry,
     PolicyKey,
@@ -52,6 +53,8 @@ def _identity(number: int, numeric: bool) -> str:
         return str(number)
     if number == ANY_IDENTITY:
         return "ANY"
+    if number == UNKNOWN_IDENTITY:
+        return "UNKNOWN"
     reserved = number in ReservedIdentity.__members__.values()
     return RESERVED_NAMES[ReservedIdentity(number)] if reserved else str(number)
 

@@ -4,7 +4,7 @@ Each cluster allocates in its own range, so two claims about one number are a mi
 this cluster's own is heard first, then the cluster whose name comes first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mesh.claims import Claims
 from model.cluster import ClusterName
@@ -13,23 +13,27 @@ from model.labels import Labels
 
 
 class Identities:
-    """The table, kept number by number."""
+    """The table, kept number by number. ``on_change`` is told every number that may differ."""
 
     def __init__(self, own: ClusterName) -> None:
         self._claims: Claims[NumericIdentity, ClusterName, Labels] = Claims()
         self._own = own
+        self.on_change: Callable[[NumericIdentity], None] = lambda number: None
 
     def put(self, number: NumericIdentity, cluster: ClusterName, labels: Labels) -> None:
         """Hear a claim."""
-        self._claims.put(number, cluster, labels)
+        if self._claims.put(number, cluster, labels):
+            self.on_change(number)
 
     def drop(self, number: NumericIdentity, cluster: ClusterName) -> None:
         """A claim is withdrawn."""
-        self._claims.drop(number, cluster)
+        if self._claims.drop(number, cluster):
+            self.on_change(number)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A cluster leaves."""
-        self._claims.drop_owners(lambda owner: owner == cluster)
+        for number in self._claims.drop_owners(lambda owner: owner == cluster):
+            self.on_change(number)
 
     def get(self, number: NumericIdentity, /) -> Labels | None:
         """The labels of a number."""
@@ -44,6 +48,13 @@ class Identities:
             labels = self.get(number)
             if labels is not None:
                 yield number, labels
+
+    def of(self, cluster: ClusterName) -> Iterator[tuple[NumericIdentity, Labels]]:
+        """What one cluster claims."""
+        for number in self._claims:
+            for owner, labels in self._claims.of(number):
+                if owner == cluster:
+                    yield number, labels
 
     def __len__(self) -> int:
         return len(self._claims)

@@ -19,7 +19,8 @@ NodeKey: TypeAlias = tuple[ClusterName, NodeName]
 _DIRECT = (INTERNAL_IP, EXTERNAL_IP)  # reached by the underlay, never through the tunnel
 _REMOTE_NODE = NumericIdentity(ReservedIdentity.REMOTE_NODE)
 _HOST = NumericIdentity(ReservedIdentity.HOST)
-_WORLD = NumericIdentity(ReservedIdentity.WORLD)
+# Whose a pod address is, a node does not say; it is no part of the world.
+_UNKNOWN = NumericIdentity(ReservedIdentity.UNKNOWN)
 
 
 class Nodes:
@@ -132,7 +133,7 @@ class Nodes:
                 row = IpcacheEntry(identity, tunnel, key if tunnel else 0, cluster_id)
                 yield host_prefix(address.ip), IpClaim(row, pod=node.name)
         if not mine and endpoint is not None:
-            row = IpcacheEntry(_WORLD, endpoint, key, cluster_id)
+            row = IpcacheEntry(_UNKNOWN, endpoint, key, cluster_id)
             for prefix in node.pod_cidrs:
                 yield prefix, IpClaim(row, pod=node.name)
 

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 ANY_IDENTITY = 0
+UNKNOWN_IDENTITY = (1 << 32) - 1  # stands for whom nobody has told us about yet
 PROTOCOL_BITS = 8
 FULL_BITS = 24
 
@@ -26,7 +27,8 @@ class PolicyKey(NamedTuple):
 
     ``bits`` is how many bits of (protocol, port) must be equal: 0 any protocol, 8 one protocol
     with all its ports, 9 to 23 an aligned block of ports, 24 one port. Bits behind are zero.
-    ICMP keeps its type in ``port``. ``identity`` 0 is anybody.
+    ICMP keeps its type in ``port``. ``identity`` 0 is anybody; rows of ``UNKNOWN_IDENTITY`` are for
+    addresses that a cluster owns and has not told whose they are, which meet no other row.
     """
 
     identity: int

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from model.identity import ReservedIdentity
-from model.policy_map import ANY_IDENTITY, Direction
+from model.policy_map import ANY_IDENTITY, UNKNOWN_IDENTITY, Direction, PolicyKey
 from policy import ports
 from policy.compiled import LOCALHOST, Compiled, Effect, Part, Rows, closed_rows
 from policy.known import Known, Mode, Options, Subject
@@ -24,6 +24,7 @@ class SubjectPolicy:
         self._used: set[Selector | CidrPeer] = set()
         self._named: dict[Direction, list[tuple[Part, list[set[int]]]]] = {}
         self._compiled: dict[Direction, Compiled] = {}
+        self._open: set[Direction] = set()  # no rule but those in audit speaks here
         self._rows: dict[int, Rows] = {}
         self._count = 0
         self._merged: Rows | None = None
@@ -38,7 +39,7 @@ class SubjectPolicy:
         """Compute everything from the rules that select the subject, by their numbers."""
         before, self._used = self._used, set()
         self._note(rules.values())
-        self._named, self._compiled = {}, {}
+        self._named, self._compiled, self._open = {}, {}, set()
         enforced = {} if options.mode is Mode.NEVER else rules
         for way in Direction:
             self._build(known, options, cache, enforced, way)
@@ -107,6 +108,9 @@ class SubjectPolicy:
         if way is Direction.INGRESS and options.allow_localhost and not self.subject.is_host:
             named.append((LOCALHOST, [{int(ReservedIdentity.HOST)}]))
         self._compiled[way] = Compiled(way, anybody, self._base(options, rules, way))
+        speaking = (r for r in rules.values() if not r.audit and _speaks(r, way))
+        if not always_enforced(options, self.subject) and not any(speaking):
+            self._open.add(way)
 
     def _base(
         self, options: Options, rules: Mapping[int, PolicyRule], way: Direction
@@ -136,7 +140,10 @@ class SubjectPolicy:
         self._rows, self._count, self._merged = {ANY_IDENTITY: {}}, 0, None
         for compiled in self._compiled.values():
             self._rows[ANY_IDENTITY] |= compiled.anybody()
-        self._count = len(self._rows[ANY_IDENTITY])
+        # Whoever it is, nothing is forbidden here.
+        allow = Effect.ALLOW.entry(0)
+        self._rows[UNKNOWN_IDENTITY] = {PolicyKey(UNKNOWN_IDENTITY, w): allow for w in self._open}
+        self._count = len(self._rows[ANY_IDENTITY]) + len(self._open)
         per: dict[int, dict[Direction, list[Part]]] = {}
         for way, named in self._named.items():
             for part, sets in named:
@@ -153,6 +160,11 @@ class SubjectPolicy:
         self._count += len(rows) - len(self._rows.pop(identity, ()))
         if rows:
             self._rows[identity] = rows
+
+
+def _speaks(rule: PolicyRule, way: Direction) -> bool:
+    parts = (part.direction is way for part in rule.rules)
+    return rule.closed or way in rule.default_deny or any(parts)
 
 
 def _effect(rule: PolicyRule, said: DirectionRule) -> Effect:

@@ -47,6 +47,10 @@ class PrefixNumbers:
         new = {p: self._give(p) for p in sorted(prefixes - self._numbers.keys())}
         return new, gone
 
+    def all(self) -> dict[Prefix, int]:
+        """Every prefix with its number."""
+        return dict(self._numbers)
+
     def get(self, prefix: Prefix) -> int | None:
         """The number of a prefix."""
         return self._numbers.get(prefix)

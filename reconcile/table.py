@@ -92,11 +92,21 @@ class Table(Generic[K, V]):
         self._revision += 1
         self.wake()
 
+    def touch(self) -> None:
+        """Something the wanted rows follow from has changed: have a round find out what."""
+        self._revision += 1
+        self.wake()
+
     def mark_all(self) -> None:
         """Compare the whole table in the next round."""
         self._full_due_s = None
         self._revision += 1
         self.wake()
+
+    @property
+    def held(self) -> bool:
+        """Between ``hold`` and ``release``."""
+        return self._held
 
     def hold(self) -> None:
         """Do nothing until ``release``: rows that are made of several inputs need all of them."""

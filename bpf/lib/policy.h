@@ -76,13 +76,15 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 	void *rows;
 
 	outcome->port = bpf_ntohs(key.port);
-	/* An address of somebody whom nobody has told us about yet is not the world's. */
-	if (identity == IDENTITY_UNKNOWN)
-		return outcome->egress ? DROP_UNKNOWN_RECEIVER : DROP_UNKNOWN_SENDER;
 	rows = bpf_map_lookup_elem(&ist_policy, &endpoint);
 	if (!rows)
 		return DROP_NO_POLICY_PROGRAM;
-	named = policy_find(rows, &key, identity);
+	/* An address of somebody whom nobody has told us about yet is not the world's, and passes
+	 * only where nothing is forbidden to anybody.
+	 */
+	named = policy_find(rows, &key, identity == IDENTITY_UNKNOWN ? ~0U : identity);
+	if (identity == IDENTITY_UNKNOWN && !named)
+		return outcome->egress ? DROP_UNKNOWN_RECEIVER : DROP_UNKNOWN_SENDER;
 	any = policy_find(rows, &key, 0);
 	row = policy_choose(named, any);
 	if (!row)

@@ -99,7 +99,7 @@ class Population:
         ip, prefix = self.shape.node_ip(cluster, node), self.shape.pod_prefix(cluster, node)
         self.truth.hosts[pack(ip)] = _value(cluster, ReservedIdentity.REMOTE_NODE, None)
         key = encoding.ipcache_prefix_key(prefix)
-        self.truth.prefixes[key] = _value(cluster, ReservedIdentity.WORLD, ip)
+        self.truth.prefixes[key] = _value(cluster, ReservedIdentity.UNKNOWN, ip)
         value = Node(
             cluster=self.shape.name(cluster),
             name=NodeName(_node_name(node)),

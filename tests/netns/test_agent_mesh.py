@@ -133,6 +133,7 @@ async def test_changes_arrive(node: AgentNode, beta: RemoteCluster) -> None:
     await _ready(node)
     await beta.add_pod("10.213.1.6", REMOTE_NODE)
     first = await until(lambda: _kernel(node).get("10.213.1.6"), "the new pod")
+    await beta.add_identity((2 << 16) + 301, app="other")
     await beta.add_pod("10.213.1.6", REMOTE_NODE, (2 << 16) + 301)
     await until(lambda: _kernel(node)["10.213.1.6"] != first, "its new identity")
     await beta.remove_pod("10.213.1.6")

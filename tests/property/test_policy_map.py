@@ -339,7 +339,7 @@ def test_a_map_too_large_is_closed() -> None:
     table.put_object("p", [rule])
     table.put_endpoint("e", Subject(POD[256]))
     told = table.compute()["e"]
-    assert "8 rows" in told.error
+    assert "9 rows" in told.error
     for way in Direction:
         assert lookup(table.rows("e"), way, 257, 6, 80)[0] is Verdict.DENIED
     table.drop_object("p")

@@ -115,7 +115,7 @@ class World:
             number = PEERS[node.cluster]
             for prefix, row in [
                 (host_prefix(host), IpcacheEntry(NumericIdentity(6), None, 0, number)),
-                *((c, IpcacheEntry(NumericIdentity(2), host, 0, number)) for c in node.pod_cidrs),
+                *((c, IpcacheEntry(NumericIdentity(0), host, 0, number)) for c in node.pod_cidrs),
             ]:
                 if self.may(node.cluster, prefix):
                     found = rows.setdefault(prefix, {}).setdefault(node.cluster, [])

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
+from agent.policies import Policies
 from agent.remote_inputs import RemoteInputs
 from agent.targets import Routes, Tables
 from datapath import encoding
@@ -23,6 +25,8 @@ from model.cluster import ClusterId, ClusterName
 from model.local_service import LocalService, MeshSettings
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import L4, LoadBalancer, Protocol, Selection, ServiceName
+from policy.known import Mode, Options
+from policy.table import PolicyTable
 from reconcile.loop import Loop
 from tests.simulation.cluster import LATENCY_S, Mesh
 from tests.support.datapath import FakeTable
@@ -45,9 +49,10 @@ class ServiceTable(FakeTable[Any, LoadBalancer]):
 
 
 class Kernel:
-    """The five tables, as ``Tables`` asks for them; they outlive the agent."""
+    """The tables, as ``Tables`` asks for them; they outlive the agent."""
 
     def __init__(self) -> None:
+        self.policy: FakeTable[Any, Any] = FakeTable()
         self.host_addresses: FakeTable[Any, Any] = FakeTable()
         self.endpoints: FakeTable[Any, Any] = FakeTable()
         self.ipcache: FakeTable[Any, Any] = FakeTable()
@@ -148,6 +153,15 @@ class SimulatedNode:
             cast("Any", SimpleNamespace(get=lambda key: None, items=tuple)),
             routes,
             {},
+            Policies(
+                PolicyTable(Options(Mode.NEVER)),
+                state,
+                KnownIdentities(),
+                tuple,
+                lambda namespace, pod: (),
+                self._ids_file.with_name("unused.json"),
+                clock,
+            ),
             clock,
             self._random.random,
         )

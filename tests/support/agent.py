@@ -33,7 +33,8 @@ from tests.support.etcd import Etcd, plain_etcd, when_up
 from tests.support.fake_kube import FakeKube
 from tests.support.kube import write_kubeconfig
 from tests.support.nodes import Process, netns_path, new_namespace, sh
-from wire.etcd import cluster_config_v1, ip_v1, keys, node_v1, service_v1
+from wire.etcd import cluster_config_v1, identity_v1, ip_v1, keys, node_v1, service_v1
+from wire.k8s.pod import identity_labels
 
 ROOT = Path(__file__).parents[2]
 TRAFFIC = Path(__file__).with_name("traffic.py")
@@ -478,9 +479,16 @@ class RemoteCluster:
         await self.put(keys.node(self.name, name), node_v1.encode(node))
 
     async def add_pod(self, address: str, node_ip: str, identity: int | None = None) -> None:
+        """A pod whose identity the cluster has told; ``identity``: one it has not, yet."""
         number = identity if identity is not None else (self.number << 16) + 300
+        if identity is None:
+            await self.add_identity(number)
         entry = EndpointAddress(parse_address(node_ip), NumericIdentity(number), pod=address)
         await self.put(keys.ip(parse_address(address)), ip_v1.encode(parse_address(address), entry))
+
+    async def add_identity(self, number: int, **pod_labels: str) -> None:
+        labels = identity_labels(pod_labels, "default", {}, "default", self.name)
+        await self.put(keys.identity(number), identity_v1.encode(labels))
 
     async def remove_pod(self, address: str) -> None:
         await self.delete(keys.ip(parse_address(address)))

@@ -23,7 +23,7 @@ enum policy_limits {
 
 struct policy_key {
 	__u32 prefix_length; /* POLICY_STATIC_BITS + bits of the row */
-	__u32 identity;	     /* of the other side; 0: anybody */
+	__u32 identity;	     /* of the other side; 0: anybody; all ones: nobody knows whose */
 	__u8 egress;
 	__u8 protocol;
 	__be16 port; /* ICMP: the type */

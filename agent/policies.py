@@ -1,0 +1,277 @@
+"""Policies into the kernel: the rows of this node's endpoints, and the identities they are about.
+
+What the API server and the mesh say is put into ``policy.table``; a round of the table of this
+node's kernel begins by computing. The order in which things become visible to the programs is what
+keeps every moment safe (docs/adr/0149): rows about an identity are written before any address has
+it, and go only after no address has it any more. Adapter: keeps a small file of numbers.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.endpoint_store import Endpoint, write_atomically
+from agent.known import KnownIdentities
+from agent.mesh_state import MeshState
+from agent.policy_inputs import Port
+from mesh.ipcache import Claimant, IpClaim
+from model.address import Prefix, parse_prefix
+from model.endpoint import EndpointId
+from model.identity import NumericIdentity, ReservedIdentity
+from model.ipcache import IpcacheEntry, Source
+from model.labels import SOURCE_RESERVED, Label, Labels
+from model.policy_map import PolicyEntry, PolicyKey
+from policy.known import Mode, Subject
+from policy.selectors import cidr_labels
+from policy.table import PolicyTable
+from policy.wanted import PrefixNumbers
+from reconcile.port import Target
+from reconcile.table import Table
+
+log = logging.getLogger("isthmus.agent.policy")
+
+Rows = dict[PolicyKey, PolicyEntry]
+
+# How long rows stay after the last word about their identity: until no address has it any more.
+# Each table is compared as a whole every two minutes; a prefix's address goes in the same round.
+IDENTITY_REST_S = 300.0
+PREFIX_REST_S = 5.0
+_CLAIMANT = Claimant(Source.GENERATED, origin="policy")
+
+
+def reserved_labels() -> dict[int, Labels]:
+    """What the reserved numbers stand for."""
+    found = {
+        int(identity): Labels.of([Label(identity.name.lower().replace("_", "-"), "", "reserved")])
+        for identity in ReservedIdentity
+        if identity is not ReservedIdentity.UNKNOWN
+    }
+    names = ("kube-apiserver", "remote-node")
+    found[ReservedIdentity.KUBE_APISERVER] = Labels.of(Label(n, "", SOURCE_RESERVED) for n in names)
+    return found
+
+
+class Policies:
+    """The desired table of policy rows: ``get`` and ``items`` are the kernel's by endpoint."""
+
+    def __init__(
+        self,
+        table: PolicyTable,
+        mesh: MeshState,
+        known: KnownIdentities,
+        endpoints: Callable[[], Iterable[Endpoint]],
+        ports: Callable[[str, str], tuple[Port, ...]],
+        numbers_file: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        """``ports`` gives the named ports of a pod of this node."""
+        self.table, self.known = table, known
+        self._mesh, self._endpoints, self._ports = mesh, endpoints, ports
+        self._file, self._clock = numbers_file, clock
+        self._numbers = PrefixNumbers(_read_numbers(numbers_file))
+        self._own: dict[int, dict[EndpointId, Labels]] = {}  # identities of this node's endpoints
+        self._reserved = reserved_labels()
+        self._started = False
+        self._new: set[int] = set()  # have labels, and no rows yet
+        self._computed: set[int] = set()  # have rows, and these are not in the kernel yet
+        self._prefixes: dict[Prefix, int] = {}  # that rules name now
+        self._fresh: dict[Prefix, int] = {}  # of these, those that are not in the ipcache yet
+        self._leaving: list[tuple[float, int]] = []  # a heap: when, and which number
+        self._left: dict[int, float] = {}
+        self._told: dict[EndpointId, str] = {}
+        self.errors: dict[EndpointId, str] = {}  # why an endpoint is closed
+        self.touch: Callable[[], None] = lambda: None
+        mesh.identities.on_change = self.identity_changed
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the programs ask."""
+        return self.table.options.mode is not Mode.NEVER
+
+    def get(self, number: EndpointId, /) -> Rows | None:
+        """The rows of an endpoint."""
+        return self.table.rows(str(number)) if number in self._shown() else None
+
+    def items(self) -> Iterator[tuple[EndpointId, Rows]]:
+        """The rows of all endpoints."""
+        for number in self._shown():
+            yield number, self.table.rows(str(number))
+
+    def _shown(self) -> dict[EndpointId, str]:
+        return self._told if self.enforced else {}
+
+    def start(self) -> None:
+        """Every input has spoken: from here on rows are computed."""
+        self._started = True
+        labels: dict[int, Labels] = dict(self._mesh.identities.items())
+        labels |= {n: next(iter(found.values())) for n, found in self._own.items()}
+        labels |= self._reserved
+        self.table.put_identities(labels)
+        self._new |= set(labels)
+        for endpoint in self._endpoints():
+            self._put_endpoint(endpoint)
+        self.touch()
+
+    def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
+        """An endpoint of this node has come, gone, or has other labels."""
+        if old is not None:
+            users = self._own.get(old.identity.id, {})
+            users.pop(old.id, None)
+            if not users:
+                self._own.pop(old.identity.id, None)
+        if new is not None:
+            self._own.setdefault(new.identity.id, {})[new.id] = new.identity.labels
+            self.identity_changed(new.identity.id)
+            if self._started:
+                self._put_endpoint(new)
+        elif old is not None:
+            self.table.drop_endpoint(str(old.id))
+            self._told.pop(old.id, None)
+            self.errors.pop(old.id, None)
+        if old is not None and (new is None or new.identity.id != old.identity.id):
+            self.identity_changed(old.identity.id)
+        self.touch()
+
+    def ports_changed(self, namespace: str, pod: str) -> None:
+        """The named ports of a pod of this node may differ."""
+        for endpoint in self._endpoints():
+            if self._started and (endpoint.namespace, endpoint.pod) == (namespace, pod):
+                self._put_endpoint(endpoint)
+                self.touch()
+
+    def _put_endpoint(self, endpoint: Endpoint) -> None:
+        ports = self._ports(endpoint.namespace, endpoint.pod)
+        self.table.put_endpoint(str(endpoint.id), Subject(endpoint.identity.labels, ports))
+
+    def identity_changed(self, number: NumericIdentity) -> None:
+        """What a number stands for may differ."""
+        if not self._started:
+            return
+        labels = self._labels(number)
+        if labels is not None:
+            self._left.pop(number, None)
+            self.table.put_identity(number, labels)
+            self._new.add(number)
+        else:
+            self.known.discard(number)
+            self._new.discard(number)
+            self._leave(number, IDENTITY_REST_S)
+        self.touch()
+
+    def _labels(self, number: int) -> Labels | None:
+        found = self._reserved.get(number) or self._mesh.identities.get(NumericIdentity(number))
+        own = self._own.get(number)
+        return found or (next(iter(own.values())) if own else None)
+
+    def _leave(self, number: int, rest_s: float) -> None:
+        due_s = self._clock() + rest_s
+        self._left[number] = due_s
+        heappush(self._leaving, (due_s, number))
+
+    def prefixes_in(self, around: Prefix) -> list[Prefix]:
+        """The prefixes of rules that lie in another one."""
+        return [prefix for prefix in self._prefixes if around.covers(prefix)]
+
+    def refresh(self) -> set[EndpointId]:
+        """Compute; the endpoints whose rows may differ."""
+        if not self._started:
+            return set()
+        self._forget()
+        self._number_prefixes()
+        new, self._new = self._new, set()
+        self._computed |= new
+        changes = self.table.compute()
+        changed = {EndpointId(int(name)) for name in changes}
+        for number in changed:
+            error = changes[str(number)].error
+            if error and error != self.errors.get(number):
+                log.error('event=policy-closed endpoint=%d "%s"', number, error)
+            self.errors.pop(number, None)
+            self._told[number] = error
+            if error:
+                self.errors[number] = error
+        return changed
+
+    def _forget(self) -> None:
+        now = self._clock()
+        while self._leaving and self._leaving[0][0] <= now:
+            due_s, number = heappop(self._leaving)
+            if self._left.get(number) == due_s:
+                del self._left[number]
+                self.table.drop_identity(number)
+
+    def rests_until_s(self) -> float:
+        """When the next identity is to be forgotten."""
+        return self._leaving[0][0] if self._leaving else math.inf
+
+    def _number_prefixes(self) -> None:
+        # A prefix of the other family would lie around IPv4 in the kernel's 128 bits.
+        wanted = {prefix for prefix in self.table.prefixes() if prefix.version == 4}
+        if wanted == self._prefixes.keys():
+            return
+        self._numbers.want(wanted)
+        before, self._prefixes = self._prefixes, self._numbers.all()
+        try:
+            file = {str(prefix): number for prefix, number in self._prefixes.items()}
+            write_atomically(self._file, msgspec.json.encode(file))
+        except OSError as error:
+            log.error('event=file-not-written path=%s error="%s"', self._file, error)
+        for prefix in self._prefixes.keys() - before.keys():
+            number = self._fresh[prefix] = self._prefixes[prefix]
+            self._left.pop(number, None)
+            self.table.put_identity(number, cidr_labels(prefix))
+            self._new.add(number)
+        for prefix in before.keys() - self._prefixes.keys():
+            self._fresh.pop(prefix, None)
+            self._mesh.ipcache.drop(prefix, _CLAIMANT)
+            self._leave(before[prefix], PREFIX_REST_S)
+
+    def written(self) -> None:
+        """The rows are in the kernel: addresses may have the identities they are about."""
+        if not (self._started and self.enforced):
+            return
+        computed, self._computed = self._computed, set()
+        fresh, self._fresh = self._fresh, {}
+        self.known.add(computed)
+        for prefix, number in fresh.items():
+            row = IpcacheEntry(NumericIdentity(number))
+            self._mesh.ipcache.put(prefix, _CLAIMANT, IpClaim(row))
+
+
+class PolicyRowsTable(Table[EndpointId, Rows]):
+    """The table of policy rows: each round computes first, and tells when all is written."""
+
+    def __init__(self, target: Target[EndpointId, Any], policies: Policies, **more: Any) -> None:
+        super().__init__("policy", target, policies, **more)
+        self._policies = policies
+        policies.touch = self.touch
+
+    def due_in_s(self) -> float:
+        """Also when an identity is to be forgotten."""
+        due_s = super().due_in_s()
+        return due_s if self.held else min(due_s, self._policies.rests_until_s() - self._clock())
+
+    async def write(self) -> None:
+        """First half of a round."""
+        if self.held:
+            return
+        self._dirty |= self._policies.refresh()
+        await super().write()
+        if not self.status.error:
+            self._policies.written()
+
+
+def _read_numbers(path: Path) -> dict[Prefix, int]:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        return {parse_prefix(text): number for text, number in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning('event=file-ignored path=%s error="%s"', path, error)
+        return {}

@@ -1,0 +1,28 @@
+"""What the agent's settings say about policy. Pure."""
+
+from agent.config import AgentConfig
+from policy.known import Mode, Options
+from policy.objects.settings import Settings
+
+
+def options(config: AgentConfig) -> Options:
+    """What is enforced where no rule speaks."""
+    return Options(config.enable_policy, config.allow_localhost)
+
+
+def readings(config: AgentConfig) -> Settings:
+    """How objects are read."""
+    return Settings(
+        cluster=config.cluster_name,
+        default_local_cluster=config.policy_default_local_cluster,
+        upstream_readings=config.policy_upstream_readings,
+        invalid_open=config.policy_invalid_open,
+        invalid_closes_nodes=config.policy_invalid_closes_nodes,
+        node_selectors=config.enable_node_selector_labels,
+        l7_proxy=config.enable_l7_proxy,
+    )
+
+
+def enforced(config: AgentConfig) -> bool:
+    """Whether the programs ask policy at all."""
+    return config.enable_policy is not Mode.NEVER

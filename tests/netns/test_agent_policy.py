@@ -1,0 +1,297 @@
+"""An agent that enforces policies: packets between pods of a node, and what stands in its kernel."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datapath import inspect
+from model.policy_map import Direction, PolicyKey
+from tests.support.agent import (
+    AgentNode,
+    RemoteCluster,
+    TestPod,
+    agent_node,
+    drop,
+    put,
+    remote_cluster,
+    traffic,
+    until,
+)
+
+pytestmark = pytest.mark.root
+
+REMOTE_NODE = "172.31.9.66"
+REMOTE_POD = "10.213.1.5"
+REMOTE_IDENTITY = (2 << 16) + 300
+POLICIES = "ciliumnetworkpolicies"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
+    async with agent_node(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def pods(node: AgentNode) -> dict[str, TestPod]:
+    """A running agent with a server and two clients."""
+    node.start()
+    await node.ready()
+    found = {}
+    for name in ("server", "friend", "stranger"):
+        pod = node.pod(name, {"app": name})
+        found[name] = await node.add(pod)
+    return found
+
+
+def policy(
+    node: AgentNode, name: str, spec: dict[str, Any], annotations: dict[str, str] | None = None
+) -> None:
+    meta = {"name": name, "namespace": "default", "annotations": annotations or {}}
+    put(node.fake, POLICIES, {"metadata": meta, "spec": spec})
+
+
+def only_friend(port: str = "8080") -> dict[str, Any]:
+    return {
+        "endpointSelector": {"matchLabels": {"app": "server"}},
+        "ingress": [
+            {
+                "fromEndpoints": [{"matchLabels": {"app": "friend"}}],
+                "toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}],
+            }
+        ],
+    }
+
+
+def reaches(source: TestPod, target: TestPod, kind: str = "tcp", port: int = 8080) -> bool:
+    """Whether one attempt is answered."""
+    return bool(traffic(source.namespace, kind, target.address, port).finish()["names"])
+
+
+def kernel_ipcache(node: AgentNode) -> dict[str, int]:
+    rows = inspect.ipcache(node.bpf_root / "isthmus")
+    return {str(prefix): row.identity for prefix, row in rows.items()}
+
+
+def kernel_rows(node: AgentNode, endpoint: int) -> set[PolicyKey]:
+    return set(inspect.policies(node.bpf_root / "isthmus").get(endpoint, ()))
+
+
+async def number(node: AgentNode, pod: TestPod) -> int:
+    rows = await node.get("endpoint")
+    names = {r["status"]["external-identifiers"]["pod-name"]: r["id"] for r in rows}
+    return int(names[f"default/{pod.name}"])
+
+
+async def rejected(node: AgentNode) -> list[str]:
+    return list((await node.get("healthz"))["rejected"]["problems"])
+
+
+async def test_a_policy_opens_and_shuts(node: AgentNode, pods: dict[str, TestPod]) -> None:
+    """Open without a policy; with one only who it names passes, connections that are forbidden now
+    are cut; it goes, and all is open again. A relabelled pod is somebody else."""
+    server, friend, stranger = pods["server"], pods["friend"], pods["stranger"]
+    listener = server.serve()
+    assert reaches(friend, server)
+    assert reaches(stranger, server)
+    kept = traffic(friend.namespace, "steady-tcp", server.address, 8080, 0.02).ready()
+    cut = traffic(stranger.namespace, "steady-tcp", server.address, 8080, 0.02).ready()
+
+    policy(node, "server", only_friend())
+    endpoint = await number(node, server)
+    await until(lambda: PolicyKey(0, Direction.INGRESS) not in kernel_rows(node, endpoint), "shut")
+    assert not reaches(stranger, server)
+    assert reaches(friend, server)
+    cut.kill()  # it waits for an echo that never comes
+    assert kept.finish()["errors"] == []
+
+    other = put(
+        node.fake,
+        "pods",
+        {
+            "metadata": {
+                "name": "stranger",
+                "namespace": "default",
+                "uid": stranger.uid,
+                "labels": {"app": "friend"},
+            },
+            "spec": {"nodeName": "n1", "serviceAccountName": "default"},
+            "status": {},
+        },
+    )
+    assert other["metadata"]["uid"] == stranger.uid
+    await until(lambda: reaches(stranger, server), "relabelled, the stranger is a friend")
+
+    drop(node.fake, POLICIES, "default", "server")
+    await until(lambda: PolicyKey(0, Direction.INGRESS) in kernel_rows(node, endpoint), "open")
+    assert reaches(friend, server)
+    listener.kill()
+
+
+async def test_a_restart_opens_nothing(node: AgentNode, pods: dict[str, TestPod]) -> None:
+    """Killed and started again three times under a flood of what is forbidden and a flow that is
+    allowed: nothing of the one passes, nothing of the other is lost."""
+    server, friend, stranger = pods["server"], pods["friend"], pods["stranger"]
+    spec = only_friend("5000")
+    spec["ingress"][0]["toPorts"][0]["ports"][0]["protocol"] = "UDP"
+    policy(node, "server", spec)
+    listener = traffic(server.namespace, "serve-udp", server.address, 5000, "server").ready()
+    endpoint = await number(node, server)
+    await until(lambda: PolicyKey(0, Direction.INGRESS) not in kernel_rows(node, endpoint), "shut")
+    flood = traffic(stranger.namespace, "steady-udp", server.address, 5000, 0.0002).ready()
+    allowed = traffic(friend.namespace, "steady-udp", server.address, 5000, 0.005).ready()
+    for _ in range(3):
+        node.kill()
+        node.start()
+        await node.ready()
+    passed = allowed.finish()
+    assert passed["sent"] > 200
+    assert passed["answered"] == passed["sent"]
+    seen = flood.finish()
+    assert seen["sent"] > 5000, seen
+    assert seen["answered"] == 0, seen
+    listener.kill()
+
+
+async def test_what_is_invalid_closes_and_says_so(
+    node: AgentNode, pods: dict[str, TestPod]
+) -> None:
+    """An invalid policy closes what it selects and nothing else, with the field's path in the
+    agent's health; put right, it opens. With a policy too large for the map the pod is closed."""
+    server, friend = pods["server"], pods["friend"]
+    listener, other = server.serve(), pods["stranger"].serve()
+    policy(node, "server", only_friend("70000"))
+
+    async def told() -> bool:
+        return any("toPorts[0].ports[0].port" in text for text in await rejected(node))
+
+    await until(told, "the path of the field")
+    await until(lambda: not reaches(friend, server), "closed")
+    assert reaches(friend, pods["stranger"])
+    policy(node, "server", only_friend())
+    await until(lambda: reaches(friend, server), "open again")
+    assert await rejected(node) == []
+
+    spec = only_friend()
+    ports = [{"port": str(1001 + 2 * n), "protocol": "TCP"} for n in range(40)]
+    more = [{**spec["ingress"][0], "toPorts": [{"ports": ports}]}]
+    spec["ingress"] = [{**rule, "fromEndpoints": [{}]} for rule in (spec["ingress"] + more)]
+    node.kill()
+    node.flags["bpf-policy-map-max"] = "256"
+    node.start()
+    await node.ready()
+    policy(node, "server", spec)
+
+    async def full() -> bool:
+        messages = (await node.get("healthz"))["messages"]
+        return any("a map holds 256" in text for text in messages)
+
+    for name in range(6):
+        await node.add(node.pod(f"more-{name}", {"app": f"more-{name}"}))
+    await until(full, "the agent says that the map is full")
+    assert not reaches(friend, server)
+    drop(node.fake, POLICIES, "default", "server")
+    await until(lambda: reaches(friend, server), "open without it")
+    listener.kill()
+    other.kill()
+
+
+async def test_prefixes_and_audit(node: AgentNode, pods: dict[str, TestPod]) -> None:
+    """Prefixes of rules are local identities in the kernel while a rule names them, never inside
+    the pods' own; a policy in audit drops nothing."""
+    server, friend = pods["server"], pods["friend"]
+    listener = server.serve()
+    block = {"cidr": "0.0.0.0/0", "except": ["192.0.2.0/24"]}
+    spec = {
+        "endpointSelector": {"matchLabels": {"app": "friend"}},
+        "egress": [{"toCIDRSet": [block]}, {"toCIDR": ["10.203.1.128/25"]}],
+    }
+    policy(node, "out", spec, {"policy.isthmus.io/audit": "true"})
+
+    def found() -> bool:
+        rows = kernel_ipcache(node)
+        return "0.0.0.0/0" in rows and "192.0.2.0/24" in rows
+
+    await until(found, "the prefixes")
+    rows = kernel_ipcache(node)
+    assert rows["0.0.0.0/0"] > 1 << 24
+    assert rows["0.0.0.0/0"] != rows["192.0.2.0/24"]
+    assert "10.203.1.128/25" not in rows
+    assert reaches(friend, server), "audit drops nothing"
+    policy(node, "out", spec)
+    await until(lambda: not reaches(friend, server), "a CIDR rule is not about pods")
+    numbers = (rows["0.0.0.0/0"], rows["192.0.2.0/24"])
+    node.kill()
+    node.start()
+    await node.ready()
+    rows = kernel_ipcache(node)
+    assert (rows["0.0.0.0/0"], rows["192.0.2.0/24"]) == numbers
+    drop(node.fake, POLICIES, "default", "out")
+    await until(lambda: "0.0.0.0/0" not in kernel_ipcache(node), "they go")
+    assert reaches(friend, server)
+    listener.kill()
+
+
+@pytest.fixture
+async def beta(node: AgentNode) -> AsyncIterator[RemoteCluster]:
+    async with remote_cluster(node) as found:
+        await found.add_node("m1", REMOTE_NODE, "10.213.1.0/24")
+        yield found
+
+
+async def test_identities_of_another_cluster(
+    node: AgentNode, pods: dict[str, TestPod], beta: RemoteCluster
+) -> None:
+    """An address of a connected cluster is nobody's until its labels are told, and never the
+    world's; a policy selects it then, and holds while its cluster is silent over a restart."""
+    spec = only_friend()
+    spec["ingress"].append({"fromEntities": ["world"]})
+    policy(node, "server", spec)
+    endpoint = await number(node, pods["server"])
+    key = PolicyKey(REMOTE_IDENTITY, Direction.INGRESS, 6, 8080, 24)
+    beta.connect()
+    await until(lambda: kernel_ipcache(node).get("10.213.1.0/24") == 0, "the prefix is nobody's")
+    await beta.add_pod(REMOTE_POD, REMOTE_NODE, REMOTE_IDENTITY)
+    await until(lambda: kernel_ipcache(node).get(f"{REMOTE_POD}/32") == 0, "the pod is nobody's")
+    assert key not in kernel_rows(node, endpoint)
+    await beta.add_identity(REMOTE_IDENTITY, app="friend")
+    await until(
+        lambda: kernel_ipcache(node).get(f"{REMOTE_POD}/32") == REMOTE_IDENTITY, "it is known"
+    )
+    assert key in kernel_rows(node, endpoint)
+
+    kept = node.state / "state" / "remote-clusters" / "beta.json"
+    await until(lambda: kept.exists() and str(REMOTE_IDENTITY) in kept.read_text(), "kept", 20)
+    node.kill()
+    await beta.close()
+    node.start()
+    await node.ready()
+    await asyncio.sleep(0.5)
+    assert kernel_ipcache(node)[f"{REMOTE_POD}/32"] == REMOTE_IDENTITY
+    assert key in kernel_rows(node, endpoint)
+
+
+async def test_modes(node: AgentNode, pods: dict[str, TestPod]) -> None:
+    """``never`` asks no policy and leaves no rows behind; with ``always`` what no policy allows is
+    denied."""
+    server, friend = pods["server"], pods["friend"]
+    listener = server.serve()
+    policy(node, "server", only_friend("1"))
+    await until(lambda: not reaches(friend, server), "shut")
+    node.kill()
+    node.flags["enable-policy"] = "never"
+    node.start()
+    await node.ready()
+    assert reaches(friend, server)
+    await until(lambda: not inspect.policies(node.bpf_root / "isthmus"), "no rows")
+    drop(node.fake, POLICIES, "default", "server")
+    node.kill()
+    node.flags["enable-policy"] = "always"
+    node.start()
+    await node.ready()
+    assert not reaches(friend, server)
+    listener.kill()
+    assert node.reaches(server), "the node reaches its pods"
