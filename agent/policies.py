@@ -203,6 +203,7 @@ class Policies:
             due_s, number = heappop(self._leaving)
             if self._left.get(number) == due_s:
                 del self._left[number]
+                self.known.discard(number)
                 self.table.drop_identity(number)
 
     def rests_until_s(self) -> float:

@@ -6,7 +6,7 @@ import click
 
 from cli import options, output
 from cli.policy_files import Judged, documents, judge
-from policy.objects.settings import UNENFORCED, Settings
+from policy.objects.settings import Settings
 
 
 @click.group()
@@ -54,7 +54,6 @@ def validate(
         for judged in found:
             for line in _lines(judged):
                 click.echo(line)
-        click.echo(f"note: {UNENFORCED}", err=True)
     if not all(judged.valid and not (strict and judged.warnings) for judged in found):
         raise click.exceptions.Exit(1)
 

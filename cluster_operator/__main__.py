@@ -92,6 +92,10 @@ def _policies(settings: config.Settings) -> PolicySettings:
     """As the agents of this cluster read policies."""
     return PolicySettings(
         cluster=settings.cluster_name,
+        default_local_cluster=settings.policy_default_local_cluster,
+        upstream_readings=settings.policy_upstream_readings,
+        invalid_open=settings.policy_invalid_open,
+        invalid_closes_nodes=settings.policy_invalid_closes_nodes,
         node_selectors=settings.enable_node_selector_labels,
         l7_proxy=settings.enable_l7_proxy,
     )
@@ -170,7 +174,8 @@ async def run(settings: config.Settings) -> None:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
                 if settings.validate_network_policy:
-                    tasks.create_task(policies.Validator(client, _policies(settings)).run())
+                    read_as, mode = _policies(settings), settings.enable_policy
+                    tasks.create_task(policies.Validator(client, read_as, mode).run())
                 for controller in mesh.controllers:
                     tasks.create_task(controller.run())
         finally:

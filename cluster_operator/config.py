@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster_operator.slice_copies import MAX_ENDPOINTS
 from model.duration import parse_duration_s
+from policy.known import Mode
 from telemetry.logs import LogOptions, parse_options
 
 
@@ -35,6 +36,11 @@ class Settings:
     cluster_id: int = 0
     max_connected_clusters: int = 255
     validate_network_policy: bool = True
+    enable_policy: Mode = Mode.DEFAULT  # this and the next ones as the agents have them
+    policy_default_local_cluster: bool = False
+    policy_upstream_readings: bool = False
+    policy_invalid_open: bool = False
+    policy_invalid_closes_nodes: bool = False
     enable_l7_proxy: bool = True
     enable_node_selector_labels: bool = False
     debug: bool = False
@@ -92,6 +98,12 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
             raise ValueError(f'{key}: "{value}" is not valid: use true or false')
         return value == "true"
 
+    def mode(key: str) -> Mode:
+        value = text(key, Mode.DEFAULT).lower()
+        if value not in list(Mode):
+            raise ValueError(f'{key}: "{value}" is not valid: use one of {", ".join(Mode)}')
+        return Mode(value)
+
     return Settings(
         kubeconfig=text("kubeconfig", ""),
         operator_api_serve_addr=address("operator-api-serve-addr", "127.0.0.1:9234"),
@@ -120,6 +132,11 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         cluster_id=number("cluster-id", 0),
         max_connected_clusters=number("max-connected-clusters", 255),
         validate_network_policy=boolean("validate-network-policy", "true"),
+        enable_policy=mode("enable-policy"),
+        policy_default_local_cluster=boolean("policy-default-local-cluster"),
+        policy_upstream_readings=boolean("policy-upstream-readings"),
+        policy_invalid_open=boolean("policy-invalid-open"),
+        policy_invalid_closes_nodes=boolean("policy-invalid-closes-nodes"),
         enable_l7_proxy=boolean("enable-l7-proxy", "true"),
         enable_node_selector_labels=boolean("enable-node-selector-labels"),
         debug=boolean("debug"),

@@ -9,6 +9,7 @@ from cluster_operator import policy_status
 from kube.informer import Informer
 from kube.port import ApiError, Client, Resource
 from kube.resources import CILIUM_POLICIES, CLUSTERWIDE_POLICIES
+from policy.known import Mode
 from policy.objects.read import Kind, Source, read
 from policy.objects.settings import Settings
 from wire.k8s.meta import annotations_of
@@ -32,9 +33,15 @@ def _now() -> str:
 class Validator:
     """All policies that have a status. A change marks a policy; a marked one is judged anew."""
 
-    def __init__(self, client: Client, settings: Settings, clock: Callable[[], str] = _now) -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        mode: Mode = Mode.DEFAULT,
+        clock: Callable[[], str] = _now,
+    ) -> None:
         self._client = client
-        self._settings = settings
+        self._settings, self._mode = settings, mode
         self._clock = clock
         self._informers = {
             kind: Informer(client, resource, self._on_change(kind))
@@ -90,7 +97,7 @@ class Validator:
             kind, meta.namespace, meta.name, known.spec, known.specs, annotations_of(meta)
         )
         reading = read(source, self._settings)
-        said = policy_status.conditions(known, reading, self._clock())
+        said = policy_status.conditions(known, reading, self._clock(), self._mode)
         if said is None:
             return
         try:

@@ -1,13 +1,13 @@
-"""What is said of a policy in its status: whether it is valid, and why not. Pure."""
+"""What is said of a policy in its status: whether it is valid and enforced, and why not. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from policy.known import Mode
 from policy.objects.notes import Finding
 from policy.objects.read import Reading
-from policy.objects.settings import UNENFORCED
 from wire.k8s.meta import Condition
 from wire.k8s.policy import PolicyObject
 
@@ -36,14 +36,37 @@ def _shortened(findings: Sequence[Finding], text: str) -> str:
     return text
 
 
-def conditions(known: PolicyObject, reading: Reading, now: str) -> list[dict[str, Any]] | None:
+def enforcement(reading: Reading, mode: Mode) -> tuple[str, str, str]:
+    """Status, reason and message: what the agents of the cluster do with it."""
+    if mode is Mode.NEVER:
+        return "False", "Disabled", "enable-policy is never: what it forbids passes"
+    if reading.errors:
+        closes = any(rule.closed and not rule.audit for rule in reading.rules)
+        text = "nothing passes to and from what it may select" if closes else "it is left out"
+        return "False", "Invalid", f"it is not valid: {text}"
+    if any(rule.on_nodes for rule in reading.rules):
+        return (
+            "False",
+            "NotImplemented",
+            "rules for nodes are not enforced yet: they forbid nothing",
+        )
+    if any(rule.audit for rule in reading.rules):
+        return "False", "Audit", "it is in audit: what it forbids passes and is reported"
+    if reading.unenforced:
+        return "False", "Partly", "some of its fields are not enforced yet; their traffic is denied"
+    return "True", "Enforced", "agents enforce it on the nodes of the pods it selects"
+
+
+def conditions(
+    known: PolicyObject, reading: Reading, now: str, mode: Mode = Mode.DEFAULT
+) -> list[dict[str, Any]] | None:
     """The whole list as it is to be, ``None`` if it is so. A time changes with its status only."""
     before = (known.status.conditions if known.status else None) or []
     status = "True" if reading.valid else "False"
     reason = "Validated" if reading.valid else "Invalid"
     wanted = (
         _said(known, before, TYPE, status, reason, message(reading), now),
-        _said(known, before, ENFORCED, "False", "NotImplemented", UNENFORCED, now),
+        _said(known, before, ENFORCED, *enforcement(reading, mode), now),
     )
     if all(condition in before for condition in wanted):
         return None

@@ -2,11 +2,6 @@
 
 from dataclasses import dataclass
 
-UNENFORCED = (
-    "agents of this version enforce no policy: what it forbids passes; "
-    "keep another means of separation until they do"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

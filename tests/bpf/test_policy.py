@@ -9,7 +9,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.sctp import SCTP
 
-from model.policy_map import Direction, PolicyEntry, PolicyKey
+from model.policy_map import UNKNOWN_IDENTITY, Direction, PolicyEntry, PolicyKey
 from tests.bpf.conftest import furnish
 from tests.support.bpf import (
     NODE,
@@ -307,6 +307,8 @@ def test_identity_that_is_not_known_yet(machine: Machine) -> None:
     prefix = w.IpcachePrefixKey(96 + 16, address("10.9.0.0")).pack()
     machine.put("ist_ipcache_lpm", prefix, w.IpcacheValue(bytes(16), 0, 2, 0, 0).pack())
     assert machine.run("from_container", tcp(dst="10.9.0.1")).reason is R.DROP_UNKNOWN_RECEIVER
+    machine.policy(A.number, {PolicyKey(UNKNOWN_IDENTITY, OUT): ALLOW, PolicyKey(0, IN): ALLOW})
+    assert not machine.run("from_container", tcp(dst="10.9.0.1")).reason, "nothing is forbidden"
     for source in ("10.9.0.1", "10.200.0.1"):  # one of the prefix, and one that nobody told of
         sent = from_tunnel(tcp(src=source, dst=A.address))
         done = machine.run("from_overlay", sent, vni=REMOTE_IDENTITY)

@@ -1,4 +1,4 @@
-"""An agent that enforces policies: packets between pods of a node, and what stands in its kernel."""
+"""An agent that enforces policies: packets between pods of a node, and its kernel's tables."""
 
 import asyncio
 from collections.abc import AsyncIterator

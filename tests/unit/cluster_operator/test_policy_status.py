@@ -3,14 +3,17 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from cluster_operator.policy_status import FINE, MAX_MESSAGE, conditions, message
-from policy.objects.read import Kind, Reading, Source, read
+from policy.known import Mode
+from policy.objects.read import AUDIT_ANNOTATION, Kind, Reading, Source, read
 from policy.objects.settings import Settings
 from wire.k8s.policy import PolicyObject
 
 GOOD: Any = {"endpointSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
 BAD: Any = {"endpointSelector": {}, "ingress": [{"fromEntities": ["World"]}]}
+FQDN: Any = {"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "a.com"}]}]}
 
 
 def reading(spec: Any, specs: Any = None) -> Reading:
@@ -45,15 +48,34 @@ def test_every_spec_counts() -> None:
     assert said["message"].startswith("specs[0].ingress[0].fromEntities[0]: 'World' is not one of")
 
 
-def test_nothing_is_enforced_yet() -> None:
-    """A valid policy must not look as if it protected anybody."""
-    (_, said) = conditions(stored(), reading(GOOD), "t1") or ()
-    assert (said["type"], said["status"], said["reason"]) == (
-        "Enforced",
-        "False",
-        "NotImplemented",
-    )
-    assert "what it forbids passes" in said["message"]
+@pytest.mark.parametrize(
+    ("spec", "annotations", "settings", "mode", "status", "reason"),
+    [
+        (GOOD, {}, Settings(), Mode.DEFAULT, "True", "Enforced"),
+        (GOOD, {}, Settings(), Mode.NEVER, "False", "Disabled"),
+        (GOOD, {AUDIT_ANNOTATION: "true"}, Settings(), Mode.ALWAYS, "False", "Audit"),
+        (BAD, {}, Settings(), Mode.DEFAULT, "False", "Invalid"),
+        (BAD, {}, Settings(invalid_open=True), Mode.DEFAULT, "False", "Invalid"),
+        (FQDN, {}, Settings(), Mode.DEFAULT, "False", "Partly"),
+    ],
+)
+def test_what_agents_do_with_it(
+    spec: Any, annotations: dict[str, str], settings: Settings, mode: Mode, status: str, reason: str
+) -> None:
+    """A policy must not look as if it protected anybody when it does not."""
+    found = read(Source(Kind.CILIUM, "web", "p", spec, annotations=annotations), settings)
+    (_, said) = conditions(stored(), found, "t1", mode) or ()
+    assert (said["type"], said["status"], said["reason"]) == ("Enforced", status, reason)
+    if spec is BAD:
+        assert ("nothing passes" in said["message"]) is not settings.invalid_open
+
+
+def test_rules_for_nodes() -> None:
+    """They forbid nothing yet, and it is said."""
+    spec = {"nodeSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
+    found = read(Source(Kind.CLUSTERWIDE, "", "p", spec), Settings())
+    (_, said) = conditions(stored(), found, "t1") or ()
+    assert (said["status"], said["reason"]) == ("False", "NotImplemented")
 
 
 def test_said_once() -> None:

@@ -1,0 +1,182 @@
+"""The agent's policy table: when identities become known, prefixes' numbers, what is forgotten."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.endpoint_store import Endpoint
+from agent.known import KnownIdentities
+from agent.mesh_state import MeshState
+from agent.policies import IDENTITY_REST_S, PREFIX_REST_S, Policies
+from model.address import parse_address, parse_prefix
+from model.cluster import ClusterName
+from model.endpoint import EndpointId, LocalEndpoint
+from model.identity import Identity, NumericIdentity
+from model.labels import Label, Labels
+from model.node import NodeName
+from model.policy_map import UNKNOWN_IDENTITY, Direction, PolicyKey
+from model.service import Selection
+from policy.known import Mode, Options
+from policy.rules import CidrPeer, DirectionRule, Origin, PolicyRule, Selector
+from policy.table import PolicyTable
+
+IN = Direction.INGRESS
+OWN = ClusterName("alpha")
+BETA = ClusterName("beta")
+
+
+def labels(app: str) -> Labels:
+    return Labels.of([Label("app", app)])
+
+
+def endpoint(number: int, identity: int, app: str) -> Endpoint:
+    local = LocalEndpoint(
+        EndpointId(number),
+        NumericIdentity(identity),
+        number,
+        f"lxc{number}",
+        b"",
+        b"",
+        (parse_address(f"10.1.0.{number}"),),
+    )
+    return Endpoint(local, Identity(local.identity, labels(app)), "c", "eth0", "ns", "default", app)
+
+
+class World:
+    def __init__(self, directory: Path, mode: Mode = Mode.DEFAULT) -> None:
+        self.now_s = 100.0
+        self.mesh = MeshState(OWN, NodeName("me"), Selection.RANDOM)
+        self.mine: list[Endpoint] = []
+        self.policies = Policies(
+            PolicyTable(Options(mode)),
+            self.mesh,
+            KnownIdentities(),
+            lambda: self.mine,
+            lambda namespace, pod: (),
+            directory / "numbers.json",
+            lambda: self.now_s,
+        )
+
+    def add(self, found: Endpoint) -> None:
+        self.mine.append(found)
+        self.policies.endpoint_changed(None, found)
+
+    def cidr_rule(self, *prefixes: str) -> None:
+        peers = tuple(CidrPeer(parse_prefix(p)) for p in prefixes)
+        part = DirectionRule(Direction.EGRESS, peers=peers)
+        rule = PolicyRule(
+            Origin("CNP", "n", "p"), Selector(), (part,), frozenset([Direction.EGRESS])
+        )
+        self.policies.table.put_object("p", [rule] if prefixes else [])
+
+    def round(self) -> set[EndpointId]:
+        found = self.policies.refresh()
+        self.policies.written()
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_nothing_before_the_start(world: World) -> None:
+    """No endpoint has rows before every input has spoken, and nobody is refused meanwhile."""
+    world.add(endpoint(5, 300, "web"))
+    assert world.round() == set()
+    assert world.policies.get(EndpointId(5)) is None
+    assert 12345 in world.policies.known
+    world.policies.start()
+    assert world.round() == {5}
+    rows = world.policies.get(EndpointId(5))
+    assert rows is not None
+    assert PolicyKey(UNKNOWN_IDENTITY, IN) in rows
+    assert 12345 not in world.policies.known
+
+
+def test_known_after_the_rows_are_written(world: World) -> None:
+    """Also when it was told while rows were being written: those knew nothing of it."""
+    world.policies.start()
+    world.round()
+    world.mesh.identities.put(NumericIdentity(131072), BETA, labels("far"))
+    world.policies.refresh()
+    world.mesh.identities.put(NumericIdentity(131073), BETA, labels("later"))
+    world.policies.written()
+    assert 131072 in world.policies.known
+    assert 131073 not in world.policies.known
+    world.round()
+    assert 131073 in world.policies.known
+
+
+def test_forgotten_late(world: World) -> None:
+    """Unknown at once, but its rows stay until no address has it any more; told again, they do."""
+    selector = Selector()
+    rule = PolicyRule(
+        Origin("CNP", "n", "p"), selector, (DirectionRule(IN, peers=(selector,)),), frozenset([IN])
+    )
+    far = NumericIdentity(131072)
+    world.add(endpoint(5, 300, "web"))
+    world.mesh.identities.put(far, BETA, labels("far"))
+    world.policies.table.put_object("p", [rule])
+    world.policies.start()
+    world.round()
+    for again in (True, False):
+        world.mesh.identities.drop(far, BETA)
+        assert far not in world.policies.known
+        if again:
+            world.mesh.identities.put(far, BETA, labels("far"))
+        world.now_s += IDENTITY_REST_S - 1
+        world.round()
+        assert PolicyKey(far, IN) in (world.policies.get(EndpointId(5)) or {})
+        world.now_s += 2
+        world.round()
+        assert (PolicyKey(far, IN) in (world.policies.get(EndpointId(5)) or {})) is again
+
+
+def test_prefixes_have_numbers_that_last(world: World, tmp_path: Path) -> None:
+    """In the ipcache after their rows; the same after a restart; gone with the rule, later the
+    identity."""
+    web = parse_prefix("192.0.2.0/24")
+    world.policies.start()
+    world.cidr_rule("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
+    world.policies.refresh()
+    assert world.mesh.ipcache.get(web) is None
+    world.policies.written()
+    row = world.mesh.ipcache.get(web)
+    assert row is not None
+    assert row.identity > 1 << 24
+    assert row.identity in world.policies.known
+    assert world.mesh.ipcache.get(parse_prefix("2001:db8::/32")) is None
+
+    later = World(tmp_path)
+    later.cidr_rule("192.0.2.0/24")
+    later.policies.start()
+    later.round()
+    assert later.mesh.ipcache.get(web) == row
+    later.cidr_rule()
+    later.round()
+    assert later.mesh.ipcache.get(web) is None
+    assert later.policies.rests_until_s() == later.now_s + PREFIX_REST_S
+
+
+def test_an_endpoint_of_ours_is_known_by_itself(world: World) -> None:
+    """Its labels need no object; when it goes, they do too."""
+    world.policies.start()
+    pod = endpoint(5, 300, "web")
+    world.add(pod)
+    assert world.round() == {5}
+    assert 300 in world.policies.known
+    world.mine.clear()
+    world.policies.endpoint_changed(pod, None)
+    assert world.policies.get(EndpointId(5)) is None
+    assert 300 not in world.policies.known
+
+
+def test_never_has_no_rows(tmp_path: Path) -> None:
+    """And refuses nobody."""
+    world = World(tmp_path, Mode.NEVER)
+    world.add(endpoint(5, 300, "web"))
+    world.policies.start()
+    world.round()
+    assert list(world.policies.items()) == []
+    assert 12345 in world.policies.known
