@@ -7,11 +7,12 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,bpf/build/%.bpf.o,$(BPF_SOURCES))
 BPF_HEADERS := $(wildcard bpf/lib/*.h bpf/lib/abi/*.h bpf/lib/maps/*.h)
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Werror -Wno-unused-function -Ibpf -Ibpf/lib -isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: help setup build check format test demo bench fuzz clean layouts
+.PHONY: help setup build check format test test-vm demo bench fuzz clean layouts
 
 help:
 	@echo "make demo   set up, then two clusters, one mesh, real packets"
 	@echo "make test   set up, then all tests (what CI runs)"
+	@echo "make test-vm the tests that need another kernel, in a virtual machine (a part of make test)"
 	@echo "make check  format, lint, types, contracts, unit and property tests"
 	@echo "make bench  figures into bench/RESULTS.md"
 	@echo "make fuzz   decoders fed almost right bytes for two minutes (SECONDS=600: longer)"
@@ -48,6 +49,10 @@ format:
 
 test: setup build
 	@tools/test.sh
+
+test-vm: setup build
+	@tests/vm/setup.sh
+	$(BIN)/pytest -q -p no:randomly tests/vm
 
 demo: setup build
 	@$(BIN)/isthmus lab demo

@@ -57,10 +57,11 @@ static __always_inline __u32 event_capture(struct __sk_buff *skb, __u8 *capture)
 	if (length >= EVENT_CAPTURE_MAX)
 		return bpf_skb_load_bytes(skb, 0, capture, EVENT_CAPTURE_MAX) ? 0
 									      : EVENT_CAPTURE_MAX;
-	/* The verifier wants to see that it is not nothing. */
+	/* Written so that 6.1's verifier sees it is not nothing; an empty packet fails the load. */
+	length--;
 	asm volatile("" : "+r"(length));
-	length &= EVENT_CAPTURE_MAX - 1;
-	if (!length || bpf_skb_load_bytes(skb, 0, capture, length))
+	length = (length & (EVENT_CAPTURE_MAX - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, 0, capture, length))
 		return 0;
 	return length;
 }

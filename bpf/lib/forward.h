@@ -112,7 +112,7 @@ static __always_inline struct verdict forward_track(struct __sk_buff *skb, struc
 		conntrack_touch(entry, packet, false, false, now);
 	} else {
 		struct conntrack_value value = {
-			.source_identity = from->identity,
+			.source_identity = packet->source_identity,
 			.revnat_id = to->revnat_id,
 			.flags = to->loopback ? CONNTRACK_LOOPBACK : 0,
 		};
@@ -145,7 +145,7 @@ static __always_inline struct verdict forward_decision(const struct packet *pack
 	return (struct verdict){
 		.kind = VERDICT_TUNNEL,
 		.remote = peer->tunnel_endpoint.words[3],
-		.identity = identity_elsewhere(from->identity),
+		.identity = identity_elsewhere(packet->source_identity),
 	};
 }
 
@@ -168,19 +168,15 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 			  related_is_known(skb, packet, now);
 		verdict = related_to_backend(skb, packet, now);
 	}
+	before = packet->flow;
 	if (packet->kind == PACKET_FLOW)
 		verdict = service_translate(packet, &to, now);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
 
-	before = packet->flow;
-	if (to.active) {
-		if (config_trace && to.is_new)
-			event_translation(skb, packet, TRANSLATION_BEFORE);
-		packet->flow.destination = to.address;
-		packet->flow.destination_port = to.port;
-		if (config_trace && to.is_new)
-			event_translation(skb, packet, TRANSLATION_AFTER);
+	if (config_trace && to.is_new) {
+		event_translation(skb, packet, &before, TRANSLATION_BEFORE);
+		event_translation(skb, packet, &packet->flow, TRANSLATION_AFTER);
 	}
 	endpoint = endpoint_find(&packet->flow.destination);
 	if (to.active &&

@@ -6,9 +6,7 @@
 #include "conntrack.h"
 
 struct translation {
-	struct address address; /* of the backend */
 	__u32 backend_id;
-	__be16 port;
 	__u16 revnat_id;
 	__u8 active;   /* the packet goes to a service */
 	__u8 is_new;   /* the backend was chosen for this packet */
@@ -175,8 +173,8 @@ static __always_inline struct verdict service_choose(struct packet *packet,
 	}
 	if (master->flags & SERVICE_AFFINITY)
 		affinity_remember(&affinity, to->backend_id);
-	to->address = backend->address;
-	to->port = backend->port;
+	packet->flow.destination = backend->address;
+	packet->flow.destination_port = backend->port;
 	to->revnat_id = master->revnat_id;
 	to->active = 1;
 	return VERDICT(VERDICT_NONE);
@@ -190,7 +188,8 @@ static __noinline __u32 service_choose_packed(struct packet *packet,
 	return drop_pack(service_choose(packet, master, to, now));
 }
 
-/* Where the packet goes if it is for a service. Remembers the choice; changes no byte. */
+/* Where the packet goes if it is for a service: `packet->flow` says it already, its bytes not yet.
+ */
 static __always_inline struct verdict service_translate(struct packet *packet,
 							struct translation *to, __u32 now)
 {

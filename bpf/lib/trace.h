@@ -86,20 +86,19 @@ static __always_inline void trace(struct __sk_buff *skb, const struct packet *pa
 		event_trace(skb, packet, point, ifindex);
 }
 
-/* Where the packet is going as it stands: the service's address before, the backend's after. */
-__noinline int event_translation(struct __sk_buff *skb, const struct packet *packet, __u32 point)
+/* Where the packet is going by `flow`: to the service's address before, to the backend's after. */
+__noinline int event_translation(struct __sk_buff *skb, const struct packet *packet,
+				 const struct conntrack_key *flow, __u32 point)
 {
 	struct translation_record *record;
-	const struct conntrack_key *flow;
 
-	if (!packet)
+	if (!packet || !flow)
 		return 0;
 	record = bpf_ringbuf_reserve(&ist_events, sizeof(*record), 0);
 	if (!record) {
 		count_lost(EVENT_TRANSLATION);
 		return 0;
 	}
-	flow = &packet->flow;
 	record->event.type = EVENT_TRANSLATION;
 	record->event.point = point;
 	trace_address(record->event.destination, &flow->destination, packet->is_ip4);

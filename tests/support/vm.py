@@ -1,0 +1,61 @@
+"""A virtual machine whose root is this machine's, read-only, and whose kernel is Debian's.
+
+Needs no hardware help (software emulation, about ten times slower). ``tests/vm/setup.sh`` fetches
+the kernel; what the machine writes goes to a directory of ours or is lost with it.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / ".vm/boot"
+CPUS, MEMORY = 2, "3G"
+# What a booted system would have done, and nobody does here.
+PREPARE = "mount -t bpf bpf /sys/fs/bpf; ip link set lo up"
+
+
+class NoMachine(Exception):
+    """The virtual machine cannot be started here, and why."""
+
+
+def kernel() -> Path:
+    """The kernel's image. Raises ``NoMachine`` when it was not fetched."""
+    found = sorted(KERNELS.glob("vmlinuz-*"))
+    if not found:
+        raise NoMachine(f"no kernel in {KERNELS}: run tests/vm/setup.sh")
+    return found[-1]
+
+
+def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: float) -> str:
+    """Boot, run ``script`` as root in the checkout with ``shared`` writable, power off.
+
+    Returns what kernel and script printed. Raises ``NoMachine`` when there is nothing to boot; a
+    machine that is not done after ``timeout_s`` is ended, which its output then says.
+    """
+    exports = "; ".join(f"export {name}={shlex.quote(v)}" for name, v in environment.items())
+    inside = f"{PREPARE}; cd {shlex.quote(str(ROOT))}; {exports}; {script}"
+    command = [
+        *(str(ROOT / ".venv/bin/vng"), "--disable-kvm", "--force-9p", "--verbose"),
+        *("--run", str(kernel()), "--user", "root", "--cpus", str(CPUS), "--memory", MEMORY),
+        *(f"--rwdir={shared}", "--exec", inside),
+    ]
+    own = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        command,
+        env=own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
+        try:
+            return child.communicate(timeout=timeout_s)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            return f"{child.communicate()[0]}\nended: not done after {timeout_s:.0f} s"
