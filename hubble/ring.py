@@ -25,7 +25,7 @@ CAPACITY_DEFAULT: Final = 4095
 CAPACITY_MAX: Final = 65535
 
 RECORD_ACCESS_LOG: Final = 129  # then JSON: a proxy's record of a request or response
-RECORD_AGENT: Final = 130  # then JSON: something happened in the agent
+RECORD_AGENT: Final = 130  # then a serialized flow.AgentEvent
 RECORD_LOST: Final = 255  # then LOST
 
 SOURCE_KERNEL: Final = 1  # PERF_EVENT_RING_BUFFER of Hubble's API: the kernel's ring was full
@@ -59,7 +59,9 @@ def lost_record(lost: Lost) -> bytes:
 
 
 def parse_lost(record: bytes) -> Lost:
-    """The reverse of ``lost_record``."""
+    """The reverse of ``lost_record``. ``ValueError``: it is none."""
+    if len(record) != _LOST.size:
+        raise ValueError(f"a loss of {len(record)} bytes")
     _, source, _, cpu, number = _LOST.unpack(record)
     return Lost(source, cpu, number)
 
