@@ -99,6 +99,15 @@ def problem(where: str, pem: bytes, trust: bytes, now: datetime) -> str:
     return ""
 
 
+def is_signed(pem: bytes, trust: bytes) -> bool:
+    """By an authority of a bundle? True also for what cannot be read: ``problem`` tells that."""
+    try:
+        known = authorities(trust)
+        return issuer(pem, known) in known
+    except ValueError:
+        return True
+
+
 def _authority_id(certificate: x509.Certificate) -> str:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)

@@ -11,7 +11,9 @@ from certs import check
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET
 from cli.mesh_facts import ClusterFacts
 from cli.mesh_findings import Finding, sentence
-from model.cluster import parse_cluster_id, parse_cluster_name
+from mesh import joining
+from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
+from model.peer import Peer
 
 
 def _where(facts: ClusterFacts) -> str:
@@ -81,73 +83,33 @@ def together(clusters: Sequence[ClusterFacts], now: datetime) -> list[Finding]:
 
 
 def _pair(a: ClusterFacts, b: ClusterFacts) -> list[Finding]:
-    problems = []
-    who, both = (a.name, b.name), f"clusters {a.name} and {b.name}"
-    if a.name == b.name:
-        problems.append(
-            Finding(
-                "cluster-name",
-                who,
-                f"contexts {a.context or 'current'} and {b.context or 'current'}: both clusters "
-                f"are named {a.name}",
-                "install one of them with another --cluster-name",
-            )
-        )
-    if a.id == b.id and a.id:
-        remedy = "install one of them with another --cluster-id"
-        problems.append(Finding("cluster-id", who, f"{both} both have ID {a.id}", remedy))
-    if a.max_connected != b.max_connected:
-        problems.append(
-            Finding(
-                "max-connected-clusters",
-                who,
-                f"{both}: max-connected-clusters is {a.max_connected} and {b.max_connected}",
-                "set both to the same",
-            )
-        )
-    if a.tunnel != b.tunnel:
-        found = f"{both}: tunnel-protocol is {a.tunnel!r} and {b.tunnel!r}"
-        problems.append(Finding("tunnel-protocol", who, found, "set both to the same"))
-    overlaps = [
-        (p, q) for p in a.pod_cidrs for q in b.pod_cidrs if p.version == q.version and p.overlaps(q)
+    who = (a.name, b.name)
+    contexts = f"contexts {a.context or 'current'} and {b.context or 'current'}: "
+    return [
+        # Clusters of one name are told apart by their contexts.
+        Finding(p.check, who, (contexts if a.name == b.name else "") + p.found, p.remedy)
+        for p in joining.pair(_peer(a), _peer(b))
     ]
-    if overlaps:
-        p, q = overlaps[0]
-        remedy = "build one of the clusters with other pod CIDRs"
-        problems.append(Finding("pod-cidr", who, f"{both}: pod CIDRs {p} and {q} overlap", remedy))
-    return problems
 
 
 def _third(facts: ClusterFacts, others: Sequence[ClusterFacts]) -> list[Finding]:
     """What clusters that are already connected leave no room for."""
-    problems = []
-    for name, number in facts.connected.items():
-        if not number:
-            continue
-        for other in others:
-            who = (facts.name, other.name)
-            if other.name == name and other.id != number:
-                problems.append(
-                    Finding(
-                        "cluster-id",
-                        who,
-                        f"cluster {facts.name} is already connected to a cluster {name} with ID "
-                        f"{number}, and this one has ID {other.id}",
-                        "disconnect that one first, or install this one with another "
-                        "--cluster-name",
-                    )
-                )
-            elif other.name != name and other.id == number:
-                problems.append(
-                    Finding(
-                        "cluster-id",
-                        who,
-                        f"cluster {other.name} has ID {number}, as has {name}, which {facts.name} "
-                        "is already connected to",
-                        "install it with another --cluster-id",
-                    )
-                )
-    return problems
+    return [
+        Finding(p.check, (facts.name, other.name), p.found, p.remedy)
+        for other in others
+        for p in joining.clashes(facts.name, other.name, other.id, facts.connected)
+    ]
+
+
+def _peer(facts: ClusterFacts) -> Peer:
+    """As it stands; what is wrong with its name or number is told by ``member``."""
+    return Peer(
+        ClusterName(facts.name),
+        ClusterId(facts.id),
+        facts.max_connected,
+        facts.tunnel,
+        facts.pod_cidrs,
+    )
 
 
 def refusal(findings: Sequence[Finding]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from certs import check
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET
-from cli import mesh_checks
+from cli import mesh_checks, mesh_own_faults
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_findings import Finding, ordered
 from cli.mesh_status import age_s, why_not_ready
@@ -30,13 +30,25 @@ def faults(sides: Sequence[Examined], now: datetime) -> list[Finding]:
     """Everything that is wrong, the blocking first."""
     found = mesh_checks.together([side.facts for side in sides], now)
     for side in sides:
-        found += [*_soon(side, now), *_agents(side), *_connections(side), *_mirror(side)]
+        found += [
+            *_soon(side, now),
+            *mesh_own_faults.held(side, now),
+            *_agents(side),
+            *_connections(side),
+            *_mirror(side),
+        ]
         found += _mtu_inside(side)
     for a, b in combinations(sides, 2):
         found += [*_settings(a, b), *_addresses(a, b), *_mtu(a, b), *_versions(a, b)]
     found += _clocks(sides)
     for a, b in permutations(sides, 2):
-        found += [*_early(a, b, now), *_trust(a, b), *_reach(a, b), *_one_way(a, b)]
+        found += [
+            *_early(a, b, now),
+            *_trust(a, b),
+            *mesh_own_faults.trust(a, b),
+            *_reach(a, b),
+            *_one_way(a, b),
+        ]
     return ordered(found)
 
 
@@ -335,7 +347,7 @@ def _trust(a: Examined, b: Examined) -> list[Finding]:
         ("client", a.facts.client, b, b.facts.server),
     ):
         other = b if side is a else a
-        if not _signed(pem.get("tls.crt", b""), trust.get("ca.crt", b"")):
+        if not check.is_signed(pem.get("tls.crt", b""), trust.get("ca.crt", b"")):
             text = (
                 f"cluster {side.name} does not trust the authority that signed the {what} "
                 f"certificate of cluster {other.name}"
@@ -343,15 +355,6 @@ def _trust(a: Examined, b: Examined) -> list[Finding]:
             remedy = f"connect {a.name} and {b.name} again, so that they exchange their authorities"
             found.append(Finding("authority", (a.name, b.name), text, remedy))
     return found
-
-
-def _signed(pem: bytes, trust: bytes) -> bool:
-    """True also for what cannot be read: that is told as a finding of its own."""
-    try:
-        known = check.authorities(trust)
-        return check.issuer(pem, known) in known
-    except ValueError:
-        return True
 
 
 def _reach(a: Examined, b: Examined) -> list[Finding]:

@@ -186,7 +186,7 @@ def join(
             kept = _Kept(api, namespace, f"clustermesh-join-{token.id}")
 
             async def unfit(other: Introduction) -> Sequence[str]:
-                return joining.problems(own.peer(), other.peer(), facts.connected)
+                return [str(p) for p in joining.problems(own.peer(), other.peer(), facts.connected)]
 
             ca = await _authority(api, namespace)
             try:

@@ -100,7 +100,7 @@ class Redeemer:
                 )
             problems = joining.problems(own, peer, present.ids)
             if problems:
-                raise Refused("; ".join(problems))
+                raise Refused("; ".join(map(str, problems)))
             trust = signing.check_authorities(message.cluster.authority.encode())
             pair = KeyPair(grant.request.encode(), grant.key.encode())
             name = mesh_profiles(own.name)[REMOTE_SECRET].common_name

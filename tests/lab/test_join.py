@@ -1,15 +1,21 @@
 """Two clusters of a lab joined with a token: traffic crosses, status is good, disconnect works."""
 
+import base64
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from certs.issue import KeyPair, issue
+from certs.profiles import REMOTE_SECRET, mesh_profiles
 from kind import story
+from kube.connections import credential_keys
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
@@ -46,6 +52,44 @@ def join_inside(lab: Lab, token: str, directory: Path) -> str:
     return done.stdout
 
 
+def doctor(mesh: story.Mesh, contexts: str = f"{story.C1},{story.C2}") -> list[dict[str, Any]]:
+    """Its findings."""
+    words = ("clustermesh", "doctor", "--contexts", contexts, "-o", "json")
+    found: list[dict[str, Any]] = json.loads(mesh.isthmus(*words, check=False))["findings"]
+    return found
+
+
+def doctor_looks_at_what_was_signed(lab: Lab, mesh: story.Mesh, copied: bool) -> None:
+    """Nothing is wrong with clusters that have no authority in common; then one certificate is
+    near its end, then it is of another authority."""
+    assert doctor(mesh) == []
+    assert doctor(mesh, story.C1) == []
+    name = "cilium-kvstoremesh" if copied else "cilium-clustermesh"
+    key = credential_keys(story.C2)["crt"]
+    good = lab.get("secret", name, "-n", "kube-system")["data"][key]
+    profile = mesh_profiles(story.C2)[REMOTE_SECRET]
+    begun = datetime.now(UTC) - timedelta(days=profile.validity_days - 9)
+    for signer, at, words in (
+        (story.C2, begun, "its certificate for the store of cluster cluster2 expires in 8 days"),
+        (story.C1, datetime.now(UTC), "that its ca.crt does not hold"),
+    ):
+        data = lab.get("secret", "cilium-ca", "-n", "kube-system", cluster=signer)["data"]
+        ca = KeyPair(*(base64.b64decode(data[part]) for part in ("ca.crt", "ca.key")))
+        put(lab, name, key, base64.b64encode(issue(ca, profile, at).certificate).decode())
+        found = [f for f in doctor(mesh) if f["check"] == "certificate"]
+        assert len(found) == 1, found
+        assert words in found[0]["found"]
+        assert "grant --name cluster1` in cluster cluster2" in found[0]["remedy"]
+        assert found[0]["blocking"] is (signer == story.C1)
+    put(lab, name, key, good)
+    labs.wait_until("nothing is found again", lambda: doctor(mesh) == [], 60, 1)
+
+
+def put(lab: Lab, name: str, key: str, value: str) -> None:
+    patch = json.dumps({"data": {key: value}})
+    lab.kubectl("patch", "secret", name, "-n", "kube-system", "--type=merge", "-p", patch)
+
+
 @pytest.mark.timeout(400)
 def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
     """No command sees both clusters until they are joined."""
@@ -76,6 +120,7 @@ def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
         step = story.Step(number, "")
         part(mesh, step)
         assert step.held, step.checks
+    doctor_looks_at_what_was_signed(lab, mesh, copied)
     step = story.Step(8, "")
     story.parted(mesh, step)
     assert step.held, step.checks

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from certs.issue import create_ca, issue
+from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import REMOTE_SECRET, SERVER_SECRET, mesh_profiles
 from cli import mesh_doctor, mesh_findings
 from cli.mesh_examined import AgentSeen, Examined
@@ -307,13 +307,72 @@ def test_mtu_differs_within_a_cluster() -> None:
     assert "9000 on some nodes and 1500" in found[0].found
 
 
-def test_certificates_of_their_own_need_no_common_authority() -> None:
-    """A connection with credentials of its own is judged by its agents, not by these Secrets."""
+def joined() -> list[Examined]:
+    """By a token: each has an authority of its own, and signed a certificate for the other."""
     a, b = pair()
-    trust = OTHER_CA.certificate + OWN_CA.certificate
-    foreign = of_facts(server=certificate(OTHER_CA, SERVER_SECRET, trust))(b)
-    assert [f.check for f in faults([a, foreign], NOW)] == ["authority"]
-    assert faults([replace(a, common=frozenset()), foreign], NOW) == []
+    b = of_facts(
+        ca=OTHER_CA.certificate,
+        server=certificate(OTHER_CA, SERVER_SECRET, OTHER_CA.certificate),
+        client=certificate(OTHER_CA, REMOTE_SECRET, OTHER_CA.certificate),
+    )(b)
+    return [
+        replace(side, common=frozenset(), own={other.name: credentials(ca)})
+        for side, other, ca in ((a, b, OTHER_CA), (b, a, OWN_CA))
+    ]
+
+
+def credentials(ca: KeyPair, trust: bytes = b"") -> dict[str, bytes]:
+    """As they lie beside a connection."""
+    issued = certificate(ca, REMOTE_SECRET, trust or ca.certificate)
+    return {"ca": issued["ca.crt"], "crt": issued["tls.crt"]}
+
+
+def test_clusters_joined_by_a_token_need_no_common_authority() -> None:
+    """Nobody copied a key, neither trusts the other's authority for anything else: all is well."""
+    a, b = joined()
+    assert faults([a, b], NOW) == []
+    assert faults([a], NOW) == []
+    same = replace(a, common=frozenset({"b"}), own={})
+    assert {f.check for f in faults([same, b], NOW)} == {"authority"}
+
+
+@pytest.mark.parametrize(
+    ("held", "check", "words"),
+    [
+        (credentials(OWN_CA), "authority", "cluster b does not trust the authority that signed"),
+        (
+            {"ca": OWN_CA.certificate, "crt": credentials(OTHER_CA)["crt"]},
+            "certificate",
+            "that its ca.crt does not hold",
+        ),
+        ({"ca": OTHER_CA.certificate, "crt": b""}, "certificate", "not a PEM certificate"),
+    ],
+)
+def test_what_a_joined_cluster_holds_is_looked_at(
+    held: dict[str, bytes], check: str, words: str
+) -> None:
+    """What does not fit is found before agents lose the other's store, and joining mends it."""
+    a, b = joined()
+    found = faults([replace(a, own={"b": held}), b], NOW)
+    assert check in [f.check for f in found]
+    assert any(words in f.found for f in found), found
+    assert all(f.blocking for f in found)
+    for fault in found:
+        assert "`isthmus clustermesh grant --name a` in cluster b" in fault.remedy
+        assert "`isthmus clustermesh join --replace` in cluster a" in fault.remedy
+
+
+def test_a_joined_clusters_certificate_that_ends_soon() -> None:
+    """Nobody renews it: a warning a month before. One that an object brought is the object's."""
+    a, b = joined()
+    begun = NOW - timedelta(days=mesh_profiles("b")[REMOTE_SECRET].validity_days - 9)
+    pair_ = issue(OTHER_CA, mesh_profiles("b")[REMOTE_SECRET], begun)
+    a = replace(a, own={"b": {"ca": OTHER_CA.certificate, "crt": pair_.certificate}})
+    (found,) = faults([a, b], NOW)
+    assert (found.check, found.blocking) == ("certificate", False)
+    assert "for the store of cluster b expires in 9 days" in found.found
+    (found,) = faults([of_facts(declared={"b": "oslo"})(a), b], NOW)
+    assert found.remedy == "put a new one into the Secret that ClusterMeshPeer oslo names"
 
 
 def test_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
