@@ -39,18 +39,23 @@ class Devices:
 
 
 def ensure_devices(
-    node_ip: Address, router: Address, underlay: str | None, mtu: int | None
+    node_ip: Address,
+    router: Address,
+    underlay: str | None,
+    mtu: int | None,
+    encryption_overhead_bytes: int = 0,
 ) -> Devices:
     """Make what is missing, correct what differs, leave the rest untouched."""
     with netlink.handle() as ipr:
         below = _underlay(ipr, node_ip, underlay)
         device_mtu = mtu if mtu is not None else int(below.get_attr("IFLA_MTU"))
-        route_mtu = device_mtu - TUNNEL_OVERHEAD_BYTES
+        overhead = TUNNEL_OVERHEAD_BYTES + encryption_overhead_bytes
+        route_mtu = device_mtu - overhead
         if route_mtu < _IPV6_MINIMUM_MTU:
             raise OSError(
                 errno.EINVAL,
                 f"MTU {device_mtu} of {below.get_attr('IFLA_IFNAME')} leaves {route_mtu} inside "
-                f"the tunnel: raise it to at least {_IPV6_MINIMUM_MTU + TUNNEL_OVERHEAD_BYTES}",
+                f"the tunnel: raise it to at least {_IPV6_MINIMUM_MTU + overhead}",
             )
         _node_settings(router)
         host, net = _ensure_pair(ipr, device_mtu)

@@ -20,7 +20,9 @@ from model.kernel_numbers import DEVICE_HOST, DEVICE_VXLAN
 PROGRAM_CONTAINER = "from_container"
 PROGRAM_HOST = "from_host"
 PROGRAM_OVERLAY = "from_overlay"
-PROGRAMS = (PROGRAM_CONTAINER, PROGRAM_HOST, PROGRAM_OVERLAY)  # one object each, of the same name
+PROGRAM_NETWORK = "to_netdev"
+# One object each, of the same name.
+PROGRAMS = (PROGRAM_CONTAINER, PROGRAM_HOST, PROGRAM_OVERLAY, PROGRAM_NETWORK)
 
 NODE_ATTACHMENTS = (
     Attachment(PROGRAM_OVERLAY, AttachType.TCX_INGRESS, DEVICE_VXLAN),

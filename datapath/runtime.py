@@ -16,6 +16,7 @@ from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
+from datapath.encryption_tables import EncryptViaTable, StrictTable
 from datapath.kernel_thread import KernelThread
 from datapath.policy import PolicyTable
 from datapath.programs import Programs
@@ -51,6 +52,18 @@ class TraceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """What leaves the node is encrypted by a WireGuard device, which must exist."""
+
+    ifindex: int
+    overhead_bytes: int
+    devices: tuple[str, ...] = ()  # that lead to other nodes; none: the underlay
+    nodes: bool = False  # also what nodes send to nodes
+    strict: bool = False  # what would leave in clear text is dropped
+    strict_nodes: bool = False  # except to and from nodes
+
+
+@dataclass(frozen=True, slots=True)
 class DatapathConfig:
     """What a node's datapath depends on."""
 
@@ -70,6 +83,7 @@ class DatapathConfig:
     policy_keeps_flows: bool = False  # a flow that was allowed once stays so
     events: bool = False  # tell drops and verdicts to user space
     trace: TraceConfig = field(default_factory=TraceConfig)  # with ``events``: what passes, too
+    encryption: Encryption | None = None
 
 
 class Datapath:
@@ -110,6 +124,8 @@ class Datapath:
         )
         self.policy = PolicyTable(thread, tables[map_names.POLICY])
         self.routes = RouteTable(thread)
+        self.encrypt_via = EncryptViaTable(thread, tables[map_names.ENCRYPT_VIA])
+        self.strict = StrictTable(thread, tables[map_names.STRICT])
         self.conntrack = Conntrack(thread, tables[map_names.CONNTRACK])
 
     @property
@@ -169,7 +185,14 @@ async def open_datapath(config: DatapathConfig, thread: KernelThread | None = No
 
 def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     pins.prepare(config.pin_dir)
-    found = devices.ensure_devices(config.node_ip, config.router_ip, config.underlay, config.mtu)
+    encryption = config.encryption
+    found = devices.ensure_devices(
+        config.node_ip,
+        config.router_ip,
+        config.underlay,
+        config.mtu,
+        encryption.overhead_bytes if encryption else 0,
+    )
     loaded = programs.load_programs(
         config.object_dir, config.pin_dir, _constants(config, found), config.map_sizes
     )
@@ -178,13 +201,16 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
         mode = config.attach_mode or (AttachMode.TCX if probes.has_tcx() else AttachMode.CLSACT)
         attacher = Attacher(config.pin_dir, mode)
         attacher.drop_dead()
-        for wanted in programs.NODE_ATTACHMENTS:
+        network = _network_attachments(encryption, found)
+        for wanted in (*programs.NODE_ATTACHMENTS, *network):
             attacher.attach(wanted, loaded.fds[wanted.program])
         for wanted in attacher.attached():
-            if wanted not in programs.NODE_ATTACHMENTS and wanted.program in loaded.fds:
+            if wanted.program == programs.PROGRAM_CONTAINER:
                 attacher.attach(wanted, loaded.fds[wanted.program])
         for retired in attacher.attached():
-            if retired.program not in loaded.fds:  # of an earlier version; its work is done by now
+            is_network = retired.program == programs.PROGRAM_NETWORK
+            # Of an earlier version, whose work is done by now, or of encryption that is off.
+            if retired.program not in loaded.fds or (is_network and retired not in network):
                 attacher.detach(retired)
         loaded.commit()
         undo.pop_all()
@@ -193,9 +219,18 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     return Datapath(config, thread, found, loaded, attacher)
 
 
+def _network_attachments(encryption: Encryption | None, found: Devices) -> tuple[Attachment, ...]:
+    if encryption is None:
+        return ()
+    return tuple(
+        Attachment(programs.PROGRAM_NETWORK, AttachType.TCX_EGRESS, name)
+        for name in encryption.devices or (found.underlay,)
+    )
+
+
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
     """Values of the `const volatile` globals of `bpf/lib/config.h`."""
-    router = config.router_ip
+    router, encryption = config.router_ip, config.encryption
     return {
         "config_router_ip4": pack(router) if router.version == 4 else bytes(16),
         "config_router_ip6": pack(router) if router.version == 6 else bytes(16),
@@ -210,6 +245,10 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_trace": int(config.trace.level) if config.events else 0,
         "config_trace_flags": config.trace.tcp_flags,
         "config_trace_interval_s": config.trace.interval_s,
+        "config_wireguard_ifindex": encryption.ifindex if encryption else 0,
+        "config_encrypt_nodes": int(encryption is not None and encryption.nodes),
+        "config_strict": int(encryption is not None and encryption.strict),
+        "config_strict_nodes": int(encryption is not None and encryption.strict_nodes),
     }
 
 

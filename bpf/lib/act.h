@@ -4,6 +4,7 @@
 
 #include <linux/if_packet.h>
 
+#include "abi/marks.h"
 #include "icmp_error.h"
 #include "ipcache.h"
 #include "maps/metrics.h"
@@ -13,6 +14,7 @@ enum hook {
 	HOOK_CONTAINER, /* what a pod sends, on the host end of its pair */
 	HOOK_OVERLAY,	/* what comes out of the tunnel */
 	HOOK_HOST,	/* what the node's stack sends by ist_host */
+	HOOK_NETWORK,	/* what leaves the node */
 };
 
 static __always_inline void count_forward(struct __sk_buff *skb, __u32 direction)
@@ -117,6 +119,8 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 	}
 	count_forward(skb, DIRECTION_EGRESS);
 	trace(skb, packet, TRACE_TO_OVERLAY, config_vxlan_ifindex);
+	/* Stays on the packet through the tunnel device, to be known where it leaves the node. */
+	skb->mark = MARK_MAGIC_OVERLAY | verdict->identity << 16 | (verdict->identity >> 16 & 0xFF);
 	return bpf_redirect(config_vxlan_ifindex, 0);
 }
 
@@ -129,6 +133,8 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 	case VERDICT_TUNNEL:
 		return act_tunnel(skb, packet, verdict, hook);
 	case VERDICT_STACK:
+		if (hook == HOOK_NETWORK) /* counted where it set out; other programs may follow */
+			return TC_NEXT;
 		count_forward(skb, hook_direction(hook));
 		trace(skb, packet,
 		      packet->destination_identity == IDENTITY_HOST ? TRACE_TO_HOST
@@ -141,6 +147,8 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 		count_forward(skb, hook_direction(hook));
 		trace(skb, packet, TRACE_TO_STACK, config_host_ifindex);
 		return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
+	case VERDICT_ENCRYPT:
+		return bpf_redirect(verdict->ifindex, 0);
 	case VERDICT_TURN_BACK:
 		count_forward(skb, hook_direction(hook));
 		return bpf_redirect(skb->ifindex, 0);

@@ -14,6 +14,7 @@ enum verdict_kind {
 	VERDICT_TUNNEL,	   /* to node `remote`, as `identity` */
 	VERDICT_STACK,	   /* to the host's stack, as it came */
 	VERDICT_REINJECT,  /* to the host's stack, again: its destination changed */
+	VERDICT_ENCRYPT,   /* into the WireGuard device `ifindex` */
 	VERDICT_TURN_BACK, /* the packet became an answer: out where it came in */
 };
 
@@ -24,7 +25,8 @@ struct verdict {
 	__u8 direction; /* of a drop; 0: that of the hook */
 	__u32 line;
 	__be32 remote;
-	__u32 identity;
+	__u32 identity; /* what the tunnel claims */
+	__u32 ifindex;	/* of the device that encrypts */
 	const struct endpoint_value *endpoint;
 };
 

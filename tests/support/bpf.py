@@ -30,7 +30,7 @@ from wire.bpf import layouts as w
 
 ROOT = Path(__file__).parents[2]
 OK, SHOT, REDIRECT = 0, 2, 7  # what a tc program returns
-PROGRAMS = ("from_container", "from_overlay", "from_host")
+PROGRAMS = ("from_container", "from_overlay", "from_host", "to_netdev")
 MTU = 1450
 ROUTER4, ROUTER6 = "10.1.0.1", "fd00:1::1"
 TCP, UDP, ICMP = 6, 17, 1
@@ -119,6 +119,10 @@ class Machine:
             "config_trace": 0,
             "config_trace_flags": 0xFF,
             "config_trace_interval_s": 5,
+            "config_wireguard_ifindex": 1,
+            "config_encrypt_nodes": 0,
+            "config_strict": 0,
+            "config_strict_nodes": 0,
         }
         for name in PROGRAMS:
             self._load(default_object_dir() / f"{name}.bpf.o", constants | self.changes)
@@ -171,10 +175,17 @@ class Machine:
                 table.remove([key for key, _ in _walk(table)])
 
     def run(
-        self, program: str, packet: Any, *, vni: int | None = None, gso_size: int = 0
+        self,
+        program: str,
+        packet: Any,
+        *,
+        vni: int | None = None,
+        gso_size: int = 0,
+        mark: int = 0,
     ) -> Outcome:
         """One packet through one program. ``vni``: it comes out of the tunnel as this identity."""
         context = bytearray(192)
+        struct.pack_into("=I", context, 8, mark)
         if gso_size:
             struct.pack_into("=I", context, 164, 2)
             struct.pack_into("=I", context, 176, gso_size)
@@ -235,9 +246,11 @@ class Machine:
         row = w.EndpointValue(0, NODE_IDENTITY, 0, 1, bytes(6), bytes(6))
         self.put("ist_endpoints", address(text), row.pack())
 
-    def remote(self, text: str, identity: int, node: str | None = REMOTE_NODE) -> None:
+    def remote(
+        self, text: str, identity: int, node: str | None = REMOTE_NODE, encrypt_key: int = 0
+    ) -> None:
         tunnel = bytes(16) if node is None else address(node)
-        row = w.IpcacheValue(tunnel, identity, 0, 0, 0)
+        row = w.IpcacheValue(tunnel, identity, 0, encrypt_key, 0)
         self.put("ist_ipcache", address(text), row.pack())
 
     def backend(self, number: int, text: str, port: int, protocol: int = TCP, state: int = 0):

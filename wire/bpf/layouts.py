@@ -157,6 +157,7 @@ class MarkBits(IntEnum):
     MARK_MAGIC_DECRYPT = 3328
     MARK_MAGIC_ENCRYPT = 3584
     MARK_MAGIC_IDENTITY = 3840
+    MARK_WIREGUARD = 7680
 
 
 class SourceFile(IntEnum):
@@ -176,6 +177,7 @@ class SourceFile(IntEnum):
     SOURCE_NEIGHBOUR = 11
     SOURCE_ACT = 12
     SOURCE_POLICY = 13
+    SOURCE_ENCRYPT = 14
 
 
 class DropReason(IntEnum):
@@ -210,6 +212,7 @@ class DropReason(IntEnum):
     DROP_INVALID_IDENTITY = 171
     DROP_UNKNOWN_SENDER = 172
     DROP_POLICY_DENY_RULE = 181
+    DROP_UNENCRYPTED = 195
     DROP_TTL_EXCEEDED = 196
     DROP_NO_POLICY_PROGRAM = 203
 

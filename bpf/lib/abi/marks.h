@@ -12,4 +12,5 @@ enum mark_bits {
 	MARK_MAGIC_DECRYPT = 0x0D00,
 	MARK_MAGIC_ENCRYPT = 0x0E00,
 	MARK_MAGIC_IDENTITY = 0x0F00,
+	MARK_WIREGUARD = 0x1E00, /* the whole mark of what WireGuard itself sends */
 };

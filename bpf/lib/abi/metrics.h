@@ -20,6 +20,7 @@ enum source_file {
 	SOURCE_NEIGHBOUR = 11,
 	SOURCE_ACT = 12,
 	SOURCE_POLICY = 13,
+	SOURCE_ENCRYPT = 14,
 };
 
 struct metrics_key {

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What must not leave the node in clear text, and by which device it leaves instead. */
+#pragma once
+
+#include "abi/marks.h"
+#include "config.h"
+#include "endpoint.h"
+#include "ipcache.h"
+#include "maps/encrypt.h"
+#include "verdict.h"
+
+/* The two ends of a packet, whatever it carries. */
+struct ends {
+	struct address source;
+	struct address destination;
+};
+
+static __always_inline bool is_node_identity(__u32 identity)
+{
+	return identity == IDENTITY_HOST || identity == IDENTITY_REMOTE_NODE ||
+	       identity == IDENTITY_KUBE_APISERVER || identity >= IDENTITY_REMOTE_NODE_SCOPE;
+}
+
+static __always_inline struct verdict encrypt_for(const struct address *node)
+{
+	const __u32 *other = bpf_map_lookup_elem(&ist_encrypt_via, node);
+
+	return (struct verdict){
+		.kind = VERDICT_ENCRYPT,
+		.ifindex = other ? *other : config_wireguard_ifindex,
+	};
+}
+
+/* 0: nobody of the mesh. */
+static __always_inline __u32 identity_of_end(const struct address *address)
+{
+	const struct endpoint_value *endpoint = endpoint_find(address);
+
+	return endpoint ? endpoint->identity : ipcache_identity(address);
+}
+
+static __always_inline bool is_strict(const struct address *address)
+{
+	struct ipcache_prefix_key key = {.prefix_length = 128, .address = *address};
+
+	return bpf_map_lookup_elem(&ist_strict, &key) != NULL;
+}
+
+/* A packet that nobody has encrypted. `peer`: what is known of its destination. */
+static __always_inline struct verdict strict_check(const struct ends *ends,
+						   const struct ipcache_value *peer, __u32 source)
+{
+	if (!config_strict)
+		return VERDICT(VERDICT_STACK);
+	if (config_strict_nodes &&
+	    (is_node_identity(source) || (peer && is_node_identity(peer->identity))))
+		return VERDICT(VERDICT_STACK);
+	/* Behind another node, or waiting to be told behind which. */
+	if (peer && !is_node_identity(peer->identity) &&
+	    (!address_is_zero(&peer->tunnel_endpoint) || peer->identity == IDENTITY_UNKNOWN))
+		return DROP(SOURCE_ENCRYPT, DROP_UNENCRYPTED);
+	if (is_strict(&ends->source) && is_strict(&ends->destination))
+		return DROP(SOURCE_ENCRYPT, DROP_UNENCRYPTED);
+	return VERDICT(VERDICT_STACK);
+}
+
+/* `is_overlay`: our own tunnel's packet, which ends at a node and carries others' traffic. */
+static __always_inline struct verdict encrypt_decision(const struct ends *ends, bool is_overlay)
+{
+	const struct ipcache_value *peer;
+	bool nodes;
+	__u32 source;
+
+	if (is_overlay)
+		return encrypt_for(&ends->destination);
+	peer = ipcache_find(&ends->destination);
+	source = identity_of_end(&ends->source);
+	nodes = is_node_identity(source) || (peer && is_node_identity(peer->identity));
+	if (peer && peer->encrypt_key && source != IDENTITY_UNKNOWN && source != IDENTITY_WORLD &&
+	    (!nodes || config_encrypt_nodes))
+		return encrypt_for(address_is_zero(&peer->tunnel_endpoint)
+					   ? &ends->destination
+					   : &peer->tunnel_endpoint);
+	return strict_check(ends, peer, source);
+}

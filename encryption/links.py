@@ -1,0 +1,83 @@
+"""Devices of encryption as links: made, adjusted, removed. Adapter; blocking.
+
+``datapath`` has its own; the two rooms do not import one another.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from model.kernel_numbers import LINK_ALIAS
+
+_IFF_UP = 0x1
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Turn errors of the library into ``OSError`` that says what was tried."""
+    try:
+        yield
+    except NetlinkError as error:
+        code = error.code or errno.EIO
+        raise OSError(code, f"{what}: {os.strerror(code)}") from error
+
+
+def find(name: str) -> Any | None:
+    """The link of a name, or ``None``."""
+    with IPRoute() as ipr:
+        try:
+            return next(iter(ipr.link("get", ifname=name)), None)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise OSError(error.code or errno.EIO, f"look-up of device {name}: {error}") from error
+
+
+def kind(link: Any) -> str:
+    """``wireguard``, ``tun``, …"""
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
+
+
+def create(name: str, kind: str) -> None:
+    """Raises ``OSError``; EOPNOTSUPP where the kernel has no such devices."""
+    with IPRoute() as ipr, doing(f"create device {name} of kind {kind}"):
+        ipr.link("add", ifname=name, kind=kind)
+
+
+def adjust(name: str, mtu: int) -> int:
+    """MTU, name of ownership, up; our programs judge sources. Returns the ifindex."""
+    for setting in ("rp_filter", "send_redirects"):
+        _sysctl(f"net/ipv4/conf/{name}/{setting}", "0")
+    _sysctl(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
+    with IPRoute() as ipr, doing(f"set MTU {mtu} and flags of device {name}"):
+        link = next(iter(ipr.link("get", ifname=name)))
+        if (
+            link.get_attr("IFLA_MTU") != mtu
+            or link.get_attr("IFLA_IFALIAS") != LINK_ALIAS
+            or not link["flags"] & _IFF_UP
+        ):
+            ipr.link("set", index=link["index"], mtu=mtu, ifalias=LINK_ALIAS, state="up")
+        return int(link["index"])
+
+
+def delete(name: str) -> None:
+    """No error when it is gone."""
+    with IPRoute() as ipr, doing(f"delete device {name}"):
+        try:
+            link = next(iter(ipr.link("get", ifname=name)))
+            ipr.link("del", index=link["index"])
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
+
+
+def _sysctl(name: str, value: str) -> None:
+    with suppress(FileNotFoundError):  # a kernel without that family
+        Path("/proc/sys", name).write_text(value)
