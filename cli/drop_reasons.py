@@ -33,6 +33,7 @@ _REASONS: dict[int, str] = {
     R.DROP_INVALID_IDENTITY: "Invalid identity",
     R.DROP_UNKNOWN_SENDER: "Unknown sender",
     R.DROP_POLICY_DENY_RULE: "Policy denied by deny rule",
+    R.DROP_UNENCRYPTED: "Traffic is unencrypted",
     R.DROP_TTL_EXCEEDED: "TTL exceeded",
     R.DROP_NO_POLICY_PROGRAM: "No policy program",
 }
