@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent import health, metrics, shapes
+from agent import health, metrics, policy_shapes, shapes
 from agent.cni import Cni
 from agent.cni_types import CniError
+from agent.endpoint_store import Endpoint
+from agent.policy_api import PolicyApi
 from agent.view import View
 from model.address import host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId
@@ -34,6 +36,7 @@ class Api:
 
     def __init__(self, view: View, cni: Cni) -> None:
         self._view, self._cni = view, cni
+        self._policy = PolicyApi(view)
 
     def application(self) -> web.Application:
         """All paths below `/v1`."""
@@ -50,6 +53,7 @@ class Api:
         get("/v1/ip", self.ips)
         get("/v1/service", self.services)
         get("/v1/service/{id}", self.service)
+        self._policy.add_to(app)
         get("/v1/cluster/nodes", self.nodes)
         get("/v1/ipam", self.ipam)
         app.router.add_delete("/v1/endpoint", self.delete_endpoint)
@@ -86,12 +90,21 @@ class Api:
             "ipam-mode": view.config.ipam,
             "k8s-endpoint": view.server,
         }
-        return _json({"spec": {"options": {}, "policy-enforcement": "never"}, "status": status})
+        spec = policy_shapes.options(view.policies.table.options)
+        return _json({"spec": spec, "status": status})
 
     async def endpoints(self, request: web.Request) -> web.Response:
         """All endpoints of this node."""
         found = sorted(self._view.endpoints, key=lambda e: e.id)
-        return _json([shapes.endpoint(e, self._view.me.router) for e in found])
+        return _json([self._shape(e) for e in found])
+
+    def _shape(self, value: Endpoint) -> dict[str, Any]:
+        return shapes.endpoint(
+            value,
+            self._view.me.router,
+            self._policy.realized(value.id, value.identity.id),
+            self._policy.health(value.id),
+        )
 
     def _endpoint(self, request: web.Request) -> dict[str, Any] | None:
         """By number, or by one of the prefixed names."""
@@ -109,7 +122,7 @@ class Api:
                 "ipv4": str(value.address),
             }
             if names.get(kind) == name:
-                return shapes.endpoint(value, self._view.me.router)
+                return self._shape(value)
         return None
 
     async def endpoint(self, request: web.Request) -> web.Response:
@@ -125,8 +138,9 @@ class Api:
         if found is None:
             return _json(f"endpoint {request.match_info['id']} not found", 404)
         error = self._view.tables.endpoints.error(EndpointId(found["id"]))
-        word = "Failure" if error else "OK"
-        return _json({"bpf": word, "policy": "Disabled", "overallHealth": word, "connected": True})
+        word, policy = "Failure" if error else "OK", self._policy.health(EndpointId(found["id"]))
+        overall = "Failure" if "Failure" in (word, policy) else "OK"
+        return _json({"bpf": word, "policy": policy, "overallHealth": overall, "connected": True})
 
     async def delete_endpoint(self, request: web.Request) -> web.Response:
         """All endpoints of a container."""

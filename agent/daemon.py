@@ -147,7 +147,7 @@ class Daemon:
         policy_table = PolicyTable(policy_settings.options(config), config.bpf_policy_map_max)
         readings = policy_settings.readings(config)
         self.policy_inputs = PolicyInputs(
-            client, policy_table, readings, lambda: self.policies.touch()
+            client, policy_table, readings, lambda: self.policies.objects_changed()
         )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(

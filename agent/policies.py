@@ -83,6 +83,9 @@ class Policies:
         self._fresh: dict[Prefix, int] = {}  # of these, those that are not in the ipcache yet
         self._leaving: list[tuple[float, int]] = []  # a heap: when, and which number
         self._left: dict[int, float] = {}
+        self.revision = 1  # of the policies as told
+        self._computed_revision = 0
+        self.realized_revision = 0  # of those in the kernel
         self._told: dict[EndpointId, str] = {}
         self.errors: dict[EndpointId, str] = {}  # why an endpoint is closed
         self.touch: Callable[[], None] = lambda: None
@@ -115,6 +118,11 @@ class Policies:
         self._new |= set(labels)
         for endpoint in self._endpoints():
             self._put_endpoint(endpoint)
+        self.touch()
+
+    def objects_changed(self) -> None:
+        """Something that rules say or name may differ."""
+        self.revision += 1
         self.touch()
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
@@ -185,6 +193,7 @@ class Policies:
         self._number_prefixes()
         new, self._new = self._new, set()
         self._computed |= new
+        self._computed_revision = self.revision
         changes = self.table.compute()
         changed = {EndpointId(int(name)) for name in changes}
         for number in changed:
@@ -234,6 +243,7 @@ class Policies:
 
     def written(self) -> None:
         """The rows are in the kernel: addresses may have the identities they are about."""
+        self.realized_revision = self._computed_revision
         if not (self._started and self.enforced):
             return
         computed, self._computed = self._computed, set()

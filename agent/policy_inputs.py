@@ -66,7 +66,7 @@ class PolicyInputs:
         settings: Settings,
         on_change: Callable[[], None],
     ) -> None:
-        self._table, self._settings, self._on_change = table, settings, on_change
+        self._table, self.settings, self._on_change = table, settings, on_change
         self.policies: dict[PolicyKey, StoredPolicy] = {}
         self.groups: dict[str, cidr_group.CidrGroup] = {}
         self.problems: Problems[str] = Problems()
@@ -102,7 +102,7 @@ class PolicyInputs:
         else:
             meta = new.metadata
             source = Source(*key, new.spec, new.specs, annotations_of(meta), meta.uid)
-            reading = read(source, self._settings)
+            reading = read(source, self.settings)
             self.policies[key] = StoredPolicy(source, reading, meta.generation)
             self._table.put_object(key, reading.rules)
             self._report(key, reading.errors)
@@ -154,7 +154,7 @@ class PolicyInputs:
             addresses = () if service.selector else self._addresses.get(name, ())
             found = PolicyService(
                 Labels.k8s(service.labels),
-                _pods_of(service, self._settings.cluster) if service.selector else None,
+                _pods_of(service, self.settings.cluster) if service.selector else None,
                 tuple(host_prefix(address) for address in addresses),
             )
         self._table.put_service(name.namespace, name.name, found)

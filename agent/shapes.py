@@ -40,7 +40,9 @@ def identity(number: NumericIdentity, labels: Labels | None) -> dict[str, Any]:
     return {"id": number, "labels": texts, "labelsSHA256": sha256(text.encode()).hexdigest()}
 
 
-def endpoint(value: Endpoint, router: Address) -> dict[str, Any]:
+def endpoint(
+    value: Endpoint, router: Address, policy: dict[str, Any], policy_health: str
+) -> dict[str, Any]:
     """``Endpoint``."""
     local = value.local
     pair: dict[str, str] = {}
@@ -71,11 +73,11 @@ def endpoint(value: Endpoint, router: Address) -> dict[str, Any]:
             },
             "health": {
                 "bpf": "OK",
-                "policy": "Disabled",
-                "overallHealth": "OK",
+                "policy": policy_health,
+                "overallHealth": "Failure" if policy_health == "Failure" else "OK",
                 "connected": True,
             },
-            "policy": {"realized": {"policy-enabled": "none", "id": value.identity.id}},
+            "policy": policy,
         },
     }
 

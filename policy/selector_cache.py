@@ -74,6 +74,15 @@ class SelectorCache(Generic[User]):
         self._index: SelectorIndex[Selector] = SelectorIndex()
         self._cidrs: dict[Prefix, set[CidrPeer]] = {}
 
+    @property
+    def identities(self) -> Mapping[int, Labels]:
+        """Every number with what it stands for. Not to be changed."""
+        return self._labels
+
+    def users(self, who: Who) -> int:
+        """How many use a selector."""
+        return len(self._users.get(who, ()))
+
     def labels(self, identity: int) -> Labels | None:
         """What the number stands for."""
         return self._labels.get(identity)

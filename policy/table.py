@@ -125,6 +125,22 @@ class PolicyTable:
         """The rule that an entry's number means; ``None`` for 0 and for rules that are gone."""
         return self._rules.get(number)
 
+    def numbered(self) -> list[tuple[int, PolicyRule]]:
+        """Every rule with its number."""
+        return sorted(self._rules.items(), key=lambda item: item[0])
+
+    def labels(self, identity: int) -> Labels | None:
+        """What a number stands for."""
+        return self._cache.labels(identity)
+
+    def identities(self) -> Mapping[int, Labels]:
+        """Every number with what it stands for. Not to be changed."""
+        return self._cache.identities
+
+    def users(self, who: Selector | CidrPeer) -> int:
+        """How many kinds of endpoints have rules with this selector."""
+        return self._cache.users(who)
+
     def rules(self) -> list[PolicyRule]:
         """Every rule."""
         return list(self._rules.values())

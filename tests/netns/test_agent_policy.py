@@ -1,6 +1,7 @@
 """An agent that enforces policies: packets between pods of a node, and its kernel's tables."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 from datapath import inspect
 from model.policy_map import Direction, PolicyKey
+from policy.facts import from_json
+from policy.table import PolicyTable
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
@@ -105,6 +108,7 @@ async def test_a_policy_opens_and_shuts(node: AgentNode, pods: dict[str, TestPod
     await until(lambda: PolicyKey(0, Direction.INGRESS) not in kernel_rows(node, endpoint), "shut")
     assert not reaches(stranger, server)
     assert reaches(friend, server)
+    await _api_tells(node, endpoint, server)
     cut.kill()  # it waits for an echo that never comes
     assert kept.finish()["errors"] == []
 
@@ -129,6 +133,34 @@ async def test_a_policy_opens_and_shuts(node: AgentNode, pods: dict[str, TestPod
     await until(lambda: PolicyKey(0, Direction.INGRESS) in kernel_rows(node, endpoint), "open")
     assert reaches(friend, server)
     listener.kill()
+
+
+async def _api_tells(node: AgentNode, endpoint: int, server: TestPod) -> None:
+    """What is enforced, in every shape that it is asked for."""
+    shape = await node.get(f"endpoint/{endpoint}")
+    realized = shape["status"]["policy"]["realized"]
+    assert realized["policy-enabled"] == "ingress"
+    assert shape["status"]["health"]["policy"] == "OK"
+    told = await node.get("policy")
+    assert realized["policy-revision"] == told["revision"]
+    (said,) = json.loads(told["policy"])
+    assert (said["kind"], said["name"], said["valid"]) == ("CiliumNetworkPolicy", "server", True)
+    (rule,) = await node.get("policy/rules")
+    computed = await node.get(f"policy/endpoint/{endpoint}")
+    (row,) = [r for r in computed["rows"] if r["rule"] == rule["number"]]
+    assert (row["port"], row["verdict"]) == (8080, "allow")
+    assert "k8s:app=friend" in row["labels"]
+    assert row["identity"] in realized["allowed-ingress-identities"]
+    selectors = {s["selector"]: s["identities"] for s in await node.get("policy/selectors")}
+    assert [row["identity"]] in selectors.values()
+    facts = from_json(await node.get("policy/facts"))
+    assert facts.endpoints[endpoint].addresses == (server.address,)
+    table = PolicyTable(facts.options)
+    table.put_identities(facts.identities)
+    table.put_object("all", facts.rules())
+    table.put_endpoint("server", facts.endpoints[endpoint].subject)
+    table.compute()
+    assert set(table.rows("server")) == kernel_rows(node, endpoint)
 
 
 async def test_a_restart_opens_nothing(node: AgentNode, pods: dict[str, TestPod]) -> None:

@@ -1,0 +1,191 @@
+"""Everything a node's computation follows from, as plain JSON and back. Pure.
+
+An agent tells it (`GET /v1/policy/facts`); whoever has it can compute, explain and try out other
+rules without the agent.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.address import parse_prefix
+from model.labels import Label, Labels
+from policy.known import CidrGroup, Known, Mode, Options, PolicyService, Subject
+from policy.objects.read import Kind, Reading, Source, read
+from policy.objects.settings import Settings
+from policy.rules import Operator, PolicyRule, Requirement, Selector
+
+_SETTINGS = (
+    "cluster",
+    "default_local_cluster",
+    "upstream_readings",
+    "invalid_open",
+    "invalid_closes_nodes",
+    "node_selectors",
+    "l7_proxy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFact:
+    """A pod of the node, as policy sees it."""
+
+    namespace: str
+    pod: str
+    identity: int
+    subject: Subject
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One node's. ``endpoints`` by their number, ``identities`` by theirs."""
+
+    node: str
+    options: Options
+    settings: Settings
+    sources: tuple[Source, ...] = ()
+    known: Known = field(default_factory=Known)
+    identities: Mapping[int, Labels] = field(default_factory=dict)
+    endpoints: Mapping[int, EndpointFact] = field(default_factory=dict)
+
+    def readings(self) -> list[tuple[Source, Reading]]:
+        """Each policy with what it is read as."""
+        return [(source, read(source, self.settings)) for source in self.sources]
+
+    def rules(self) -> list[PolicyRule]:
+        """The rules of all policies."""
+        return [rule for _, reading in self.readings() for rule in reading.rules]
+
+
+def to_json(facts: Facts) -> dict[str, Any]:
+    """Plain values."""
+    known = facts.known
+    return {
+        "node": facts.node,
+        "options": {"mode": facts.options.mode.value, "localhost": facts.options.allow_localhost},
+        "settings": {name: getattr(facts.settings, name) for name in _SETTINGS},
+        "policies": [_source(source) for source in facts.sources],
+        "groups": [
+            {"name": n, "labels": g.labels.strings(), "prefixes": [str(p) for p in g.prefixes]}
+            for n, g in sorted(known.groups.items())
+        ],
+        "services": [
+            {
+                "namespace": namespace,
+                "name": name,
+                "labels": service.labels.strings(),
+                "pods": None if service.pods is None else _selector(service.pods),
+                "addresses": [str(p) for p in service.addresses],
+            }
+            for (namespace, name), service in sorted(known.services.items())
+        ],
+        "port-names": [
+            {"name": name, "protocol": protocol, "ports": sorted(numbers)}
+            for (name, protocol), numbers in sorted(known.pod_ports.items())
+        ],
+        "identities": [
+            {"id": number, "labels": labels.strings()}
+            for number, labels in sorted(facts.identities.items())
+        ],
+        "endpoints": [
+            {
+                "id": number,
+                "namespace": e.namespace,
+                "pod": e.pod,
+                "identity": e.identity,
+                "labels": e.subject.labels.strings(),
+                "ports": [list(port) for port in e.subject.ports],
+                "host": e.subject.is_host,
+                "addresses": list(e.addresses),
+            }
+            for number, e in sorted(facts.endpoints.items())
+        ],
+    }
+
+
+def from_json(said: Mapping[str, Any]) -> Facts:
+    """Inverse of ``to_json``. Raises ``KeyError`` or ``ValueError`` for anything else."""
+    options = said["options"]
+    known = Known(
+        {
+            g["name"]: CidrGroup(tuple(map(parse_prefix, g["prefixes"])), parse_labels(g["labels"]))
+            for g in said["groups"]
+        },
+        {
+            (s["namespace"], s["name"]): PolicyService(
+                parse_labels(s["labels"]),
+                None if s["pods"] is None else _parse_selector(s["pods"]),
+                tuple(map(parse_prefix, s["addresses"])),
+            )
+            for s in said["services"]
+        },
+        {(p["name"], p["protocol"]): set(p["ports"]) for p in said["port-names"]},
+    )
+    return Facts(
+        node=said["node"],
+        options=Options(Mode(options["mode"]), options["localhost"]),
+        settings=Settings(**{name: said["settings"][name] for name in _SETTINGS}),
+        sources=tuple(_parse_source(source) for source in said["policies"]),
+        known=known,
+        identities={i["id"]: parse_labels(i["labels"]) for i in said["identities"]},
+        endpoints={e["id"]: _parse_endpoint(e) for e in said["endpoints"]},
+    )
+
+
+def parse_labels(texts: Iterable[str]) -> Labels:
+    """Inverse of ``Labels.strings``."""
+    found = []
+    for text in texts:
+        source, _, rest = text.partition(":")
+        key, _, value = rest.partition("=")
+        found.append(Label(key, value, source))
+    return Labels.of(found)
+
+
+def _source(source: Source) -> dict[str, Any]:
+    return {
+        "kind": source.kind.value,
+        "namespace": source.namespace,
+        "name": source.name,
+        "uid": source.uid,
+        "annotations": dict(source.annotations),
+        "spec": source.spec,
+        "specs": source.specs,
+    }
+
+
+def _parse_source(said: Mapping[str, Any]) -> Source:
+    return Source(
+        Kind(said["kind"]),
+        said["namespace"],
+        said["name"],
+        said["spec"],
+        said["specs"],
+        said["annotations"],
+        said["uid"],
+    )
+
+
+def _selector(selector: Selector) -> list[dict[str, Any]]:
+    return [
+        {"key": r.key, "operator": r.operator.value, "values": list(r.values), "source": r.source}
+        for r in selector.requirements
+    ]
+
+
+def _parse_selector(said: Iterable[Mapping[str, Any]]) -> Selector:
+    return Selector(
+        tuple(
+            Requirement(r["key"], Operator(r["operator"]), tuple(r["values"]), r["source"])
+            for r in said
+        )
+    )
+
+
+def _parse_endpoint(said: Mapping[str, Any]) -> EndpointFact:
+    ports = tuple((name, protocol, number) for name, protocol, number in said["ports"])
+    subject = Subject(parse_labels(said["labels"]), ports, said["host"])
+    return EndpointFact(
+        said["namespace"], said["pod"], said["identity"], subject, tuple(said["addresses"])
+    )
