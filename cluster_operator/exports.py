@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster_operator import multicluster
+from cluster_operator import multicluster, slice_mirrors
 from cluster_operator.applier import Applier
 from cluster_operator.config import Settings
 from cluster_operator.marked import Marked
+from cluster_operator.mirrors import Mirrors
 from kube.informer import Informer
 from kube.port import ApiError, Client
 from kube.resources import ENDPOINT_SLICES, NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES
@@ -28,7 +29,6 @@ from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_clu
 from model.service import ServiceName
 from model.service_export import ServiceExport
 from wire.etcd import keys
-from wire.k8s.endpointslice import SERVICE_NAME_LABEL, is_copied
 from wire.k8s.meta import K8sObject, annotations_of, labels_of
 from wire.k8s.multicluster import (
     DERIVED_ANNOTATION,
@@ -40,8 +40,6 @@ from wire.k8s.multicluster import (
 from wire.k8s.service import Service, service_name
 
 log = logging.getLogger("operator.exports")
-
-CLEAR_AGAIN_S = 2.0
 
 
 class Controller:
@@ -73,10 +71,17 @@ class Controller:
         self._heard: set[ClusterName] = set()
         self._marked = Marked(self._bring_up)
         self._applier = Applier(client)
+        self._mirrors = Mirrors(client, self._applier, self._mark)
 
     async def run(self) -> None:
         """Until cancelled."""
-        informers = self._exports, self._imports, self._services, self._namespaces
+        informers: tuple[Informer[Any], ...] = (
+            self._exports,
+            self._imports,
+            self._services,
+            self._namespaces,
+            self._mirrors.informer,
+        )
         async with asyncio.TaskGroup() as tasks:
             for informer in informers:
                 tasks.create_task(informer.run())
@@ -197,6 +202,7 @@ class Controller:
         derived = await self._apply(body, service)
         if "selector" not in body["spec"]:
             await self._clear(name)
+        await self._mirror(merged, local, derived["metadata"]["uid"])
         given = derived.get("spec", {}).get("clusterIPs") or []
         if [ip for ip in given if ip != "None"] != ips:
             await self._apply(multicluster.import_body(merged, _texts(given)), None)
@@ -228,15 +234,19 @@ class Controller:
 
     async def _clear(self, name: ServiceName) -> None:
         """Of a Service that has lost its selector, Kubernetes leaves the slices as they were."""
-        label = f"{SERVICE_NAME_LABEL}={multicluster.derived_name(name)}"
-        found = await self._client.list(ENDPOINT_SLICES, name.namespace, label_selector=label)
-        stale = [slice_ for slice_ in found if not is_copied(slice_)]
-        for slice_ in stale:
+        for slice_ in list(self._mirrors.of(_behind(name))):
             await self._applier.delete(ENDPOINT_SLICES, slice_)
-        if stale:  # its controller may not have seen the change yet, and make them again
-            asyncio.get_running_loop().call_later(CLEAR_AGAIN_S, self._mark, name)
+
+    async def _mirror(self, merged: Import, local: Service | None, uid: str) -> None:
+        derived, wanted = _behind(merged.name), {}
+        if local is not None and slice_mirrors.is_mirrored(merged, local):
+            slices = self._mirrors.of(merged.name)
+            behind = (derived.name, uid)
+            wanted = slice_mirrors.mirrors(merged, local, behind, self._cluster, slices)
+        await self._mirrors.bring_up(derived, wanted)
 
     async def _remove(self, name: ServiceName, known: ServiceImportObject | None) -> None:
+        await self._mirrors.bring_up(_behind(name), {})
         service = self._derived(name)
         if service is not None:
             await self._delete(service)
@@ -279,6 +289,11 @@ class Controller:
 def _wanted(said: Capabilities) -> tuple[str, ...]:
     """A cluster too old to know of exports has none."""
     return () if said.service_exports is None else (keys.SERVICE_EXPORTS,)
+
+
+def _behind(name: ServiceName) -> ServiceName:
+    """The Service behind an import."""
+    return ServiceName(name.namespace, multicluster.derived_name(name))
 
 
 def _either(old: K8sObject | None, new: K8sObject | None) -> K8sObject:

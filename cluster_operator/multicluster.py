@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cluster_operator.slice_mirrors import is_mirrored
 from mesh.exports import Conflict, Import
 from model.cluster import ClusterName
 from model.service import ServiceName
@@ -72,8 +73,8 @@ def service_body(wanted: Import, local: Service | None, cluster: ClusterName, ui
     }
     if wanted.type is ExportType.HEADLESS:
         spec["clusterIP"] = "None"
-    if local is not None and local.spec.selector:
-        spec["selector"] = dict(local.spec.selector)
+    if local is not None and not is_mirrored(wanted, local):
+        spec["selector"] = dict(local.spec.selector or {})
     _add_affinity(spec, wanted)
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}",

@@ -15,6 +15,7 @@ from model.address import Address, parse_address
 from model.cluster import ClusterName
 from model.service import BackendState, Protocol, ServiceName, SharedService, Zone
 from wire.k8s.endpointslice import (
+    HEADLESS_LABEL,
     MANAGED_BY_LABEL,
     MESH_CONTROLLER,
     SERVICE_NAME_LABEL,
@@ -26,7 +27,6 @@ from wire.k8s.service import Service, mesh_settings
 
 Body = dict[str, Any]
 SYNC = "service.cilium.io/global-sync-endpoint-slices"
-HEADLESS_LABEL = "service.kubernetes.io/headless"
 MAX_ENDPOINTS = 1000  # the API server takes no more in one slice
 _FAMILY = {4: "IPv4", 6: "IPv6"}
 

@@ -16,8 +16,16 @@ from cluster_operator.config import Settings
 from cluster_operator.exports import Controller
 from cluster_operator.install import install_all
 from kube.client import HttpClient
-from kube.port import ApiError
-from kube.resources import CRDS, NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES, untyped
+from kube.port import ApiError, PatchKind
+from kube.resources import (
+    CRDS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    SERVICE_EXPORTS,
+    SERVICE_IMPORTS,
+    SERVICES,
+    untyped,
+)
 from kvstore.etcd import EtcdStore
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.service import Protocol, ServiceName
@@ -281,6 +289,79 @@ async def test_the_oldest_decides_and_its_type_changes_the_service(world: World)
             return bool(found["spec"].get("ips")) and found["spec"]["type"] == "ClusterSetIP"
 
         await world.until("it has an address", addressed)
+
+
+async def slice_(world: World, name: str, *hosts: int) -> None:
+    """What Kubernetes writes of a StatefulSet behind ``shop``."""
+    body = {
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "shop"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [f"10.1.0.{h}"], "hostname": f"shop-{h}"} for h in hosts],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    }
+    await world.kube.patch(
+        untyped(ENDPOINT_SLICES),
+        name,
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice"} | body,
+        "default",
+        kind=PatchKind.APPLY,
+        field_manager="test",
+    )
+
+
+async def test_pods_of_a_headless_export_keep_their_names(world: World) -> None:
+    """Under the Service behind the import; with no selector, so that nobody writes others."""
+    await synced(world)
+    await world.service(clusterIP="None")
+    await slice_(world, "shop-a", 1, 2)
+    label = f"kubernetes.io/service-name={DERIVED}"
+
+    async def names() -> list[str]:
+        found = await world.kube.list(untyped(ENDPOINT_SLICES), "default", label_selector=label)
+        return sorted(e["hostname"] for s in found for e in s.get("endpoints") or ())
+
+    async def become(*wanted: str) -> None:
+        async def look() -> bool:
+            return await names() == list(wanted)
+
+        await world.until(f"names are {wanted}", look)
+
+    async with running(world):
+        await world.export()
+        await become("shop-1", "shop-2")
+        assert not (await world.get(SERVICES, DERIVED))["spec"].get("selector")
+        await slice_(world, "shop-a", 1)
+        await slice_(world, "shop-b", 3)
+        await become("shop-1", "shop-3")
+        await world.kube.delete(ENDPOINT_SLICES, "shop-a", "default")
+        await become("shop-3")
+    await slice_(world, "shop-b", 4)  # while nobody looks
+    async with running(world):
+        await become("shop-4")
+        await world.kube.delete(SERVICE_EXPORTS, "shop", "default")
+        await become()
+
+
+async def test_endpoints_written_by_hand_are_exported(world: World) -> None:
+    """A Service without selector has an address, and who writes its slices says who is behind."""
+    await synced(world)
+    await world.service(selector=None)
+    await slice_(world, "by-hand", 7)
+    async with running(world):
+        await world.export()
+        label = f"kubernetes.io/service-name={DERIVED}"
+
+        async def mirrored() -> list[dict[str, Any]]:
+            return await world.kube.list(untyped(ENDPOINT_SLICES), "default", label_selector=label)
+
+        (made,) = await world.until("mirrored", mirrored)
+        assert made["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+        assert made["endpoints"][0]["addresses"] == ["10.1.0.7"]
+        assert (await world.get(SERVICES, DERIVED))["spec"]["clusterIP"] != "None"
 
 
 async def test_pods_do_not_serve_what_only_others_export(world: World) -> None:

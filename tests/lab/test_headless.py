@@ -180,9 +180,15 @@ def test_pods_of_the_other_cluster_have_names(mesh: story.Mesh) -> None:
     )
 
 
+def changed(mesh: story.Mesh, pod: str, before: dict[str, dict[str, str]]) -> str:
+    """The address of a pod of cluster2 that has taken the place of an earlier one."""
+    ip = pod_ips(mesh, C2).get(pod, "")
+    return ip if ip != before[C2][pod] else ""
+
+
 @pytest.mark.timeout(300)
 def test_headless_services_of_the_set_of_clusters(mesh: story.Mesh) -> None:
-    """Exported in both: names below clusterset.local, for the service and for each address."""
+    """Exported in both: names below clusterset.local, for the service and for each of its pods."""
     for context in (C1, C2):
         export(mesh, context, "crew")
     ips = {context: pod_ips(mesh, context) for context in (C1, C2)}
@@ -191,9 +197,13 @@ def test_headless_services_of_the_set_of_clusters(mesh: story.Mesh) -> None:
     for context in (C1, C2):
         names(mesh, context, name, everybody)
         for other in (C1, C2):
-            for ip in ips[other].values():
-                assert resolve(mesh, context, f"{ip.replace('.', '-')}.{other}.{name}") == {ip}
+            for pod, ip in ips[other].items():
+                assert resolve(mesh, context, f"{pod}.{other}.{name}") == {ip}
     assert answer(mesh, C1, name) in (ONE, TWO)
+    assert answer(mesh, C1, f"two-0.{C2}.{name}") == TWO
+    mesh.kubectl(C2, "delete", "pod", "two-0", "--wait=false")
+    anew = labs.wait_until("two-0 is another pod", partial(changed, mesh, "two-0", ips), 60)
+    names(mesh, C1, f"two-0.{C2}.{name}", {anew})
     mesh.kubectl(C2, "delete", "serviceexport", "crew")
     names(mesh, C1, name, set(ips[C1].values()))
 

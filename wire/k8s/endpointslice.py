@@ -15,6 +15,7 @@ from wire.k8s.service import protocol_of
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
 # Who copies remote backends into slices of this cluster, for readers that know no mesh.
 MESH_CONTROLLER = "endpointslice-mesh-controller.cilium.io"
 
