@@ -65,7 +65,7 @@ class Writer:
         for way in ("ingress", "egress"):
             if self._likely(0.75):
                 spec[way] = self._rules(way, deny=False)
-            if self._likely(0.4):
+            if self._likely(0.6):
                 spec[f"{way}Deny"] = self._rules(way, deny=True)
         if self._likely(0.2):
             spec["enableDefaultDeny"] = {"ingress": self._likely(0.5), "egress": self._likely(0.5)}
