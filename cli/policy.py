@@ -17,7 +17,7 @@ COMMANDS = {
     "selectors": ("cli.policy_show", "selectors", "Selectors in use, and whom they select."),
     "validate": ("cli.policy", "validate", "Check policies in files, without a cluster."),
     "whatif": ("cli.policy_whatif", "whatif", "Verdicts that policies in files would change."),
-    "world": ("cli.policy_show", "world", ""),
+    "facts": ("cli.policy_show", "facts", ""),
 }
 
 

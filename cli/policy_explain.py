@@ -12,9 +12,10 @@ from model.identity import RESERVED_NAMES, ReservedIdentity
 from model.labels import Labels
 from model.policy_map import Direction
 from policy.explain import Side, port_text, side, unknown_side, who_text
+from policy.facts import Facts
+from policy.known import Known, Options
 from policy.oracle import Packet, Verdict
 from policy.rules import Origin
-from policy.world import World
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
 WORDS = {
@@ -27,7 +28,7 @@ WORDS = {
 
 @dataclass(slots=True)
 class Ending:
-    """One end as it was named and found. ``world``: of the node whose endpoint it is."""
+    """One end as it was named and found. ``facts``: of the node whose endpoint it is."""
 
     text: str
     place: Cluster | None = None
@@ -36,7 +37,7 @@ class Ending:
     address: str = ""
     identity: int | None = None
     on_host: bool = False
-    world: World | None = None
+    facts: Facts | None = None
 
 
 @click.command()
@@ -105,9 +106,9 @@ async def _find(found: Clusters, text: str) -> Ending:
         raise click.ClickException(f"pod {'/'.join(parts[-2:])} has no node or address yet")
     ending = Ending(text, place, node, "/".join(parts[-2:]), address)
     ending.on_host = bool(pod["spec"].get("hostNetwork"))
-    ending.world = await place.world(node)
+    ending.facts = await place.facts(node)
     if not ending.on_host:
-        at = ending.world.places.get(ending.name)
+        at = ending.facts.pod(ending.name)
         if at is None:
             raise click.ClickException(
                 f"the agent of node {node} has no endpoint {ending.name} yet: is the pod running?"
@@ -117,7 +118,7 @@ async def _find(found: Clusters, text: str) -> Ending:
 
 
 async def _judge(source: Ending, destination: Ending, protocol: int, port: int) -> list[Side]:
-    if source.world is None and destination.world is None:
+    if source.facts is None and destination.facts is None:
         raise click.ClickException("one end at least must be a pod: policy is about pods")
     return [
         await _side(source, destination, Direction.EGRESS, protocol, port),
@@ -127,21 +128,18 @@ async def _judge(source: Ending, destination: Ending, protocol: int, port: int) 
 
 async def _side(own: Ending, peer: Ending, way: Direction, protocol: int, port: int) -> Side:
     """``own``'s node judges; the other side is to it what its identity there is."""
-    world = own.world
-    if world is None or own.on_host:
+    facts = own.facts
+    if facts is None or own.on_host:
         packet = Packet(0, Labels(), protocol, port)
-        return side(_nothing().known, [], _nothing().options, None, way, packet)
+        return side(Known(), [], Options(), None, way, packet)
     identity = await _as_seen(peer, own)
-    subject, rules = world.places[own.name].subject, world.rules()
-    labels = world.identities.get(identity)
+    at, rules = facts.pod(own.name), facts.rules()
+    assert at is not None
+    labels = facts.identities.get(identity)
     if labels is None:
-        return unknown_side(rules, world.options, subject, way)
+        return unknown_side(rules, facts.options, at.subject, way)
     packet = Packet(identity, labels, protocol, port)
-    return side(world.known, rules, world.options, subject, way, packet)
-
-
-def _nothing() -> World:
-    return World("", "")
+    return side(facts.known, rules, facts.options, at.subject, way, packet)
 
 
 async def _as_seen(peer: Ending, own: Ending) -> int:
@@ -163,7 +161,7 @@ def _origin(origin: Origin | None) -> dict[str, Any] | None:
 
 
 def _end(ending: Ending) -> dict[str, Any]:
-    at = ending.world.places.get(ending.name) if ending.world else None
+    at = ending.facts.pod(ending.name) if ending.facts else None
     return {
         "name": ending.text,
         "cluster": ending.place.name if ending.place else None,
@@ -187,9 +185,8 @@ def _body(
         "verdict": "allowed" if allowed else "denied",
     }
     for name, found, end in zip(("egress", "ingress"), sides, ends, strict=True):
-        error = ""
-        if end.world is not None and end.name in end.world.places:
-            error = end.world.places[end.name].error
+        at = end.facts.pod(end.name) if end.facts else None
+        error = at.closed if at else ""
         told[name] = {
             "verdict": WORDS[found.verdict] if not error else WORDS[Verdict.DENIED],
             "asked": not found.unasked,

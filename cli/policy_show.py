@@ -1,4 +1,4 @@
-"""``isthmus policy list | get | selectors | world``: what agents were told. Adapter."""
+"""``isthmus policy list | get | selectors | facts``: what agents were told. Adapter."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from cli import cluster, options, output, rest
-from cli.policy_source import Where, all_worlds, one_world
+from cli.policy_source import Where, all_nodes, one_node
 from model.policy_map import Direction
 from policy.explain import PROTOCOLS
+from policy.facts import Facts
 from policy.objects.notes import Finding
 from policy.objects.read import Reading, Source
 from policy.oracle import applies
@@ -22,7 +23,6 @@ from policy.rules import (
     Requirement,
     Selector,
 )
-from policy.world import World
 
 
 @click.command("list")
@@ -34,8 +34,8 @@ def list_(context: str, kubeconfig: str, namespace: str, host: str, how: str) ->
     where = Where(context, kubeconfig, namespace, rest.given(host))
 
     async def work() -> None:
-        worlds = await all_worlds(where)
-        found = [_about(source, reading, worlds) for source, reading in _readings(worlds)]
+        nodes = await all_nodes(where)
+        found = [_about(source, reading, nodes) for source, reading in _readings(nodes)]
         click.echo(output.as_json(found) if how == "json" else output.table(_rows(found)))
 
     cluster.run(work())
@@ -52,16 +52,16 @@ def get(context: str, kubeconfig: str, namespace: str, host: str, name: str, how
     place, _, wanted = name.rpartition("/")
 
     async def work() -> None:
-        worlds = await all_worlds(where)
+        nodes = await all_nodes(where)
         found = [
             {
-                **_about(source, reading, worlds),
+                **_about(source, reading, nodes),
                 "annotations": dict(source.annotations),
                 "spec": source.spec,
                 "specs": source.specs,
                 "rules": [_rule(rule) for rule in reading.rules],
             }
-            for source, reading in _readings(worlds)
+            for source, reading in _readings(nodes)
             if source.name == wanted and place in ("", source.namespace)
         ]
         if not found:
@@ -80,11 +80,11 @@ def selectors(context: str, kubeconfig: str, namespace: str, host: str, how: str
     where = Where(context, kubeconfig, namespace, rest.given(host))
 
     async def work() -> None:
-        world = await one_world(where)
+        node = await one_node(where)
         found = [
             {"selector": peer_text(who), "policies": sorted(by), "users": len(by),
              "identities": sorted(members)}
-            for who, members, by in _used(world)
+            for who, members, by in _used(node)
         ]  # fmt: skip
         found.sort(key=lambda row: str(row["selector"]))
         click.echo(output.as_json(found) if how == "json" else output.table(_selector_rows(found)))
@@ -94,23 +94,23 @@ def selectors(context: str, kubeconfig: str, namespace: str, host: str, how: str
 
 @click.command(hidden=True)
 @rest.option
-def world(host: str) -> None:
-    """All that decides about policy on this node, as the agent tells it."""
-    click.echo(rest.fetch(host, "policy/world"))
+def facts(host: str) -> None:
+    """All that policy follows from on this node, as the agent tells it."""
+    click.echo(rest.fetch(host, "policy/facts"))
 
 
-def _readings(worlds: Iterable[World]) -> list[tuple[Source, Reading]]:
+def _readings(nodes: Iterable[Facts]) -> list[tuple[Source, Reading]]:
     """Of the first node: all are told the same objects."""
-    first = next(iter(worlds), None)
+    first = next(iter(nodes), None)
     found = first.readings() if first else []
     return sorted(found, key=lambda pair: (pair[0].kind, pair[0].namespace, pair[0].name))
 
 
-def _about(source: Source, reading: Reading, worlds: Iterable[World]) -> dict[str, Any]:
+def _about(source: Source, reading: Reading, nodes: Iterable[Facts]) -> dict[str, Any]:
     selected = sorted(
         place.name
-        for world in worlds
-        for place in world.places.values()
+        for node in nodes
+        for place in node.endpoints.values()
         if any(applies(rule, place.subject) for rule in reading.rules)
     )
     return {
@@ -145,13 +145,13 @@ def _rows(found: list[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def _used(world: World) -> Iterable[tuple[Selector | CidrPeer, set[int], list[str]]]:
-    table = world.table()
+def _used(node: Facts) -> Iterable[tuple[Selector | CidrPeer, set[int], list[str]]]:
+    table = node.table()
     users: dict[Selector | CidrPeer, list[str]] = {}
     for rule in table.rules():
-        if any(applies(rule, place.subject) for place in world.places.values()):
+        if any(applies(rule, place.subject) for place in node.endpoints.values()):
             for peer in (p for part in rule.rules for p in part.peers or ()):
-                for who in world.known.expand(peer):
+                for who in node.known.expand(peer):
                     users.setdefault(who, []).append(str(rule.origin))
     for who, members in table.selectors():
         yield who, members, users.get(who, [])

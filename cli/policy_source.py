@@ -20,9 +20,9 @@ from kube import resources
 from kube.config import ConfigError, default_kubeconfig
 from kube.port import ApiError, Client
 from model.address import parse_prefix
-from policy.world import World, from_json
+from policy.facts import Facts, from_json
 
-SAY = ["cilium-dbg", "policy", "world"]
+SAY = ["cilium-dbg", "policy", "facts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Cluster:
     name: str
     context: str
 
-    async def world(self, node: str = "") -> World:
+    async def facts(self, node: str = "") -> Facts:
         """What the agent of a node was told; of any node when none is named."""
         return decoded(await run_json(self.api, self.namespace, await self._agent(node), SAY))
 
-    async def worlds(self) -> list[World]:
+    async def all_facts(self) -> list[Facts]:
         """What every agent was told."""
         pods = sorted((await self._agents()).values())
         async with asyncio.TaskGroup() as tasks:
@@ -101,12 +101,12 @@ class Cluster:
         return found[node] if node else found[min(found)]
 
 
-def decoded(said: Any) -> World:
+def decoded(said: Any) -> Facts:
     """Raises ``click.ClickException``."""
     try:
         return from_json(said)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise click.ClickException(f"the agent is of another version: {error!r}") from error
 
 
 def longest(found: list[dict[str, Any]], address: str) -> int | None:
@@ -184,17 +184,17 @@ def _contexts(kubeconfig: str) -> list[str]:
     return names
 
 
-async def one_world(where: Where) -> World:
+async def one_node(where: Where) -> Facts:
     """Of this node's agent, or of any agent of the cluster."""
     if socket := where.socket():
-        return decoded(rest.get(socket, "policy/world"))
+        return decoded(rest.get(socket, "policy/facts"))
     async with clusters(where) as found:
-        return await (await found.here()).world()
+        return await (await found.here()).facts()
 
 
-async def all_worlds(where: Where) -> list[World]:
+async def all_nodes(where: Where) -> list[Facts]:
     """Of this node's agent, or of every agent of the cluster."""
     if socket := where.socket():
-        return [decoded(rest.get(socket, "policy/world"))]
+        return [decoded(rest.get(socket, "policy/facts"))]
     async with clusters(where) as found:
-        return await (await found.here()).worlds()
+        return await (await found.here()).all_facts()

@@ -9,8 +9,9 @@ import click
 from cli import cluster, options, output, rest
 from cli.policy_explain import WORDS, names_of
 from cli.policy_files import GROUP_KIND, VERSIONS, documents, judge, source_of
-from cli.policy_source import Where, all_worlds
+from cli.policy_source import Where, all_nodes
 from policy.explain import PROTOCOLS, port_text
+from policy.facts import EndpointFact, Facts
 from policy.known import CidrGroup
 from policy.objects import cidr_group
 from policy.objects.read import Source
@@ -19,9 +20,8 @@ from policy.selectors import cidr_labels, prefix_of
 from policy.table import PolicyTable
 from policy.wanted import LAST
 from policy.whatif import Difference, compare, missing_prefixes, points
-from policy.world import Place, World
 
-Changes = list[tuple[World, Difference]]
+Changes = list[tuple[Facts, Difference]]
 MAX_PEERS = 3  # named in a line of text
 
 
@@ -58,46 +58,44 @@ def whatif(
     where = Where(context, kubeconfig, namespace, rest.given(host))
 
     async def work() -> int:
-        worlds = await all_worlds(where)
-        changes = [
-            (world, change) for world in worlds for change in _changes(world, wanted, delete)
-        ]
+        nodes = await all_nodes(where)
+        changes = [(node, change) for node in nodes for change in _changes(node, wanted, delete)]
         if how == "json":
             click.echo(output.as_json([_as_json(*change) for change in changes]))
         else:
-            click.echo("\n".join(_lines(worlds, changes)))
+            click.echo("\n".join(_lines(nodes, changes)))
         return 1 if changes and exit_code else 0
 
     cluster.run(work())
 
 
-def _changes(world: World, wanted: Sequence[Any], delete: bool) -> list[Difference]:
-    after = _with(world, wanted, delete)
-    _number(world, after)
-    old, new = world.table(), after.table()
+def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[Difference]:
+    after = _with(node, wanted, delete)
+    node, after = _numbered(node, after)
+    old, new = node.table(), after.table()
     changed = set(old.rules()) ^ set(new.rules())
     every = set(old.rules()) | set(new.rules())
     found: list[Difference] = []
-    for name, place in sorted(world.places.items()):
+    for place in node.endpoints.values():
         if any(applies(rule, place.subject) for rule in changed):
             mine = [rule for rule in every if applies(rule, place.subject)]
-            found += compare(old, new, name, points(mine, _names(world, place)))
+            found += compare(old, new, place.name, points(mine, _names(node, place)))
     return found
 
 
-def _names(world: World, place: Place) -> dict[tuple[str, int], set[int]]:
+def _names(node: Facts, place: EndpointFact) -> dict[tuple[str, int], set[int]]:
     """The numbers that names of ports may mean at an endpoint."""
-    named = {key: set(numbers) for key, numbers in world.known.pod_ports.items()}
+    named = {key: set(numbers) for key, numbers in node.known.pod_ports.items()}
     for name, protocol, port in place.subject.ports:
         named.setdefault((name.lower(), protocol), set()).add(port)
     return named
 
 
-def _with(world: World, wanted: Sequence[Any], delete: bool) -> World:
-    sources = {(s.kind, s.namespace, s.name): s for s in world.sources}
-    groups = dict(world.known.groups)
+def _with(node: Facts, wanted: Sequence[Any], delete: bool) -> Facts:
+    sources = {(s.kind, s.namespace, s.name): s for s in node.sources}
+    groups = dict(node.known.groups)
     for document in wanted:
-        _refuse(document, world)
+        _refuse(document, node)
         if document["kind"] == GROUP_KIND:
             name = document["metadata"]["name"]
             groups.pop(name, None)
@@ -111,12 +109,12 @@ def _with(world: World, wanted: Sequence[Any], delete: bool) -> World:
         sources.pop(key, None)
         if not delete:
             sources[key] = source
-    known = replace(world.known, groups=groups)
-    return replace(world, sources=list(sources.values()), known=known)
+    known = replace(node.known, groups=groups)
+    return replace(node, sources=tuple(sources.values()), known=known)
 
 
-def _refuse(document: Any, world: World) -> None:
-    judged = judge("", document, world.settings)
+def _refuse(document: Any, node: Facts) -> None:
+    judged = judge("", document, node.settings)
     assert judged is not None
     if not judged.valid:
         first = (*judged.errors, *judged.unknown)[0]
@@ -125,28 +123,31 @@ def _refuse(document: Any, world: World) -> None:
         )
 
 
-def _number(world: World, after: World) -> None:
+def _numbered(node: Facts, after: Facts) -> tuple[Facts, Facts]:
     """Prefixes that only the new rules name have no identity yet."""
-    tables: list[PolicyTable] = [world.table(), after.table()]
-    known = [p for labels in world.identities.values() if (p := prefix_of(labels)) is not None]
+    tables: list[PolicyTable] = [node.table(), after.table()]
+    known = [p for labels in node.identities.values() if (p := prefix_of(labels)) is not None]
+    identities = dict(node.identities)
     for offset, prefix in enumerate(missing_prefixes(tables, known)):
-        world.identities[LAST - offset] = after.identities[LAST - offset] = cidr_labels(prefix)
+        identities[LAST - offset] = cidr_labels(prefix)
+    return replace(node, identities=identities), replace(after, identities=identities)
 
 
-def _as_json(world: World, change: Difference) -> dict[str, Any]:
+def _as_json(node: Facts, change: Difference) -> dict[str, Any]:
     def origin(which: Any) -> dict[str, Any] | None:
         if which is None:
             return None
         return {"kind": which.kind, "namespace": which.namespace, "name": which.name,
                 "index": which.index}  # fmt: skip
 
+    at = node.pod(change.endpoint)
     return {
-        "cluster": world.cluster,
-        "node": world.node,
+        "cluster": node.settings.cluster,
+        "node": node.node,
         "endpoint": change.endpoint,
-        "identity": world.places[change.endpoint].identity,
+        "identity": at.identity if at else None,
         "direction": change.direction.name.lower(),
-        "peers": [{"identity": n, "labels": world.identities[n].strings()} for n in change.peers],
+        "peers": [{"identity": n, "labels": node.identities[n].strings()} for n in change.peers],
         "protocol": change.protocol,
         "port": change.port,
         "otherPorts": change.others,
@@ -157,13 +158,13 @@ def _as_json(world: World, change: Difference) -> dict[str, Any]:
     }
 
 
-def _lines(worlds: Sequence[World], changes: Changes) -> list[str]:
-    endpoints = sum(len(world.places) for world in worlds)
+def _lines(nodes: Sequence[Facts], changes: Changes) -> list[str]:
+    endpoints = sum(len(node.endpoints) for node in nodes)
     if not changes:
-        return [f"no verdict changes ({endpoints} endpoints on {len(worlds)} nodes)"]
+        return [f"no verdict changes ({endpoints} endpoints on {len(nodes)} nodes)"]
     lines = []
-    for world, change in changes:
-        who = [names_of(world.identities[n], n) for n in change.peers[:MAX_PEERS]]
+    for node, change in changes:
+        who = [names_of(node.identities[n], n) for n in change.peers[:MAX_PEERS]]
         more = len(change.peers) - len(who)
         peers = "; ".join(who) + (f"; and {more} more" if more > 0 else "")
         side = "from" if change.direction.name == "INGRESS" else "to"
@@ -172,7 +173,7 @@ def _lines(worlds: Sequence[World], changes: Changes) -> list[str]:
             f"{_verdict(change.before, change.rule_before)} -> "
             f"{_verdict(change.after, change.rule_after)}"
         )
-    return [*lines, f"{len(changes)} changes ({endpoints} endpoints on {len(worlds)} nodes)"]
+    return [*lines, f"{len(changes)} changes ({endpoints} endpoints on {len(nodes)} nodes)"]
 
 
 def _port(change: Difference) -> str:

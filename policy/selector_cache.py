@@ -87,10 +87,6 @@ class SelectorCache(Generic[User]):
         """What the number stands for."""
         return self._labels.get(identity)
 
-    def known(self) -> Mapping[int, Labels]:
-        """Every number with what it stands for."""
-        return self._labels
-
     def __len__(self) -> int:
         return len(self._labels)
 

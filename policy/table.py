@@ -157,10 +157,6 @@ class PolicyTable:
         """Every selector in use, with the identities it selects."""
         return self._cache.in_use()
 
-    def identities(self) -> Mapping[int, Labels]:
-        """What every number stands for."""
-        return self._cache.known()
-
     def subject(self, name: str) -> Subject | None:
         """What decides an endpoint's policy."""
         return self._endpoints.get(name)

@@ -5,36 +5,37 @@ import itertools
 import pytest
 
 from model.policy_map import Direction
+from policy.facts import EndpointFact, Facts, from_json, to_json
+from policy.objects.read import Source
 from policy.oracle import Packet, Verdict, verdict
 from policy.whatif import OTHERS, compare, points
-from policy.world import Place, World, from_json, to_json
 from tests.support.policy_engine import Engine, cnp
 from tests.support.policy_world import PEERS
 from tests.support.random_policies import Writer
 
 
-def world_of(engine: Engine, number: int) -> World:
-    """The engine's node, told as an agent tells it."""
+def facts_of(engine: Engine, objects: list[Source]) -> Facts:
+    """The engine's node with these objects, told as an agent tells it."""
     subject = engine.table.subject("e")
     assert subject is not None
-    return World(
-        "default",
+    return Facts(
         "node",
         engine.options,
         engine.settings,
-        dict(engine.table.identities()),
-        {"default/web": Place(number, "default/web", 1, "10.0.0.1", subject)},
-        list(engine.objects),
+        tuple(objects),
         engine.known,
+        dict(engine.table.identities()),
+        {1: EndpointFact("default", "web", 1, subject)},
     )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_told_is_all_that_decides(seed: int) -> None:
     """A world that went over the wire computes the same rows."""
-    engine = Engine(Writer(seed).objects())
-    told = from_json(to_json(world_of(engine, 1)))
-    assert told == world_of(engine, 1)
+    objects = Writer(seed).objects()
+    engine = Engine(objects)
+    told = from_json(to_json(facts_of(engine, objects)))
+    assert told == facts_of(engine, objects)
     assert told.table().rows("default/web") == engine.table.rows("e")
 
 
@@ -43,15 +44,14 @@ def test_differences_are_the_oracles(seed: int) -> None:
     """For every identity, direction and port: told if and only if the verdicts differ."""
     old, new = Writer(seed).objects(), Writer(seed + 1000).objects()
     both = Engine([*old, *new])  # so that prefixes of either have identities
-    before, after = world_of(both, 1), world_of(both, 1)
-    before.sources, after.sources = old, new
+    before, after = facts_of(both, old), facts_of(both, new)
     tables = before.table(), after.table()
     ports = points([*before.rules(), *after.rules()], {("http", 6): {8080}})
     told = {}
     for found in compare(*tables, "default/web", ports):
         for peer in found.peers:
             told[found.direction, peer, found.protocol, found.port] = (found.before, found.after)
-    subject = before.places["default/web"].subject
+    subject = before.endpoints[1].subject
     rules = before.rules(), after.rules()
     for way, (number, labels), (protocol, port) in itertools.product(
         Direction, before.identities.items(), ports | set(OTHERS.items())
@@ -80,9 +80,3 @@ def test_who_decides_is_named() -> None:
         d.rule_before for d in compare(full.table, empty.table, "e", set()) if d.protocol == 6
     }
     assert back is None  # default deny, by no rule
-
-
-def test_of_another_version() -> None:
-    """One sentence."""
-    with pytest.raises(ValueError, match="of another version"):
-        from_json({"cluster": "a"})
