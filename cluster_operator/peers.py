@@ -35,7 +35,7 @@ log = logging.getLogger("operator.peers")
 
 PEERS_NAMESPACE = "isthmus-peers"  # of the Secrets that objects refer to
 STEP_S = 1.0  # between looks at the connections
-ROUND_S = 30.0  # what others do to the Secrets is noticed then
+ROUND_S = 30.0  # what is not watched: certificates that end, nodes that run our own store
 AGE_EVERY_S = 60.0  # how often an age by itself is worth a write
 PARTS = {"ca": "ca.crt", "crt": "tls.crt", "key": "tls.key"}
 
@@ -82,6 +82,16 @@ class Controller:
         )
         self._peers = Informer(client, CLUSTER_MESH_PEERS, self._on_change)
         self._secrets = Informer(client, SECRETS, self._on_change, namespace=PEERS_NAMESPACE)
+        self._written = [
+            Informer(
+                client,
+                SECRETS,
+                self._on_change,
+                namespace=self._namespace,
+                field_selector=f"metadata.name={name}",
+            )
+            for name in (connections.CLUSTERS_SECRET, connections.KVSTOREMESH_SECRET)
+        ]
         self._changed = asyncio.Event()
         self._problems: dict[str, Problem] = {}
         self._wanted: Mapping[str, Wanted] = {}
@@ -95,6 +105,8 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._peers.run())
             tasks.create_task(self._secrets.run())
+            for informer in self._written:
+                tasks.create_task(informer.run())
             await self._peers.synced.wait()
             await self._secrets.synced.wait()
             await self._until_declared()

@@ -6,16 +6,20 @@ written for agents, what is left alone, and what each object is told.
 
 import asyncio
 import base64
+import itertools
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from certs import check
 from certs.issue import create_ca, issue
 from certs.profiles import REMOTE_SECRET, mesh_profiles
-from cluster_operator import peer_crd
+from cluster_operator import peer_crd, peers
 from cluster_operator.config import Settings
 from cluster_operator.install import install_all
 from cluster_operator.peers import PEERS_NAMESPACE, Controller
@@ -38,6 +42,7 @@ from tests.support.lab_api import lab_api
 pytestmark = pytest.mark.root
 
 SPACE = "kube-system"
+GUIDE = Path(__file__).parents[2] / "docs/gitops.md"
 NOW = datetime.now(UTC)
 CA = create_ca(NOW)
 PAIR = issue(CA, mesh_profiles("paris")[REMOTE_SECRET], NOW)
@@ -128,6 +133,39 @@ async def test_an_object_is_a_connection_as_long_as_it_is_there(
     assert (found.data, found.declared) == ({}, {})
 
 
+def documented() -> tuple[list[str], list[dict[str, Any]]]:
+    """Of docs/gitops.md: the commands of oslo, and what paris declares."""
+    lines = GUIDE.read_text().splitlines()
+    commands = [line.strip() for line in lines if line.startswith("    openssl ")]
+    begin = lines.index("## Paris, which reads oslo")
+    block = itertools.takewhile(lambda line: not line.startswith("## "), lines[begin + 1 :])
+    text = textwrap.dedent("\n".join(line for line in block if line.startswith("    ")))
+    return commands, list(yaml.safe_load_all(text))
+
+
+async def test_the_documented_way(
+    client: HttpClient, running: Callable[[], None], tmp_path: Path
+) -> None:
+    """The commands make a certificate that is taken; the objects, with it put in, a connection."""
+    commands, (held, peer) = documented()
+    (tmp_path / "ca.crt").write_bytes(CA.certificate)
+    (tmp_path / "ca.key").write_bytes(CA.key)
+    assert len(commands) == 2
+    for command in commands:
+        process = await asyncio.create_subprocess_exec("bash", "-ec", command, cwd=tmp_path)
+        assert await process.wait() == 0
+    assert set(held["stringData"]) == set(MATERIAL)
+    data = {name: (tmp_path / name).read_bytes() for name in held["stringData"]}
+    await secret(client, held["metadata"]["name"], data, held["metadata"]["namespace"])
+    await client.create(untyped(CLUSTER_MESH_PEERS), peer)
+    running()
+    found = await written(client, lambda c: c.ids)
+    assert found.ids == {"oslo": 2}
+    assert found.data["oslo.etcd-client.crt"] == data["tls.crt"]
+    assert await told(client, "oslo", "Connecting")
+    assert check.subject(data["tls.crt"])[0] == mesh_profiles("oslo")[REMOTE_SECRET].common_name
+
+
 async def test_an_object_that_went_unseen_takes_its_connection_along(
     client: HttpClient, running: Callable[[], None]
 ) -> None:
@@ -185,6 +223,29 @@ async def test_a_command_s_connection_is_reported_and_left_alone(
     await written(client, lambda c: c.declared)
     with pytest.raises(connections.ClaimedError, match="ClusterMeshPeer oslo"):
         await connections.put(client, SPACE, Connection("oslo", 2, config))
+
+
+async def test_what_others_do_to_a_connection_is_undone_at_once(
+    client: HttpClient, running: Callable[[], None]
+) -> None:
+    """The Secret is watched: edited, emptied or deleted, what the object says is written again."""
+    await secret(client, "oslo", MATERIAL, PEERS_NAMESPACE)
+    running()
+    await declare(client, "oslo")
+    good = (await written(client, lambda c: c.ids)).data["oslo"]
+
+    async def again(since: float) -> None:
+        await written(client, lambda c: c.data.get("oslo") == good and c.declared)
+        assert asyncio.get_running_loop().time() - since < peers.ROUND_S / 3
+
+    for data in ({"oslo": base64.b64encode(b"endpoints: []\n").decode()}, {"oslo": None}):
+        at = asyncio.get_running_loop().time()
+        change = {"data": data}
+        await client.patch(untyped(SECRETS), connections.CLUSTERS_SECRET, change, SPACE)
+        await again(at)
+    at = asyncio.get_running_loop().time()
+    await client.delete(SECRETS, connections.CLUSTERS_SECRET, SPACE)
+    await again(at)
 
 
 async def test_copies_are_what_agents_read(client: HttpClient, running: Callable[[], None]) -> None:
