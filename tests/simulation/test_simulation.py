@@ -17,7 +17,7 @@ from kvstore.publisher import Publisher
 from kvstore.remote import Remote
 from kvstore.session import Session
 from reconcile.table import Table
-from tests.simulation.play import Failure, play
+from tests.simulation.play import Failure, Story, play
 from tests.support import virtual_time
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,19 @@ def test_a_seed_is_one_story() -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         told.add(hashlib.sha256(done.stdout).hexdigest())
     assert len(told) == 1
+
+
+def test_one_command_plays_a_seed_again() -> None:
+    """The one that a failure names: event by event what was played before."""
+    story = Story(11, lines=["0.00  something"])
+    command = str(Failure(story, ["wrong"])).rpartition("event by event: ")[2].split()
+    assert command[:2] == ["python", "-m"]
+    argv = [sys.executable, *command[1:]]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *told, last = done.stdout.splitlines()
+    assert told == play(11)
+    assert last.startswith(f"seed 11: well, {len(told)} events")
 
 
 def _deaf_to_deletions(monkeypatch: pytest.MonkeyPatch) -> None:
