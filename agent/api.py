@@ -3,6 +3,7 @@
 Errors have a JSON string as their body, as clients of this API expect.
 """
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -21,6 +22,7 @@ from model.address import host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity
 from telemetry.metrics import render
+from wire import names
 
 _BODY_LIMIT = 1 << 20  # a network configuration has some hundred bytes
 
@@ -56,6 +58,7 @@ class Api:
         self._policy.add_to(app)
         get("/v1/cluster/nodes", self.nodes)
         get("/v1/ipam", self.ipam)
+        get(names.PATH, self.names)
         app.router.add_delete("/v1/endpoint", self.delete_endpoint)
         app.router.add_post("/v1/cni", self.cni)
         return app
@@ -243,6 +246,17 @@ class Api:
     async def ipam(self, request: web.Request) -> web.Response:
         """Addresses of this node."""
         return _json(health.ipam(self._view))
+
+    async def names(self, request: web.Request) -> web.StreamResponse:
+        """Lines of JSON, without end."""
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonlines"})
+        await response.prepare(request)
+        lines = self._view.names.stream()
+        async with contextlib.aclosing(lines):
+            with contextlib.suppress(ConnectionError):  # the reader is gone
+                async for chunk in lines:
+                    await response.write(chunk)
+        return response
 
     async def cni(self, request: web.Request) -> web.Response:
         """One call of the CNI plugin."""

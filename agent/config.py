@@ -5,6 +5,7 @@ key), these over defaults. Keys in files and environment that we do not know bel
 programs and are passed over; an unknown flag is a mistake.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,7 @@ from model.service import Selection
 from policy.known import Mode
 from policy.table import LIMIT as POLICY_ROWS_MAX
 from telemetry.logs import LogOptions, parse_options
+from wire.bpf.layouts import TraceLevel
 from wire.etcd import keys
 
 
@@ -44,11 +46,13 @@ def _number(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
-def _duration(lowest_s: float) -> Callable[[str], float]:
+def _duration(lowest_s: float, highest_s: float = math.inf) -> Callable[[str], float]:
     def parse(text: str) -> float:
         found = parse_duration_s(text)
         if found < lowest_s:
             raise ValueError(f"use {lowest_s:g}s or more")
+        if found > highest_s:
+            raise ValueError(f"use {highest_s:g}s or less")
         return found
 
     return parse
@@ -90,6 +94,34 @@ def _preference(text: str) -> Preference:
         return Preference(text)
     except ValueError:
         raise ValueError(f"use one of {', '.join(p.value for p in Preference)}") from None
+
+
+_LEVELS = {
+    "none": TraceLevel.TRACE_ALL,
+    "disabled": TraceLevel.TRACE_ALL,
+    "lowest": TraceLevel.TRACE_OUTCOME,
+    "low": TraceLevel.TRACE_OUTCOME,
+    "medium": TraceLevel.TRACE_CHANGES,
+    "max": TraceLevel.TRACE_CHANGES,
+    "maximum": TraceLevel.TRACE_CHANGES,
+}
+_TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")  # by bit
+
+
+def _aggregation(text: str) -> TraceLevel:
+    try:
+        return _LEVELS[text.lower()]
+    except KeyError:
+        raise ValueError("use none, lowest, low, medium or maximum") from None
+
+
+def _tcp_flags(text: str) -> int:
+    words = {word.strip().lower() for word in text.split(",")} - {""}
+    if words & {"all"}:
+        return 0xFF
+    if words - set(_TCP_FLAGS):
+        raise ValueError(f"use all, or some of {','.join(_TCP_FLAGS)}")
+    return sum(1 << _TCP_FLAGS.index(word) for word in words)
 
 
 def _log_options(text: str) -> LogOptions:
@@ -183,6 +215,11 @@ class AgentConfig:
     prometheus_serve_addr: tuple[str, int] | None = _key(_listen, None)
     k8s_kubeconfig_path: str = _key(str, "")
     k8s_node_name: str = _key(str, "")
+    # What the programs tell of packets (docs/modules/bpf.md); Hubble reads it.
+    enable_hubble: bool = _key(_boolean, False)
+    monitor_aggregation: TraceLevel = _key(_aggregation, TraceLevel.TRACE_CHANGES)
+    monitor_aggregation_interval: float = _key(_duration(1.0, 3600.0), 5.0)
+    monitor_aggregation_flags: int = _key(_tcp_flags, 0xFF)
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(_log_options, LogOptions())
 

@@ -28,6 +28,7 @@ from agent.known import KnownIdentities
 from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
 from agent.mesh_state import MeshState
+from agent.names import Names, both
 from agent.node import Self, choose_router, describe, pod_prefixes, saved_router, wait_for_node
 from agent.policies import Policies
 from agent.policy_inputs import PolicyInputs
@@ -38,7 +39,7 @@ from agent.remote_inputs import RemoteInputs
 from agent.targets import Routes, Tables
 from agent.view import Progress, View
 from datapath.kernel_thread import KernelThread
-from datapath.runtime import Datapath, DatapathConfig, open_datapath
+from datapath.runtime import Datapath, DatapathConfig, TraceConfig, open_datapath
 from kube.client import HttpClient
 from kvstore.config_directory import ConfigDirectory
 from kvstore.remotes import Remotes
@@ -67,6 +68,7 @@ class _Hooks:
 
     tables: Tables | None = None
     objects: Table[PodKey, PublishedEndpoint] | None = None
+    names: Names | None = None
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
         assert self.tables is not None
@@ -74,6 +76,8 @@ class _Hooks:
         some = new or old
         if self.objects is not None and some is not None and some.pod:
             self.objects.mark((some.namespace, some.pod))
+        if self.names is not None and some is not None:
+            self.names.endpoint_changed(some.id)
 
     async def written(self, endpoint: Endpoint) -> None:
         assert self.tables is not None
@@ -114,6 +118,12 @@ async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
             map_sizes=map_pressure.sizes(config),
             policy=policy_settings.enforced(config),
             policy_keeps_flows=config.policy_keep_connections,
+            events=config.enable_hubble,
+            trace=TraceConfig(
+                config.monitor_aggregation,
+                round(config.monitor_aggregation_interval),
+                config.monitor_aggregation_flags,
+            ),
         )
     )
 
@@ -147,7 +157,7 @@ class Daemon:
         policy_table = PolicyTable(policy_settings.options(config), config.bpf_policy_map_max)
         readings = policy_settings.readings(config)
         self.policy_inputs = PolicyInputs(
-            client, policy_table, readings, lambda: self.policies.objects_changed()
+            client, policy_table, readings, lambda: self._policies_changed()
         )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(
@@ -158,7 +168,7 @@ class Daemon:
             me.ip,
             allocator,
             self.policy_inputs,
-            on_pod=lambda namespace, pod: self.relabeller.mark(namespace, pod),
+            on_pod=lambda namespace, pod: self._pod_changed(namespace, pod),
             on_own_endpoint=lambda namespace, pod: self.objects.mark((namespace, pod)),
         )
         links = DatapathLinks(datapath, me.router, links_thread)
@@ -176,6 +186,13 @@ class Daemon:
             clock,
         )
         self.kube.on_ports = self.policies.ports_changed
+        self.names = hooks.names = Names(
+            me,
+            mesh,
+            self.endpoints,
+            policy_table,
+            lambda namespace, pod: self.kube.pods.store.get((namespace, pod)),
+        )
         self._wire_remotes(own_id)
         self.prober = Prober(
             mesh,
@@ -208,6 +225,7 @@ class Daemon:
             loops=self.loops,
             objects=self._endpoint_objects,
             policies=self.policies,
+            names=self.names,
             policy_inputs=self.policy_inputs,
             prober=self.prober,
             progress=progress,
@@ -252,9 +270,19 @@ class Daemon:
             time.monotonic,
             random.random,
         )
-        self.mesh.on_prefix = tables.prefix_changed
-        self.mesh.on_frontend = tables.services.mark
+        names, mesh = self.names, self.mesh
+        mesh.on_prefix = both(tables.prefix_changed, names.prefix_changed)
+        mesh.on_frontend = both(tables.services.mark, names.frontend_changed)
+        mesh.identities.on_change = both(self.policies.identity_changed, names.identity_changed)
         return tables
+
+    def _policies_changed(self) -> None:
+        self.policies.objects_changed()
+        self.names.rules_changed()
+
+    def _pod_changed(self, namespace: str, pod: str) -> None:
+        self.relabeller.mark(namespace, pod)
+        self.names.pod_changed(namespace, pod)
 
     def _object_table(self, client: HttpClient) -> Table[PodKey, PublishedEndpoint]:
         def pod_labels(namespace: str, pod: str) -> dict[str, str]:
@@ -370,6 +398,7 @@ class Daemon:
         progress = self.progress
         progress.ready_s = time.monotonic() - progress.started_s
         self._step("ready")
+        self.names.ready.set()
         self._write_cni_file()
 
     async def _forget_strangers(self) -> None:

@@ -9,6 +9,7 @@ from agent.identities import IdentityAllocator
 from agent.ipam import Pool
 from agent.kube_inputs import KubeInputs
 from agent.mesh_state import MeshState
+from agent.names import Names
 from agent.node import Self
 from agent.policies import Policies
 from agent.policy_inputs import PolicyInputs
@@ -54,6 +55,7 @@ class View:
     objects: EndpointObjects
     policies: Policies
     policy_inputs: PolicyInputs
+    names: Names
     prober: Prober
     progress: Progress
     server: str  # of the API server

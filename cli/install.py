@@ -17,6 +17,7 @@ WAIT_STEP_S = 0.5
 DEFAULTS = {
     "bpf-lb-algorithm": "random",
     "cni-exclusive": "true",
+    "enable-hubble": "false",
     "enable-ipv4": "true",
     "enable-ipv6": "false",
     "identity-allocation-mode": "crd",
@@ -39,6 +40,13 @@ ALIASES = {
     "routingMode": "routing-mode",
     "tunnelProtocol": "tunnel-protocol",
     "debug.enabled": "debug",
+    "hubble.enabled": "enable-hubble",
+    "hubble.eventBufferCapacity": "hubble-event-buffer-capacity",
+    "hubble.eventQueueSize": "hubble-event-queue-size",
+    "hubble.socketPath": "hubble-socket-path",
+    "bpf.monitorAggregation": "monitor-aggregation",
+    "bpf.monitorInterval": "monitor-aggregation-interval",
+    "bpf.monitorFlags": "monitor-aggregation-flags",
     "clustermesh.enableEndpointSliceSynchronization": "clustermesh-enable-endpoint-sync",
     "clustermesh.enableMCSAPISupport": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.enabled": "clustermesh-enable-mcs-api",
@@ -87,6 +95,10 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
     }
     agent = cluster.manifest("agent", namespace=namespace, image=image)
     operator = cluster.manifest("operator", namespace=namespace, image=image)
+    if config.get("enable-hubble") != "true":
+        for item in agent:
+            pod = item["spec"]["template"]["spec"]
+            pod["containers"] = [c for c in pod["containers"] if c["name"] != "hubble"]
     host, port = config.get("k8sServiceHost"), config.get("k8sServicePort", "6443")
     if host:
         for item in (*agent, *operator):

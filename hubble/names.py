@@ -241,9 +241,17 @@ class Names:
         """The policy of a rule."""
         return self._rules.get(number, at_ns) if number else None
 
-    def namespaces(self) -> set[str]:
-        """Every namespace that a name is in."""
-        endpoints, addresses = self._endpoints, self._addresses
-        found = {line.namespace for k in endpoints if (line := endpoints.now(k))}
-        found |= {known.namespace for k in addresses if (known := addresses.now(k))}
-        return found - {""}
+    def namespaces(self) -> set[tuple[str, str]]:
+        """Cluster and namespace of every pod."""
+        found = set()
+        for number in self._endpoints:
+            line = self._endpoints.now(number)
+            if line is not None and line.namespace:
+                found.add((self.self.cluster, line.namespace))
+        for address in self._addresses:
+            known = self._addresses.now(address)
+            if known is not None and known.namespace:
+                identity = self._identities.now(known.identity)
+                cluster = identity.cluster if identity else ""
+                found.add((cluster or self.self.cluster, known.namespace))
+        return found

@@ -106,6 +106,8 @@ def encode(line: Line) -> bytes:
 def decode(lines: bytes) -> Iterator[Line]:
     """Whole lines. Of a kind not known here: passed over. ``ValueError``: it is no line at all."""
     for text in lines.splitlines():
+        if not text:  # says that the agent lives
+            continue
         try:
             yield _DECODER.decode(text)
         except msgspec.ValidationError:

@@ -27,6 +27,7 @@ class ObjectMeta(K8sStruct, frozen=True):
     """Name, version and markings of an object."""
 
     name: str = ""
+    generate_name: str = ""
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""

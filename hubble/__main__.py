@@ -1,0 +1,53 @@
+"""``isthmus-hubble``: the flows of a node. Composition only."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+from hubble.config import ConfigError, HubbleConfig, load
+from telemetry import logs
+
+
+async def run(config: HubbleConfig) -> None:
+    """Until cancelled."""
+    # Here and not above: a wrong setting is told without loading half the world.
+    from hubble.node import NodeSource
+
+    await NodeSource(config).run()
+
+
+async def _until_signal(config: HubbleConfig) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run(config)
+
+
+def _sentence(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def main() -> None:
+    """Exit code 0 after a signal, 1 for anything that a person must look at."""
+    try:
+        config = load(sys.argv[1:], os.environ)
+    except ConfigError as error:
+        sys.exit(f"isthmus-hubble: {error}")
+    logs.configure(config.log_opt, debug=config.debug)
+    try:
+        asyncio.run(_until_signal(config))
+    except* (OSError, ValueError) as group:
+        logging.getLogger("isthmus.hubble").debug("event=end", exc_info=True)
+        sys.exit(f"isthmus-hubble: {_sentence(group)}")
+
+
+if __name__ == "__main__":
+    main()

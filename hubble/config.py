@@ -1,0 +1,103 @@
+"""Settings of a node's Hubble: flags, environment ``CILIUM_…``, files of a directory. Adapter.
+
+The keys are those of `cilium-config`; what is not known here is other programs' business.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hubble.ring import CAPACITY_DEFAULT, Ring
+from telemetry.logs import LogOptions, parse_options
+
+QUEUE_MAX = 65536
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used: the text names the key, its value and the remedy."""
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("use true or false")
+    return text.lower() == "true"
+
+
+def _capacity(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("use a number")
+    return Ring(int(text)).capacity
+
+
+def _queue(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > QUEUE_MAX:
+        raise ValueError(f"use a number up to {QUEUE_MAX}; 0: the default")
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError("use an absolute path")
+    return Path(text)
+
+
+def _key(parse: Callable[[str], Any], default: Any) -> Any:
+    """A field with its parser; the key is the field's name with dashes."""
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class HubbleConfig:
+    """Parsed settings. Field names are the keys, with dashes."""
+
+    cluster_name: str = _key(str, "default")
+    k8s_node_name: str = _key(str, "")
+    bpf_root: Path = _key(_path, Path("/sys/fs/bpf"))
+    socket_path: Path = _key(_path, Path("/var/run/cilium/cilium.sock"))  # the agent's
+    hubble_socket_path: Path = _key(_path, Path("/var/run/cilium/hubble.sock"))
+    hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
+    hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
+    debug: bool = _key(_boolean, False)
+    log_opt: LogOptions = _key(lambda text: parse_options([text]), LogOptions())
+
+    @property
+    def queue_size(self) -> int:
+        """Events between the kernel's ring and ours."""
+        return self.hubble_event_queue_size or min(1024 * (os.cpu_count() or 1), 16384)
+
+
+def _files(directory: str) -> dict[str, str]:
+    if not directory:
+        return {}
+    try:
+        found = [p for p in Path(directory).iterdir() if not p.name.startswith(".")]
+        return {p.name: p.read_text().strip() for p in found if p.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config-dir {directory} cannot be read: {error}") from error
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> HubbleConfig:
+    """Flags win over the environment, that over files. Raises ``ConfigError``."""
+    known = {f.name.replace("_", "-"): f.metadata["parse"] for f in fields(HubbleConfig)}
+    flags: dict[str, str] = {}
+    for word in arguments:
+        key, separator, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not separator or key not in (*known, "config-dir"):
+            raise ConfigError(f'argument "{word}": settings are --KEY=VALUE, see docs/modules')
+        flags[key] = value
+    files = _files(flags.pop("config-dir", environment.get("CILIUM_CONFIG_DIR", "")))
+    values: dict[str, Any] = {}
+    for key, parse in known.items():
+        variable = "CILIUM_" + key.upper().replace("-", "_")
+        text = flags.get(key, environment.get(variable, files.get(key)))
+        if text is None:
+            continue
+        try:
+            values[key.replace("-", "_")] = parse(text)
+        except ValueError as error:
+            raise ConfigError(f'{key} is "{text}": {error}') from error
+    if not values.get("k8s_node_name"):
+        values["k8s_node_name"] = environment.get("K8S_NODE_NAME") or os.uname().nodename
+    return HubbleConfig(**values)

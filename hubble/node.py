@@ -1,0 +1,103 @@
+"""The events of this node, put together. Wiring.
+
+What the observer reads is `ring`; what it shows is made by `flow`, `agent_event` and `debug_event`.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterable
+
+from hubble.agent_events import event_of
+from hubble.config import HubbleConfig
+from hubble.decode import Decoder, Message
+from hubble.intake import Intake
+from hubble.names import Names
+from hubble.names_client import NamesClient
+from hubble.ring import RECORD_AGENT, Entry, Ring
+from model.kernel_numbers import PIN_DIRECTORY
+from wire.hubble import flow_pb2
+from wire.names import Line, Self
+
+UPKEEP_S = 2.0
+_DECODED_MAX = 4096  # messages kept for the next reader: followers all read the newest
+
+
+class NodeSource:
+    """Ring, names and decoder of one node, fed by ``run``."""
+
+    def __init__(self, config: HubbleConfig) -> None:
+        self.ring = Ring(config.hubble_event_buffer_capacity)
+        self.names = Names()
+        self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
+        self.decoder = Decoder(self.names, os.urandom(8))
+        self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)
+        self.client = NamesClient(self.names, config.socket_path, self._told)
+        self.started_ns = time.time_ns()
+        self._decoded: dict[int, Message | None] = {}
+
+    @property
+    def node_name(self) -> str:
+        """``<cluster>/<node>``."""
+        me = self.names.self
+        return f"{me.cluster}/{me.node}"
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.intake.run(), name="intake")
+            tasks.create_task(self.client.run(), name="names")
+            tasks.create_task(self._keep(), name="upkeep")
+
+    async def _keep(self) -> None:
+        """Names of devices; and what was called otherwise before the oldest event is forgotten."""
+        while True:
+            self.decoder.interfaces = dict(socket.if_nameindex())
+            oldest = self.ring.at(self.ring.oldest)
+            self.names.forget(oldest.time_ns if oldest else time.time_ns())
+            await asyncio.sleep(UPKEEP_S)
+
+    def _told(self, line: Line, now_ns: int) -> None:
+        """A line of the agent that is news: it was synced before."""
+        if self.names.synced:
+            event = event_of(line, self.names, now_ns)
+            if event is not None:
+                self.ring.extend([(now_ns, bytes([RECORD_AGENT]) + event.SerializeToString())])
+
+    def decode(self, entry: Entry) -> Message | None:
+        """A record as a message that nobody changes; ``None``: it cannot be read."""
+        number = entry.number
+        try:
+            return self._decoded[number]
+        except KeyError:
+            message = self.decoder.decode(entry)
+        if number > self.ring.newest - _DECODED_MAX:
+            if len(self._decoded) >= 2 * _DECODED_MAX:
+                limit = self.ring.newest - _DECODED_MAX
+                self._decoded = {n: m for n, m in self._decoded.items() if n > limit}
+            self._decoded[number] = message
+        return message
+
+    def flow(self, entry: Entry) -> flow_pb2.Flow | None:
+        """The record as a flow; ``None`` when it is none, or cannot be read."""
+        found = self.decode(entry)
+        return found if isinstance(found, flow_pb2.Flow) else None
+
+    def lost(self, entry: Entry) -> flow_pb2.LostEvent | None:
+        """The record as a loss."""
+        found = self.decode(entry)
+        return found if isinstance(found, flow_pb2.LostEvent) else None
+
+    def agent_event(self, entry: Entry) -> flow_pb2.AgentEvent | None:
+        """The record as something that happened in the agent."""
+        found = self.decode(entry)
+        return found if isinstance(found, flow_pb2.AgentEvent) else None
+
+    def debug_event(self, entry: Entry) -> flow_pb2.DebugEvent | None:
+        """Our programs have no debug messages."""
+        return None
+
+    def namespaces(self) -> Iterable[tuple[str, str]]:
+        """(cluster, namespace) of every pod that a flow could name."""
+        return self.names.namespaces()
