@@ -118,7 +118,8 @@ class Decoder:
             flow.IP.source_xlated = flow.IP.source
             flow.IP.source = packet.address_text(event.original)
             source = event.original
-        self._ends(flow, found._replace(source=source), event, at_ns)
+        pair = event.source_identity, event.destination_identity
+        self._fill_ends(flow, found, pair, at_ns, source)
         number = event.header.endpoint
         if number and reason != _UNKNOWN_REASON:
             flow.traffic_direction = self._trace_direction(event, source, bool(is_reply), at_ns)
@@ -130,8 +131,8 @@ class Decoder:
             return f.EGRESS
         local = self.names.local(source, at_ns)
         is_source = local is not None and local.id == event.header.endpoint
-        if event.point == _POINT_TO_ENDPOINT and event.original:
-            is_source = False  # a pod that reached itself: this is its receiving side
+        if event.point == _POINT_TO_ENDPOINT and not is_reply:
+            is_source = False  # also of a pod that reached itself: this is its receiving side
         return f.EGRESS if is_source != is_reply else f.INGRESS
 
     def _drop(self, flow: f.Flow, event: events.Drop, at_ns: int) -> None:
@@ -148,7 +149,8 @@ class Decoder:
         if event.file:
             flow.file.name = _FILES.get(w.SourceFile(event.file), f"unknown({event.file})")
             flow.file.line = event.line
-        self._ends(flow, found, event, at_ns)
+        pair = event.source_identity, event.destination_identity
+        self._fill_ends(flow, found, pair, at_ns)
         if event.header.endpoint:
             flow.traffic_direction = f.INGRESS if event.destination_endpoint else f.EGRESS
 
@@ -214,17 +216,17 @@ class Decoder:
         found = Addresses(event.source, event.destination, event.protocol, *ports)
         self._fill_ends(flow, found, (event.source_identity, 0), at_ns)
 
-    def _ends(
-        self, flow: f.Flow, found: Addresses, event: events.Trace | events.Drop, at_ns: int
-    ) -> None:
-        pair = event.source_identity, event.destination_identity
-        self._fill_ends(flow, found, pair, at_ns)
-
     def _fill_ends(
-        self, flow: f.Flow, found: Addresses, identities: tuple[int, int], at_ns: int
+        self,
+        flow: f.Flow,
+        found: Addresses,
+        identities: tuple[int, int],
+        at_ns: int,
+        sender: bytes = b"",
     ) -> None:
+        """``sender``: whose packet it is, when that is not its source address."""
         messages = self._messages
-        source = messages.get(found.source, identities[0], at_ns)
+        source = messages.get(sender or found.source, identities[0], at_ns)
         destination = messages.get(found.destination, identities[1], at_ns)
         flow.source.CopyFrom(source)
         flow.destination.CopyFrom(destination)

@@ -1,6 +1,6 @@
 """The events of this node, put together. Wiring.
 
-What the observer reads is `ring`; what it shows is made by `flow`, `agent_event` and `debug_event`.
+The observer reads `ring` and shows what `decode` makes of it.
 """
 
 import asyncio
@@ -17,11 +17,9 @@ from hubble.names import Names
 from hubble.names_client import NamesClient
 from hubble.ring import RECORD_AGENT, Entry, Ring
 from model.kernel_numbers import PIN_DIRECTORY
-from wire.hubble import flow_pb2
 from wire.names import Line, Self
 
 UPKEEP_S = 2.0
-_DECODED_MAX = 4096  # messages kept for the next reader: followers all read the newest
 
 
 class NodeSource:
@@ -35,7 +33,6 @@ class NodeSource:
         self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)
         self.client = NamesClient(self.names, config.socket_path, self._told)
         self.started_ns = time.time_ns()
-        self._decoded: dict[int, Message | None] = {}
 
     @property
     def node_name(self) -> str:
@@ -66,37 +63,8 @@ class NodeSource:
                 self.ring.extend([(now_ns, bytes([RECORD_AGENT]) + event.SerializeToString())])
 
     def decode(self, entry: Entry) -> Message | None:
-        """A record as a message that nobody changes; ``None``: it cannot be read."""
-        number = entry.number
-        try:
-            return self._decoded[number]
-        except KeyError:
-            message = self.decoder.decode(entry)
-        if number > self.ring.newest - _DECODED_MAX:
-            if len(self._decoded) >= 2 * _DECODED_MAX:
-                limit = self.ring.newest - _DECODED_MAX
-                self._decoded = {n: m for n, m in self._decoded.items() if n > limit}
-            self._decoded[number] = message
-        return message
-
-    def flow(self, entry: Entry) -> flow_pb2.Flow | None:
-        """The record as a flow; ``None`` when it is none, or cannot be read."""
-        found = self.decode(entry)
-        return found if isinstance(found, flow_pb2.Flow) else None
-
-    def lost(self, entry: Entry) -> flow_pb2.LostEvent | None:
-        """The record as a loss."""
-        found = self.decode(entry)
-        return found if isinstance(found, flow_pb2.LostEvent) else None
-
-    def agent_event(self, entry: Entry) -> flow_pb2.AgentEvent | None:
-        """The record as something that happened in the agent."""
-        found = self.decode(entry)
-        return found if isinstance(found, flow_pb2.AgentEvent) else None
-
-    def debug_event(self, entry: Entry) -> flow_pb2.DebugEvent | None:
-        """Our programs have no debug messages."""
-        return None
+        """What the record tells; ``None`` when it cannot be read."""
+        return self.decoder.decode(entry)
 
     def namespaces(self) -> Iterable[tuple[str, str]]:
         """(cluster, namespace) of every pod that a flow could name."""

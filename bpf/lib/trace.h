@@ -68,11 +68,13 @@ __noinline int event_trace(struct __sk_buff *skb, const struct packet *packet, _
 	record->event.reason = trace_is_entry(point) ? REASON_UNKNOWN : trace_reason(packet);
 	record->event.flags = packet->is_ip4 ? 0 : TRACE_IP6;
 	record->event.ifindex = ifindex;
-	/* A pod that reached itself by a service is its own client. */
+	/* A pod that reached itself by a service is its own client; of an answer the packet has the
+	 * service's address and `flow` the backend's.
+	 */
 	if (address_is_loopback(&packet->flow.source, packet->is_ip4))
 		trace_address(record->event.original, &packet->flow.destination, packet->is_ip4);
 	else
-		__builtin_memset(record->event.original, 0, sizeof(record->event.original));
+		trace_address(record->event.original, &packet->flow.source, packet->is_ip4);
 	record->event.header.capture = event_capture(skb, record->capture);
 	record->time_ns = bpf_ktime_get_ns();
 	bpf_ringbuf_submit(record, 0);

@@ -138,7 +138,8 @@ def test_a_trace_says_who_and_where(every: Traced) -> None:
     assert came.header.length == len(sent)
     assert (went.header.endpoint, went.destination_endpoint) == (B.number, B.number)
     assert (went.source_identity, went.destination_identity) == (A.identity, B.identity)
-    assert (went.ifindex, went.original, went.encrypted) == (B.ifindex, b"", False)
+    assert (went.ifindex, went.encrypted) == (B.ifindex, False)
+    assert went.original == address(A.address)[12:]
     assert went.packet[:6] == bytes.fromhex(B.mac.replace(":", ""))
     (_, out) = every.run("from_container", tcp(dst=REMOTE))
     assert isinstance(out, Trace)
@@ -222,6 +223,20 @@ def test_a_service_gives_way_to_its_backend_once_for_a_flow(changes: Traced) -> 
         assert (event.protocol, event.is_ip6) == (6, False)
     assert isinstance(passed, Trace)
     assert changes.run("from_container", tcp(dst=VIP, sport=41000)) == []
+
+
+def test_an_answer_through_a_service_keeps_its_backend(every: Traced) -> None:
+    """The packet has the service's address when it reaches the client; the trace has both."""
+    every.machine.backend(1, REMOTE, 8080)
+    every.machine.service(VIP, 80, [1])
+    every.run("from_container", tcp(dst=VIP, sport=43000))
+    answer = remote_tcp(sport=8080, dport=43000, flags="SA")
+    _, told = every.run("from_overlay", answer, vni=REMOTE_IDENTITY)
+    assert isinstance(told, Trace)
+    assert told.reason == R.REASON_REPLY
+    assert told.packet[26:30] == address(VIP)[12:]
+    assert told.original == address(REMOTE)[12:]
+    assert told.source_identity == REMOTE_IDENTITY
 
 
 def test_a_pod_that_reaches_itself_is_known_as_the_sender(every: Traced) -> None:

@@ -92,6 +92,9 @@ def test_names_that_other_tools_look_for() -> None:
     assert template["metadata"]["labels"]["k8s-app"] == "cilium"
     assert [c["name"] for c in template["spec"]["containers"]] == ["cilium-agent"]
     assert template["spec"]["hostNetwork"] is True
+    with_hubble = one(objects("hubble.enabled=true"), "DaemonSet", "cilium")
+    containers = with_hubble["spec"]["template"]["spec"]["containers"]
+    assert [c["name"] for c in containers] == ["cilium-agent", "hubble"]
     operator = one(items, "Deployment", "cilium-operator")
     assert operator["spec"]["template"]["metadata"]["labels"]["io.cilium/app"] == "operator"
     assert one(items, "ConfigMap", "cilium-config")["data"]["cluster-name"] == "paris"

@@ -205,7 +205,8 @@ def test_direction_is_that_of_the_connection(
     names: Names, src: str, endpoint: int, reason: int, direction: int, reply: bool | None
 ) -> None:
     dst = SERVER if src == CLIENT else CLIENT
-    found = flow_of(names, trace(tcp(src, dst), endpoint=endpoint, reason=reason))
+    point = 4 if endpoint == 11 and src == CLIENT else 0
+    found = flow_of(names, trace(tcp(src, dst), point, endpoint=endpoint, reason=reason))
     assert found.traffic_direction == direction
     assert found.HasField("is_reply") == (reply is not None)
     if reply is not None:
@@ -220,6 +221,20 @@ def test_a_pod_that_reached_itself_is_seen_on_its_receiving_side(names: Names) -
     assert (found.IP.source, found.IP.source_xlated) == (CLIENT, "169.254.42.1")
     assert found.source.pod_name == found.destination.pod_name == "client-6d4f-x"
     assert found.traffic_direction == f.INGRESS
+
+
+def test_an_answer_through_a_service_is_its_backends(names: Names) -> None:
+    """The packet has the service's address already; the pod that sent it is known all the same."""
+    original = bytes([10, 1, 0, 20]) + bytes(12)
+    packet = bytes(ETHER / IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=40000, flags="SA"))
+    found = flow_of(
+        names,
+        trace(packet, reason=2, endpoint=11, source=SERVER_ID, original=original),
+    )
+    assert (found.IP.source, found.IP.source_xlated) == (SERVER, VIP)
+    assert (found.source.pod_name, found.source_service.name) == ("server-0", "web")
+    assert found.destination.pod_name == "client-6d4f-x"
+    assert (found.traffic_direction, found.is_reply.value) == (f.EGRESS, True)
 
 
 def test_an_encrypted_packet_is_told_so(names: Names) -> None:

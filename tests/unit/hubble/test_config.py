@@ -1,0 +1,43 @@
+"""Settings: where they come from, and what cannot be used."""
+
+from pathlib import Path
+
+import pytest
+
+from hubble.config import ConfigError, load
+
+
+def test_flags_win_over_environment_and_that_over_files(tmp_path: Path) -> None:
+    (tmp_path / "cluster-name").write_text("of-files\n")
+    (tmp_path / "hubble-event-buffer-capacity").write_text("63")
+    (tmp_path / "kube-proxy-replacement").write_text("true")  # somebody else's
+    (tmp_path / "..data").mkdir()
+    environment = {"CILIUM_HUBBLE_EVENT_BUFFER_CAPACITY": "127", "K8S_NODE_NAME": "node-7"}
+    found = load([f"--config-dir={tmp_path}"], environment)
+    assert (found.cluster_name, found.hubble_event_buffer_capacity) == ("of-files", 127)
+    assert found.k8s_node_name == "node-7"
+    flags = [f"--config-dir={tmp_path}", "--hubble-event-buffer-capacity=255"]
+    assert load(flags, environment).hubble_event_buffer_capacity == 255
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--hubble-event-buffer-capacity=4096", "2\\^n-1"),
+        ("--hubble-event-buffer-capacity=many", "use a number"),
+        ("--hubble-event-queue-size=-1", "up to 65536"),
+        ("--hubble-socket-path=hubble.sock", "absolute path"),
+        ("--debug=perhaps", "true or false"),
+        ("--weather=fine", "weather"),
+        ("observe", "KEY=VALUE"),
+        ("--config-dir=/nowhere/at/all", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_the_remedy(argument: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load([argument], {})
+
+
+def test_the_queue_is_by_cpus_unless_told() -> None:
+    assert 1024 <= load([], {}).queue_size <= 16384
+    assert load(["--hubble-event-queue-size=500"], {}).queue_size == 500
