@@ -278,7 +278,7 @@ class Daemon:
 
     def _policies_changed(self) -> None:
         self.policies.objects_changed()
-        self.names.rules_changed()
+        self.names.rules_changed(self.policies.revision)
 
     def _pod_changed(self, namespace: str, pod: str) -> None:
         self.relabeller.mark(namespace, pod)

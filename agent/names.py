@@ -96,9 +96,9 @@ class Names:
         """A service's address."""
         self._mark(("frontend", frontend))
 
-    def rules_changed(self) -> None:
-        """Some policy."""
-        self._revision += 1
+    def rules_changed(self, revision: int) -> None:
+        """Some policy; all of them are in this revision now."""
+        self._revision = revision
         self._mark(("rules", None))
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
