@@ -4,19 +4,15 @@ from collections.abc import Iterable
 
 from kind.apiserver.objects import Obj, dig, labels_of
 from kind.controllers import placement
-from kind.controllers.hub import Hub, Key, key_of
+from kind.controllers.hub import Key, key_of
 from kind.controllers.owned import (
     is_finished,
     is_ready,
     is_terminating,
-    owned_by,
-    owner_reference,
-    owners_named,
     percent,
-    pod_from,
     safe_hash,
 )
-from kind.controllers.replicasets import in_parallel
+from kind.controllers.pod_owner import PodOwner, in_parallel
 
 TABLE = "daemonsets.apps"
 HASH_LABEL = "controller-revision-hash"
@@ -46,22 +42,15 @@ def outdated(owner: Obj, pods: list[Obj], word: str) -> list[Obj]:
     return broken + healthy[: max(0, budget - down)]
 
 
-class DaemonSetController:
+class DaemonSetController(PodOwner):
     """One key per DaemonSet."""
 
-    name = "daemonset"
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    name, kind, table = "daemonset", "DaemonSet", TABLE
 
     def keys(self, table: str, old: Obj | None, new: Obj | None) -> Iterable[Key]:
-        if table == TABLE and new is not None:
-            return [key_of(new)]
-        if table == "pods":
-            return owners_named("DaemonSet", old, new)
         if table == "nodes" and (old is None or new is None or labels_of(old) != labels_of(new)):
             return [key_of(d) for d in self._hub.all(TABLE)]
-        return ()
+        return super().keys(table, old, new)
 
     async def reconcile(self, key: Key) -> None:
         owner = self._hub.get(TABLE, key)
@@ -70,18 +59,12 @@ class DaemonSetController:
         word = safe_hash(dig(owner, "spec", "template"))
         wanted = desired_nodes(owner, self._hub.all("nodes"))
         if not owner["metadata"].get("deletionTimestamp"):
-            await self._place(owner, key, wanted, word)
-        mine = self._pods(owner, key)
-        status = _status(owner, mine, wanted, word)
-        if (owner.get("status") or {}) != status:
-            await self._hub.merge(TABLE, owner, {"status": status}, "status")
+            await self._place(owner, wanted, word)
+        await self._report(owner, _status(owner, self._pods(owner), wanted, word))
 
-    def _pods(self, owner: Obj, key: Key) -> list[Obj]:
-        return owned_by(self._hub.within("pods", key[0]), owner["metadata"]["uid"])
-
-    async def _place(self, owner: Obj, key: Key, wanted: set[str], word: str) -> None:
+    async def _place(self, owner: Obj, wanted: set[str], word: str) -> None:
         by_node: dict[str, list[Obj]] = {}
-        for pod in self._pods(owner, key):
+        for pod in self._pods(owner):
             by_node.setdefault(_node_of(pod), []).append(pod)
         gone = [
             p
@@ -92,16 +75,14 @@ class DaemonSetController:
         for pod in gone:
             if not is_terminating(pod):
                 await self._hub.delete("pods", pod)
-        alive = [p for p in self._pods(owner, key) if p not in gone]
+        alive = [p for p in self._pods(owner) if p not in gone]
         for pod in outdated(owner, alive, word):
             await self._hub.delete("pods", pod)
         # A node's new pod waits until the old one is gone: both may want the same host ports.
-        taken = {_node_of(p) for p in self._pods(owner, key)}
-        reference = owner_reference("apps/v1", "DaemonSet", owner)
-        template = dig(owner, "spec", "template") or {}
+        taken = {_node_of(p) for p in self._pods(owner)}
         calls = []
         for node in sorted(wanted - taken):
-            pod = pod_from(template, owner, reference, {HASH_LABEL: word})
+            pod = self._pod(owner, {HASH_LABEL: word})
             tolerations = [*(pod["spec"].get("tolerations") or []), {"operator": "Exists"}]
             pod["spec"] = pod["spec"] | {"nodeName": node, "tolerations": tolerations}
             calls.append(self._hub.create("pods", pod))

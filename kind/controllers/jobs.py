@@ -1,21 +1,16 @@
 """Jobs: pods that run to completion. Adapter."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from kind.apiserver.objects import Obj, condition, dicts, dig
-from kind.controllers.hub import Hub, Key, key_of
+from kind.controllers.hub import Key
 from kind.controllers.owned import (
     is_active,
     is_ready,
-    owned_by,
-    owner_reference,
-    owners_named,
-    pod_from,
     set_condition,
     timestamp,
 )
-from kind.controllers.replicasets import in_parallel
+from kind.controllers.pod_owner import PodOwner, in_parallel
 
 TABLE = "jobs.batch"
 
@@ -46,26 +41,16 @@ def verdict(job: Obj, succeeded: int, failed: int, active: int) -> tuple[str, st
     return ("Complete", "CompletionsReached") if done else ("", "")
 
 
-class JobController:
+class JobController(PodOwner):
     """One key per Job."""
 
-    name = "job"
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def keys(self, table: str, old: Obj | None, new: Obj | None) -> Iterable[Key]:
-        if table == TABLE and new is not None:
-            return [key_of(new)]
-        if table == "pods":
-            return owners_named("Job", old, new)
-        return ()
+    name, kind, api_version, table = "job", "Job", "batch/v1", TABLE
 
     async def reconcile(self, key: Key) -> float | None:
         job = self._hub.get(TABLE, key)
         if job is None or job["metadata"].get("deletionTimestamp"):
             return None
-        pods = owned_by(self._hub.within("pods", key[0]), job["metadata"]["uid"])
+        pods = self._pods(job)
         active = [p for p in pods if is_active(p)]
         succeeded = sum(1 for p in pods if dig(p, "status", "phase") == "Succeeded")
         failed = sum(1 for p in pods if dig(p, "status", "phase") == "Failed")
@@ -74,19 +59,14 @@ class JobController:
             for pod in active:
                 await self._hub.delete("pods", pod)
         if not ended and not _finished(job):
-            reference = owner_reference("batch/v1", "Job", job)
-            pod = pod_from(dig(job, "spec", "template") or {}, job, reference, {})
+            pod = self._pod(job, {})
             count = missing(job, len(active), succeeded)
             await in_parallel([self._hub.create("pods", pod) for _ in range(count)])
-            active = [
-                p
-                for p in owned_by(self._hub.within("pods", key[0]), job["metadata"]["uid"])
-                if is_active(p)
-            ]
-        await self._report(job, active, succeeded, failed, ended, reason)
+            active = [p for p in self._pods(job) if is_active(p)]
+        await self._tell(job, active, succeeded, failed, ended, reason)
         return await self._expire(key)
 
-    async def _report(
+    async def _tell(
         self, job: Obj, active: list[Obj], succeeded: int, failed: int, ended: str, reason: str
     ) -> None:
         now, old = datetime.now(UTC), job.get("status") or {}
@@ -105,8 +85,8 @@ class JobController:
             )
             if ended == "Complete":
                 status.setdefault("completionTime", timestamp(now))
-        if status != old and not _finished(job):
-            await self._hub.merge(TABLE, job, {"status": status}, "status")
+        if not _finished(job):
+            await self._report(job, status)
 
     async def _expire(self, key: Key) -> float | None:
         """``ttlSecondsAfterFinished``."""

@@ -1,19 +1,9 @@
 """ReplicaSets: as many pods as they say. Adapter."""
 
-import asyncio
-from collections.abc import Coroutine, Iterable
-
 from kind.apiserver.objects import Obj, dig, labels_of
-from kind.controllers.hub import Hub, Key, key_of
-from kind.controllers.owned import (
-    age_key,
-    is_active,
-    is_ready,
-    owned_by,
-    owner_reference,
-    owners_named,
-    pod_from,
-)
+from kind.controllers.hub import Key
+from kind.controllers.owned import age_key, is_active, is_ready
+from kind.controllers.pod_owner import PodOwner, in_parallel
 
 TABLE = "replicasets.apps"
 _BURST = 50  # pods made or deleted in one round
@@ -44,57 +34,26 @@ def status_of(owner: Obj, pods: list[Obj]) -> Obj:
     }
 
 
-class ReplicaSetController:
+class ReplicaSetController(PodOwner):
     """One key per ReplicaSet."""
 
-    name = "replicaset"
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def keys(self, table: str, old: Obj | None, new: Obj | None) -> Iterable[Key]:
-        if table == TABLE and new is not None:
-            return [key_of(new)]
-        if table == "pods":
-            return owners_named("ReplicaSet", old, new)
-        return ()
+    name, kind, table = "replicaset", "ReplicaSet", TABLE
 
     async def reconcile(self, key: Key) -> None:
         owner = self._hub.get(TABLE, key)
         if owner is None:
             return
-        mine = owned_by(self._hub.within("pods", key[0]), owner["metadata"]["uid"])
-        pods = [p for p in mine if is_active(p)]
         if not owner["metadata"].get("deletionTimestamp"):
-            await self._scale(owner, pods)
-            mine = owned_by(self._hub.within("pods", key[0]), owner["metadata"]["uid"])
-            pods = [p for p in mine if is_active(p)]
-        status = status_of(owner, pods)
-        if {k: v for k, v in (owner.get("status") or {}).items() if k in status} != status:
-            await self._hub.merge(TABLE, owner, {"status": status}, "status")
+            await self._scale(owner, self._active(owner))
+        await self._report(owner, status_of(owner, self._active(owner)))
+
+    def _active(self, owner: Obj) -> list[Obj]:
+        return [pod for pod in self._pods(owner) if is_active(pod)]
 
     async def _scale(self, owner: Obj, pods: list[Obj]) -> None:
         wanted = int(dig(owner, "spec", "replicas") or 0)
-        reference = owner_reference("apps/v1", "ReplicaSet", owner)
-        pod = pod_from(dig(owner, "spec", "template") or {}, owner, reference, {})
+        pod = self._pod(owner, {})
         missing = min(_BURST, wanted - len(pods))
         await in_parallel([self._hub.create("pods", pod) for _ in range(missing)])
         for extra in surplus(pods, wanted)[:_BURST]:
             await self._hub.delete("pods", extra)
-
-
-async def in_parallel(calls: list[Coroutine[object, object, Obj]]) -> None:
-    """All at once; the first error is raised when all have ended."""
-    errors: list[OSError] = []
-
-    async def one(call: Coroutine[object, object, Obj]) -> None:
-        try:
-            await call
-        except OSError as error:
-            errors.append(error)
-
-    async with asyncio.TaskGroup() as group:
-        for call in calls:
-            group.create_task(one(call))
-    if errors:
-        raise errors[0]

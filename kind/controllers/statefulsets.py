@@ -1,20 +1,9 @@
 """StatefulSets: pods with numbers, started and ended in order; no volumes. Adapter."""
 
-from collections.abc import Iterable
-
 from kind.apiserver.objects import Obj, dig, labels_of
-from kind.controllers.hub import Hub, Key, key_of
-from kind.controllers.owned import (
-    is_active,
-    is_finished,
-    is_ready,
-    is_terminating,
-    owned_by,
-    owner_reference,
-    owners_named,
-    pod_from,
-    safe_hash,
-)
+from kind.controllers.hub import Key
+from kind.controllers.owned import is_active, is_finished, is_ready, is_terminating, safe_hash
+from kind.controllers.pod_owner import PodOwner
 
 TABLE = "statefulsets.apps"
 HASH_LABEL = "controller-revision-hash"
@@ -25,20 +14,10 @@ def _ordinal(pod: Obj) -> int:
     return int(text) if text.isdigit() else -1
 
 
-class StatefulSetController:
+class StatefulSetController(PodOwner):
     """One key per StatefulSet."""
 
-    name = "statefulset"
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def keys(self, table: str, old: Obj | None, new: Obj | None) -> Iterable[Key]:
-        if table == TABLE and new is not None:
-            return [key_of(new)]
-        if table == "pods":
-            return owners_named("StatefulSet", old, new)
-        return ()
+    name, kind, table = "statefulset", "StatefulSet", TABLE
 
     async def reconcile(self, key: Key) -> None:
         owner = self._hub.get(TABLE, key)
@@ -60,12 +39,7 @@ class StatefulSetController:
             "updateRevision": word,
             "observedGeneration": owner["metadata"].get("generation", 0),
         }
-        if (owner.get("status") or {}) != status:
-            await self._hub.merge(TABLE, owner, {"status": status}, "status")
-
-    def _pods(self, owner: Obj) -> list[Obj]:
-        namespace = owner["metadata"]["namespace"]
-        return owned_by(self._hub.within("pods", namespace), owner["metadata"]["uid"])
+        await self._report(owner, status)
 
     async def _step(self, owner: Obj, pods: list[Obj], word: str) -> None:
         """One move at a time, unless pods are to be managed in parallel."""
@@ -75,7 +49,7 @@ class StatefulSetController:
         for number in range(wanted):
             pod = by_number.get(number)
             if pod is None:
-                await self._hub.create("pods", self._pod(owner, number, word))
+                await self._hub.create("pods", self._numbered(owner, number, word))
             elif is_finished(pod) and not is_terminating(pod):
                 await self._hub.delete("pods", pod)
             if not parallel and (pod is None or not is_ready(pod)):
@@ -96,15 +70,14 @@ class StatefulSetController:
                 await self._hub.delete("pods", pod)
                 return
 
-    def _pod(self, owner: Obj, number: int, word: str) -> Obj:
+    def _numbered(self, owner: Obj, number: int, word: str) -> Obj:
         name = f"{owner['metadata']['name']}-{number}"
         labels = {
             HASH_LABEL: word,
             "statefulset.kubernetes.io/pod-name": name,
             "apps.kubernetes.io/pod-index": str(number),
         }
-        reference = owner_reference("apps/v1", "StatefulSet", owner)
-        pod = pod_from(dig(owner, "spec", "template") or {}, owner, reference, labels)
+        pod = self._pod(owner, labels)
         del pod["metadata"]["generateName"]
         pod["metadata"]["name"] = name
         extra = {"hostname": name}
