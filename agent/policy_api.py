@@ -103,6 +103,7 @@ class PolicyApi:
                 e.identity.id,
                 Subject(e.identity.labels, view.kube.pod_ports(e.namespace, e.pod)),
                 tuple(str(a) for a in e.local.addresses),
+                self._error(e.id),
             )
             for e in view.endpoints
         }

@@ -27,7 +27,7 @@ COMMANDS = {
     "install": ("cli.install", "install", "Install Isthmus into a cluster."),
     "ip": ("cli.inside", "ip", "Addresses and their identities."),
     "node": ("cli.inside", "node", "Nodes of all clusters."),
-    "policy": ("cli.policy", "policy", "Policies, before they are applied."),
+    "policy": ("cli.policy", "policy", "Policies: check, list, explain, try out."),
     "service": ("cli.inside", "service", "Services and their backends."),
     "status": ("cli.status", "status", "State of this node's agent."),
     "troubleshoot": ("cli.troubleshoot", "troubleshoot", "Why a connection fails."),

@@ -1,7 +1,7 @@
 """Policy objects of manifest files, and what is found in them. Adapter."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,15 @@ def _items(document: Any) -> Iterator[Any]:
         yield from listed if isinstance(listed, list) else []
     elif document is not None:
         yield document
+
+
+def source_of(document: Mapping[str, Any]) -> Source:
+    """One object that ``judge`` found valid, other than a CIDR group."""
+    kind, meta = Kind(document["kind"]), document["metadata"]
+    namespace = "" if kind is Kind.CLUSTERWIDE else meta.get("namespace") or "default"
+    annotations = meta.get("annotations") or {}
+    spec, specs = document.get("spec"), document.get("specs")
+    return Source(kind, namespace, meta["name"], spec, specs, annotations)
 
 
 def judge(file: str, document: Any, settings: Settings) -> Judged | None:

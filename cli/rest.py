@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +46,12 @@ def option(function: F) -> F:
         metavar="PATH",
         help="The agent's socket.",
     )(function)
+
+
+def given(host: str) -> str:
+    """``host`` if it was named on the command line, else nothing."""
+    source = click.get_current_context().get_parameter_source("host")
+    return host if source is ParameterSource.COMMANDLINE else ""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -1,12 +1,12 @@
-"""Why a connection may or may not be made, and which verdicts a change of rules changes. Pure.
+"""Why a connection may or may not be made. Pure.
 
 Asks the oracle, so an explanation holds without maps; both sides of a connection are judged.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from model.labels import Labels
+from model.labels import NAMESPACE_META_PREFIX, Labels
 from model.policy_map import Direction
 from policy.known import Known, Mode, Options, Subject
 from policy.oracle import (
@@ -59,28 +59,6 @@ class End:
     subject: Subject | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """From an identity to another, on a protocol and port."""
-
-    source: int
-    destination: int
-    protocol: int
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A flow whose verdict changes on the side of ``direction``, and the rules that decide."""
-
-    flow: Flow
-    direction: Direction
-    before: Verdict
-    after: Verdict
-    rule_before: Origin | None = None
-    rule_after: Origin | None = None
-
-
 def explain(
     known: Known,
     rules: Iterable[PolicyRule],
@@ -95,12 +73,12 @@ def explain(
     to = Packet(destination.identity, destination.labels, protocol, port)
     back = Packet(source.identity, source.labels, protocol, port)
     return Explanation(
-        _side(known, rules, options, source.subject, Direction.EGRESS, to),
-        _side(known, rules, options, destination.subject, Direction.INGRESS, back),
+        side(known, rules, options, source.subject, Direction.EGRESS, to),
+        side(known, rules, options, destination.subject, Direction.INGRESS, back),
     )
 
 
-def _side(
+def side(
     known: Known,
     rules: list[PolicyRule],
     options: Options,
@@ -108,6 +86,7 @@ def _side(
     way: Direction,
     packet: Packet,
 ) -> Side:
+    """One side alone, as the node of ``subject`` judges it."""
     if subject is None:
         reason = "policy is not asked on this side: it is no endpoint"
         return Side(way, Verdict.ALLOWED, reason=reason, unasked=True)
@@ -193,51 +172,52 @@ def _change(
     if not left.verdict.passes:
         who = "from" if way is Direction.INGRESS else "to"
         steps.append(
-            f"add an {way.name.lower()} rule that allows protocol {packet.protocol} port "
-            f"{packet.port} {who} identity {packet.identity}"
+            f"add an {way.name.lower()} rule that allows {port_text(packet.protocol, packet.port)} "
+            f"{who} identity {packet.identity} ({who_text(packet.labels)})"
         )
     return "; ".join(steps)
+
+
+PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+
+
+def port_text(protocol: int, port: int) -> str:
+    """``80/TCP``; of ICMP the type, ``ICMP type 8``."""
+    name = PROTOCOLS.get(protocol, str(protocol))
+    return f"{name} type {port}" if name.startswith("ICMP") else f"{port}/{name}"
+
+
+def who_text(labels: Labels) -> str:
+    """The labels people choose by, without those of the namespace."""
+    said = [str(label) for label in labels if not label.key.startswith(NAMESPACE_META_PREFIX)]
+    return ", ".join(said)
+
+
+def unknown_side(
+    rules: Iterable[PolicyRule], options: Options, subject: Subject, way: Direction
+) -> Side:
+    """The peer's identity is not known at this node: it passes only where no rule speaks."""
+    speaking = sorted(
+        {
+            rule.origin
+            for rule in rules
+            if applies(rule, subject)
+            and not rule.audit
+            and (
+                rule.closed
+                or way in rule.default_deny
+                or any(part.direction is way for part in rule.rules)
+            )
+        }
+    )
+    why = "the identity of the other side is not known on this node yet"
+    if options.mode is Mode.NEVER or not (speaking or always_enforced(options, subject)):
+        return Side(way, Verdict.ALLOWED, reason=f"{why}, and no rule speaks of {way.name.lower()}")
+    by = f" (rules of {', '.join(map(str, speaking))})" if speaking else ""
+    change = "wait until the cluster of the address has told of it, or see `isthmus status`"
+    return Side(way, Verdict.DROPPED, reason=why + by, change=change)
 
 
 def _without_denies(rule: PolicyRule) -> PolicyRule:
     parts = tuple(part for part in rule.rules if not forbids(part))
     return replace(rule, rules=parts, closed=False)
-
-
-def whatif(
-    known: Known,
-    before: Iterable[PolicyRule],
-    after: Iterable[PolicyRule],
-    options: Options,
-    subjects: Mapping[int, Subject],
-    identities: Mapping[int, Labels],
-    ports: Iterable[tuple[int, int]],
-) -> Iterator[Difference]:
-    """The flows whose verdict changes from the rules ``before`` to those ``after``.
-
-    ``subjects`` are the endpoints by identity, ``ports`` the (protocol, port) to ask about. Only
-    subjects that some added or removed rule selects are asked.
-    """
-    old, new, asked = list(before), list(after), list(ports)
-    changed = set(old) ^ set(new)
-    for number, subject in sorted(subjects.items()):
-        if not any(applies(rule, subject) for rule in changed):
-            continue
-        mine = [rule for rule in old if applies(rule, subject)]
-        theirs = [rule for rule in new if applies(rule, subject)]
-        for way in Direction:
-            for peer, labels in sorted(identities.items()):
-                for protocol, port in asked:
-                    packet = Packet(peer, labels, protocol, port)
-                    was = verdict(known, mine, subject, way, packet, options)
-                    will = verdict(known, theirs, subject, way, packet, options)
-                    if was.verdict is not will.verdict:
-                        ends = (peer, number) if way is Direction.INGRESS else (number, peer)
-                        yield Difference(
-                            Flow(*ends, protocol, port),
-                            way,
-                            was.verdict,
-                            will.verdict,
-                            _origin(was),
-                            _origin(will),
-                        )

@@ -14,6 +14,7 @@ from policy.known import CidrGroup, Known, Mode, Options, PolicyService, Subject
 from policy.objects.read import Kind, Reading, Source, read
 from policy.objects.settings import Settings
 from policy.rules import Operator, PolicyRule, Requirement, Selector
+from policy.table import PolicyTable
 
 _SETTINGS = (
     "cluster",
@@ -28,13 +29,19 @@ _SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointFact:
-    """A pod of the node, as policy sees it."""
+    """A pod of the node, as policy sees it. ``closed``: why its map is shut, or empty."""
 
     namespace: str
     pod: str
     identity: int
     subject: Subject
     addresses: tuple[str, ...] = ()
+    closed: str = ""
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return f"{self.namespace}/{self.pod}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,22 @@ class Facts:
     def rules(self) -> list[PolicyRule]:
         """The rules of all policies."""
         return [rule for _, reading in self.readings() for rule in reading.rules]
+
+    def pod(self, name: str) -> EndpointFact | None:
+        """An endpoint by ``namespace/pod``."""
+        return next((e for e in self.endpoints.values() if e.name == name), None)
+
+    def table(self) -> PolicyTable:
+        """The computation, as the agent does it; endpoints by ``namespace/pod``."""
+        table = PolicyTable(self.options)
+        table.known = self.known
+        table.put_identities(self.identities)
+        for source, reading in self.readings():
+            table.put_object((source.kind, source.namespace, source.name), reading.rules)
+        for endpoint in self.endpoints.values():
+            table.put_endpoint(endpoint.name, endpoint.subject)
+        table.compute()
+        return table
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
@@ -98,6 +121,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
                 "ports": [list(port) for port in e.subject.ports],
                 "host": e.subject.is_host,
                 "addresses": list(e.addresses),
+                "closed": e.closed,
             }
             for number, e in sorted(facts.endpoints.items())
         ],
@@ -186,6 +210,7 @@ def _parse_selector(said: Iterable[Mapping[str, Any]]) -> Selector:
 def _parse_endpoint(said: Mapping[str, Any]) -> EndpointFact:
     ports = tuple((name, protocol, number) for name, protocol, number in said["ports"])
     subject = Subject(parse_labels(said["labels"]), ports, said["host"])
+    addresses = tuple(said["addresses"])
     return EndpointFact(
-        said["namespace"], said["pod"], said["identity"], subject, tuple(said["addresses"])
+        said["namespace"], said["pod"], said["identity"], subject, addresses, said["closed"]
     )

@@ -157,6 +157,10 @@ class PolicyTable:
         """Every selector in use, with the identities it selects."""
         return self._cache.in_use()
 
+    def subject(self, name: str) -> Subject | None:
+        """What decides an endpoint's policy."""
+        return self._endpoints.get(name)
+
     def compute(self) -> dict[str, Change]:
         """What changed since the last time, for each endpoint with changes."""
         touched = self._stale | set(self._identities)

@@ -114,6 +114,7 @@ class Engine:
         for name, number in NUMBERS.items():
             self._put(name, number, labels_of(PEERS[name]))
         wanted = sorted(self.table.prefixes() | {parse_prefix(f"{ADDRESSES['KX']}/32")})
+        self.prefixes = {prefix: _LOCAL + 1 + n for n, prefix in enumerate(wanted)}
         for name, address in ADDRESSES.items():
             own = parse_prefix(f"{address}/{128 if ':' in address else 32}")
             around = [p for p in wanted if p.covers(own)]
@@ -123,7 +124,7 @@ class Engine:
             longest = max(around, key=lambda p: p.length)
             more = [Label("kube-apiserver", "", "reserved")] if name == "KX" else []
             labels = Labels.of([*cidr_labels(longest), *more])
-            self._put(name, _LOCAL + 1 + wanted.index(longest), labels)
+            self._put(name, self.prefixes[longest], labels)
 
     def add(self, name: str, number: int, labels: Labels) -> None:
         """One more peer, after the start."""

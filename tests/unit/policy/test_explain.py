@@ -2,7 +2,7 @@
 
 from model.labels import Labels
 from model.policy_map import Direction
-from policy.explain import End, Flow, explain, whatif
+from policy.explain import End, explain
 from policy.known import Known, Mode, Options, Subject
 from policy.oracle import Verdict
 from policy.rules import (
@@ -66,7 +66,7 @@ def test_dropped_names_who_started_default_deny_and_what_to_add() -> None:
     assert found.ingress.rule is None
     assert found.ingress.reason.endswith("default deny of ingress is on by CNP n/allow")
     assert found.ingress.change == (
-        "add an ingress rule that allows protocol 6 port 80 from identity 301"
+        "add an ingress rule that allows 80/TCP from identity 301 (k8s:app=other)"
     )
 
 
@@ -78,7 +78,7 @@ def test_denied_lists_every_denier_and_the_missing_allow() -> None:
     assert found.change == (
         "take this peer or port out of the deny of CNP n/d1; "
         "take this peer or port out of the deny of CNP n/d2; "
-        "add an ingress rule that allows protocol 6 port 80 from identity 301"
+        "add an ingress rule that allows 80/TCP from identity 301 (k8s:app=other)"
     )
 
 
@@ -126,28 +126,3 @@ def test_an_end_without_endpoint_is_not_asked() -> None:
     found = explain(Known(), [ALLOW], Options(), End(2, Labels()), WEB, 6, 80)
     assert found.egress.unasked
     assert not found.passes
-
-
-def test_whatif_tells_what_changes_and_nothing_else() -> None:
-    """A new policy on web shuts all but the client, on the port it is asked about and others."""
-    ends = [CLIENT, OTHER, WEB]
-    found = list(
-        whatif(
-            Known(),
-            [],
-            [ALLOW],
-            Options(),
-            {e.identity: e.subject for e in ends if e.subject},
-            {e.identity: e.labels for e in ends},
-            [(6, 80), (6, 81)],
-        )
-    )
-    assert {d.flow for d in found} == {
-        Flow(300, 302, 6, 81),
-        Flow(301, 302, 6, 80),
-        Flow(301, 302, 6, 81),
-        Flow(302, 302, 6, 80),
-        Flow(302, 302, 6, 81),
-    }
-    assert {(d.before, d.after) for d in found} == {(Verdict.ALLOWED, Verdict.DROPPED)}
-    assert not list(whatif(Known(), [ALLOW], [ALLOW], Options(), {302: WEB.subject}, {}, [(6, 80)]))

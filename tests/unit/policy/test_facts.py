@@ -33,7 +33,11 @@ def test_round_trip() -> None:
         (Source(Kind.CILIUM, "n", "p", SPEC, None, {"a": "b"}, "uid"),),
         known,
         {300: WEB, 16777217: cidr_labels(parse_prefix("2001:db8::/32"))},
-        {7: EndpointFact("n", "web-0", 300, Subject(WEB, (("http", 6, 80),)), ("10.1.0.7",))},
+        {
+            7: EndpointFact(
+                "n", "web-0", 300, Subject(WEB, (("http", 6, 80),)), ("10.1.0.7",), "full"
+            )
+        },
     )
     back = from_json(json.loads(json.dumps(to_json(facts))))
     assert back == facts

@@ -1,0 +1,127 @@
+"""The commands about policy on a node, against its real agent."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import AgentNode, agent_node, put, until
+from tests.support.cli import Result
+
+pytestmark = pytest.mark.root
+
+POLICIES = "ciliumnetworkpolicies"
+ONLY_FRIEND = {
+    "endpointSelector": {"matchLabels": {"app": "server"}},
+    "ingress": [
+        {
+            "fromEndpoints": [{"matchLabels": {"app": "friend"}}],
+            "toPorts": [{"ports": [{"port": "8080", "protocol": "TCP"}]}],
+        }
+    ],
+}
+STRANGERS_TOO = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "strangers-too"},
+    "spec": {
+        "endpointSelector": {"matchLabels": {"app": "server"}},
+        "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"app": "friend"}}]}],
+        "ingress": [{"fromEndpoints": [{"matchLabels": {"app": "stranger"}}]}],
+    },
+}
+BAD = {"endpointSelector": {"matchLabels": {"app": "nobody"}}, "egress": [{"toCIDR": ["x"]}]}
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
+    async with agent_node(tmp_path) as found:
+        yield found
+
+
+async def isthmus(node: AgentNode, *arguments: object, stdin: str = "") -> Result:
+    """Execute the command as in the agent's container."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main"),
+        *map(str, arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "CILIUM_SOCK": str(node.socket)},
+    )
+    async with asyncio.timeout(90):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+async def told(node: AgentNode, *arguments: object, stdin: str = "") -> Any:
+    done = await isthmus(node, "policy", *arguments, "-o", "json", stdin=stdin)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+async def test_policies_of_a_node(node: AgentNode) -> None:
+    """List, get, selectors and what-if tell what the agent was told and what would come of more."""
+    node.start()
+    await node.ready()
+    for name in ("server", "friend", "stranger"):
+        await node.add(node.pod(name, {"app": name}))
+    for name, spec in (("only-friend", ONLY_FRIEND), ("bad", BAD)):
+        put(node.fake, POLICIES, {"metadata": {"name": name, "namespace": "default"}, "spec": spec})
+
+    async def both() -> bool:
+        return len(await told(node, "list")) == 2
+
+    await until(both, "both policies")
+    bad, good = await told(node, "list")
+    assert (bad["name"], bad["valid"], bad["endpoints"]) == ("bad", False, [])
+    assert bad["errors"][0]["path"] == "spec.egress[0].toCIDR[0]"
+    assert (good["valid"], good["endpoints"]) == (True, ["default/server"])
+    shown = (await isthmus(node, "policy", "list")).out
+    assert "spec.egress[0].toCIDR[0]" in shown
+
+    (whole,) = await told(node, "get", "default/only-friend")
+    assert whole["spec"] == ONLY_FRIEND
+    assert whole["rules"][0]["defaultDeny"] == ["ingress"]
+    missing = await isthmus(node, "policy", "get", "nothing")
+    assert (missing.code, missing.out) == (1, "")
+    assert "there is no policy nothing" in missing.err
+
+    statuses = [endpoint["status"] for endpoint in await node.get("endpoint")]
+    identities = {s["external-identifiers"]["pod-name"]: s["identity"]["id"] for s in statuses}
+    (selector,) = await told(node, "selectors")
+    assert selector["identities"] == [identities["default/friend"]]
+    assert selector["policies"] == ["CiliumNetworkPolicy default/only-friend"]
+
+    more = json.loads(json.dumps(STRANGERS_TOO))
+    changes = await told(node, "whatif", "-f", "-", stdin=json.dumps(more))
+    assert {c["endpoint"] for c in changes} == {"default/server"}
+    found = {
+        (peer["identity"], c["protocol"], c["port"]): (c["before"], c["after"])
+        for c in changes
+        for peer in c["peers"]
+    }
+    assert found[identities["default/friend"], 6, 8080] == ("allowed", "denied")
+    assert found[identities["default/stranger"], 6, 8080] == ("dropped", "allowed")
+    assert (identities["default/server"], 6, 8080) not in found
+    (opens,) = {json.dumps(c["ruleAfter"]) for c in changes if c["after"] == "allowed"}
+    assert json.loads(opens)["name"] == "strangers-too"
+    told_so = await isthmus(
+        node, "policy", "whatif", "-f", "-", "--exit-code", stdin=json.dumps(more)
+    )
+    assert told_so.code == 1
+    assert "strangers-too" in told_so.out
+
+    gone = {**more, "metadata": {"name": "only-friend"}}
+    opened = await told(node, "whatif", "-f", "-", "--delete", stdin=json.dumps(gone))
+    assert {c["after"] for c in opened} == {"allowed"}
+    more["spec"]["ingress"] = [{"fromCIDR": ["x"]}]
+    refused = await isthmus(node, "policy", "whatif", "-f", "-", stdin=json.dumps(more))
+    assert refused.code == 1
+    assert "spec.ingress[0].fromCIDR[0]" in refused.err
