@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 from agent.config import AgentConfig, ConfigError, load
 from telemetry import logs
@@ -22,6 +23,7 @@ async def run(config: AgentConfig) -> None:
     gc.set_threshold(*GC_THRESHOLDS)
     # Here and not above: a wrong setting is told without loading half the world.
     from agent.daemon import Daemon, learn_self, open_kernel
+    from agent.encryption import open_wireguard
     from agent.view import Progress
     from datapath.kernel_thread import KernelThread
     from kube.config import connect
@@ -33,9 +35,13 @@ async def run(config: AgentConfig) -> None:
         stack.callback(links_thread.close)
         me, pool = await learn_self(client, config)
         progress.steps.append("opening the datapath")
-        datapath = await open_kernel(config, me)
+        wireguard = await open_wireguard(config, me, links_thread)
+        if wireguard is not None:
+            me = replace(me, node=wireguard.announced(me.node))
+        datapath = await open_kernel(config, me, wireguard.for_datapath(me) if wireguard else None)
         stack.callback(datapath.close)
-        await Daemon(config, client, me, pool, datapath, links_thread, progress).run()
+        daemon = Daemon(config, client, me, pool, datapath, links_thread, progress, wireguard)
+        await daemon.run()
 
 
 async def _until_signal(config: AgentConfig) -> None:

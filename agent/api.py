@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent import health, metrics, policy_shapes, shapes
+from agent import encryption_view, health, metrics, policy_shapes, shapes
 from agent.cni import Cni
 from agent.cni_types import CniError
 from agent.endpoint_store import Endpoint
@@ -59,6 +59,8 @@ class Api:
         get("/v1/cluster/nodes", self.nodes)
         get("/v1/ipam", self.ipam)
         get(names.PATH, self.names)
+        get("/v1/encryption", self.encryption)
+        app.router.add_put("/v1/encryption/{action}", self.change_encryption)
         app.router.add_delete("/v1/endpoint", self.delete_endpoint)
         app.router.add_post("/v1/cni", self.cni)
         return app
@@ -66,6 +68,28 @@ class Api:
     async def healthz(self, request: web.Request) -> web.Response:
         """``StatusResponse``."""
         return _json(health.status(self._view))
+
+    async def encryption(self, request: web.Request) -> web.Response:
+        """``EncryptionStatus``, with the devices as they are now."""
+        if self._view.rotation is not None:
+            await self._view.rotation.refresh()
+        return _json(encryption_view.shape(self._view))
+
+    async def change_encryption(self, request: web.Request) -> web.Response:
+        """Begin a rotation of keys, or abort it."""
+        rotation, action = self._view.rotation, request.match_info["action"]
+        if rotation is None:
+            return _json("nothing encrypts here: set enable-wireguard", 409)
+        actions = {"rotate": rotation.begin, "abort": rotation.abort}
+        if action not in actions:
+            return _json(f"{action} is none of {', '.join(actions)}", 404)
+        try:
+            number = await actions[action]()
+        except ValueError as error:
+            return _json(str(error), 409)
+        except OSError as error:
+            return _json(str(error), 500)
+        return _json({"number": number})
 
     async def config(self, request: web.Request) -> web.Response:
         """``DaemonConfiguration``."""

@@ -15,6 +15,7 @@ from typing import Any
 from kvstore.allowance import Limits
 from mesh.data_path import Rules
 from mesh.remote_slices import Preference
+from model.address import parse_prefix
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
@@ -128,6 +129,20 @@ def _log_options(text: str) -> LogOptions:
     return parse_options([text])
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.replace(",", " ").split() if word)
+
+
+def _prefixes(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    for word in words:
+        try:
+            parse_prefix(word)
+        except ValueError as error:
+            raise ValueError(f"use prefixes like 10.0.0.0/8,fd00::/16 ({error})") from None
+    return words
+
+
 def _absolute(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError("use an absolute path")
@@ -164,6 +179,15 @@ class AgentConfig:
     routing_mode: str = _key(_one_of("tunnel"), "tunnel")
     tunnel_protocol: str = _key(_one_of("vxlan"), "vxlan")
     ipam: str = _key(_one_of("kubernetes"), "kubernetes")
+    enable_wireguard: bool = _key(_boolean, False)
+    wireguard_persistent_keepalive: float = _key(parse_duration_s, 0.0)  # 0: none
+    encrypt_node: bool = _key(_boolean, False)  # also what nodes send to nodes
+    node_encryption_opt_out_labels: tuple[str, ...] = _key(
+        _words, ("node-role.kubernetes.io/control-plane",)
+    )
+    enable_encryption_strict_mode: bool = _key(_boolean, False)
+    encryption_strict_mode_cidr: tuple[str, ...] = _key(_prefixes, ())
+    encryption_strict_mode_allow_remote_node_identities: bool = _key(_boolean, False)
     mtu: int = _key(_number(0, 65535), 0)  # 0: that of the underlay
     devices: str = _key(str, "")  # empty: the device that holds the node's address
     bpf_lb_algorithm: Selection = _key(_selection, Selection.RANDOM)
@@ -300,6 +324,10 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
                 'cluster-name is "default" while cluster-id is not 0: '
                 "give the cluster a name of its own"
             )
+    if config.enable_encryption_strict_mode and not config.enable_wireguard:
+        raise ConfigError(
+            'enable-encryption-strict-mode is "true" while nothing encrypts: set enable-wireguard'
+        )
     if not config.enable_ipv4:
         raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
     return config

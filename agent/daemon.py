@@ -20,10 +20,12 @@ from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
 from agent.echo import Echo
+from agent.encryption import ENCRYPTION_KEY, Opened, WireguardNode
 from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
 from agent.ipam import Pool
+from agent.key_rotation import KeyRotation
 from agent.known import KnownIdentities
 from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
@@ -39,7 +41,7 @@ from agent.remote_inputs import RemoteInputs
 from agent.targets import Routes, Tables
 from agent.view import Progress, View
 from datapath.kernel_thread import KernelThread
-from datapath.runtime import Datapath, DatapathConfig, TraceConfig, open_datapath
+from datapath.runtime import Datapath, DatapathConfig, Encryption, TraceConfig, open_datapath
 from kube.client import HttpClient
 from kvstore.config_directory import ConfigDirectory
 from kvstore.remotes import Remotes
@@ -105,7 +107,9 @@ async def learn_self(client: HttpClient, config: AgentConfig) -> tuple[Self, Poo
     return Self(node, found.metadata.uid, ip, cidr, router), pool
 
 
-async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
+async def open_kernel(
+    config: AgentConfig, me: Self, encryption: Encryption | None = None
+) -> Datapath:
     """Devices, programs and maps of this node."""
     return await open_datapath(
         DatapathConfig(
@@ -124,6 +128,7 @@ async def open_kernel(config: AgentConfig, me: Self) -> Datapath:
                 round(config.monitor_aggregation_interval),
                 config.monitor_aggregation_flags,
             ),
+            encryption=encryption,
         )
     )
 
@@ -140,11 +145,13 @@ class Daemon:
         datapath: Datapath,
         links_thread: KernelThread,
         progress: Progress,
+        opened: Opened | None = None,
     ) -> None:
         self.config, self.me, self.datapath, self.progress = config, me, datapath, progress
         own, own_id = config.cluster_name, cluster_id(config)
         clock, draw = time.monotonic, random.random
         hooks = _Hooks()
+        self.rotation: KeyRotation | None = None
         state = config.state_dir / "state"
         self.mesh = mesh = MeshState(
             own,
@@ -204,6 +211,7 @@ class Daemon:
             draw,
         )
         self.tables = hooks.tables = self._datapath_tables()
+        self.wireguard = self._wire_wireguard(opened) if opened is not None else None
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
         self.loops = (
@@ -228,11 +236,28 @@ class Daemon:
             names=self.names,
             policy_inputs=self.policy_inputs,
             prober=self.prober,
+            wireguard=self.wireguard,
+            rotation=self.rotation,
             progress=progress,
             server=client.server,
             clock=clock,
         )
         self.cni = Cni(self.endpoints, me.router, self._not_ready)
+
+    def _wire_wireguard(self, opened: Opened) -> WireguardNode:
+        made = WireguardNode(opened, self.mesh, self.me, self.datapath)
+        self.tables.encryption = made.tables()
+        self.tables.on_prefix = made.prefix_changed
+        self.rotation = KeyRotation(made, self.mesh, self._announce_keys)
+        return made
+
+    def _announce_keys(self) -> None:
+        """Our keys have changed: to the API server, and by it to every node of the mesh."""
+        assert self.wireguard is not None
+        node = self.wireguard.opened.announced(self.me.node)
+        self._wanted_node[node.name] = node
+        self.mesh.nodes.put(node)
+        self.node_table.mark(node.name)
 
     def _wire_remotes(self, own_id: ClusterId) -> None:
         config = self.config
@@ -295,7 +320,9 @@ class Daemon:
         return Table(
             "ciliumendpoints",
             self._endpoint_objects,
-            WantedEndpoints(self.endpoints, self.me.ip),
+            WantedEndpoints(
+                self.endpoints, self.me.ip, ENCRYPTION_KEY if self.wireguard is not None else 0
+            ),
             clock=time.monotonic,
             draw=random.random,
         )
@@ -309,7 +336,7 @@ class Daemon:
             cluster_id(self.config),
             self.me.uid,
         )
-        wanted = {self.me.node.name: self.me.node}
+        wanted = self._wanted_node = {self.me.node.name: self.me.node}
         table = Table("ciliumnode", target, wanted, clock=time.monotonic, draw=random.random)
         self.kube.on_own_node = lambda: table.mark(self.me.node.name)
         return table
@@ -362,6 +389,9 @@ class Daemon:
             tasks.create_task(self._end_drains(), name="drains")
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
+            if self.rotation is not None:
+                tasks.create_task(self.rotation.run(), name="rotation")
+                tasks.create_task(self._prune_encryption(), name="prune-encryption")
             tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
@@ -391,7 +421,8 @@ class Daemon:
         for table in self._of_many_inputs():
             table.release()
         for table in (*self.tables.ordered(), self.objects):
-            table.allow_prune()
+            if table not in self.tables.encryption:
+                table.allow_prune()
         for table in self.tables.ordered():
             await table.attempted(table.revision)
         self.relabeller.mark_all()
@@ -455,6 +486,14 @@ class Daemon:
             await self.remotes.configured.wait()
             interval_s = self.config.clustermesh_probe_interval
             await self.prober.run(Echo, lambda: self.remotes.statuses, interval_s)
+
+    async def _prune_encryption(self) -> None:
+        """A peer goes only when every cluster has said what it has: packets would have no key."""
+        await self.remotes.configured.wait()
+        while not all(status.ready for status in self.remotes.statuses.values()):  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_CHECK_S)  # statuses tell of no change
+        for table in self.tables.encryption:
+            table.allow_prune()
 
     async def _report_late_clusters(self) -> None:
         """Nothing waits for a remote cluster: what it last said is in force until it speaks."""

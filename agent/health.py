@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import map_pressure, shapes
+from agent import encryption_view, map_pressure, shapes
 from agent.view import View
 from certs.presented import presented
 from kvstore.shape import connection
@@ -131,6 +131,7 @@ def status(view: View) -> dict[str, Any]:
             "tunnel-protocol": view.config.tunnel_protocol,
         },
         "hubble": _state("Disabled"),
+        "encryption": encryption_view.shape(view),
         "nodeMonitor": {},
         "rejected": {
             "count": view.kube.problems.total

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent import map_pressure, mesh_metrics, probe_metrics
+from agent import encryption_view, map_pressure, mesh_metrics, probe_metrics
 from agent.health import VERSION
 from agent.view import View
 from datapath.metrics import Counter
@@ -75,6 +75,7 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
         + _tables(view)
         + mesh_metrics.collect(view)
         + probe_metrics.collect(view)
+        + encryption_view.collect(view)
         + _packets(packets)
     )
 

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from agent.endpoint_store import Endpoint
 from agent.endpoints import Endpoints
+from encryption import rotation
 from kube.informer import Informer
 from kube.port import ApiError, Client
 from kube.resources import CILIUM_ENDPOINTS, CILIUM_NODES
@@ -20,7 +21,7 @@ from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, EndpointState
 from model.node import Node, NodeName
 from wire.k8s.cilium_endpoint import CiliumEndpoint, encode_endpoint, encode_status
-from wire.k8s.cilium_node import CiliumNode, decode_node, encode_node
+from wire.k8s.cilium_node import WIREGUARD_KEY, CiliumNode, decode_node, encode_node
 from wire.k8s.errors import ObjectError
 
 K = TypeVar("K")
@@ -39,10 +40,11 @@ class PublishedEndpoint:
     labels: tuple[str, ...]
     addresses: tuple[str, ...]
     node: str
+    encryption_key: int = 0
     endpoint: Endpoint | None = field(default=None, compare=False, hash=False)
 
 
-def published(endpoint: Endpoint, node_ip: Address) -> PublishedEndpoint:
+def published(endpoint: Endpoint, node_ip: Address, encryption_key: int = 0) -> PublishedEndpoint:
     """What the object of an endpoint must say."""
     return PublishedEndpoint(
         pod_uid=endpoint.pod_uid,
@@ -51,6 +53,7 @@ def published(endpoint: Endpoint, node_ip: Address) -> PublishedEndpoint:
         labels=tuple(endpoint.identity.labels.strings()),
         addresses=tuple(str(a) for a in endpoint.local.addresses),
         node=str(node_ip),
+        encryption_key=encryption_key,
         endpoint=endpoint,
     )
 
@@ -71,19 +74,23 @@ def read_object(obj: CiliumEndpoint) -> PublishedEndpoint:
         labels=tuple((status.identity.labels or ()) if status.identity else ()),
         addresses=tuple(t for p in pairs for t in (p.ipv4, p.ipv6) if t),
         node=network.node if network else "",
+        encryption_key=status.encryption.key if status.encryption else 0,
     )
 
 
 class WantedEndpoints:
     """The objects there should be: one per pod of this node."""
 
-    def __init__(self, endpoints: Endpoints, node_ip: Address) -> None:
+    def __init__(self, endpoints: Endpoints, node_ip: Address, encryption_key: int = 0) -> None:
         self._endpoints, self._node_ip = endpoints, node_ip
+        self._encryption_key = encryption_key
 
     def get(self, key: PodKey, /) -> PublishedEndpoint | None:
         """The object of a pod; of the newer one while two have the name."""
         found = [e for e in self._endpoints.of_pod(*key) if e.pod]
-        return published(found[-1], self._node_ip) if found else None
+        if not found:
+            return None
+        return published(found[-1], self._node_ip, self._encryption_key)
 
     def items(self) -> Iterator[tuple[PodKey, PublishedEndpoint]]:
         """All objects there should be."""
@@ -153,6 +160,7 @@ class EndpointObjects:
             identity=endpoint.identity,
             addresses=endpoint.local.addresses,
             node=parse_address(row.node),
+            encryption_key=row.encryption_key,
             identifiers={
                 "cni-attachment-id": f"{endpoint.container_id}:{endpoint.container_interface}",
                 "container-id": endpoint.container_id,
@@ -179,6 +187,8 @@ class EndpointObjects:
             await self._client.delete(CILIUM_ENDPOINTS, pod, namespace, uid=known.metadata.uid)
             await self._client.create(CILIUM_ENDPOINTS, body, namespace)
             return
+        # An empty object would leave a number that is there.
+        status["encryption"] = {"key": row.encryption_key}
         change = {"metadata": {"labels": labels}, "status": status}
         try:
             await self._client.patch(CILIUM_ENDPOINTS, pod, change, namespace)
@@ -224,7 +234,8 @@ class NodeObject:
             node = decode_node(found, self._cluster, self._cluster_id)
         except ObjectError:
             return {}
-        return {self._name: replace(node, annotations={})}
+        ours = {k: v for k, v in node.annotations.items() if k == rotation.ANNOTATION}
+        return {self._name: replace(node, annotations=ours)}
 
     async def upsert(self, rows: Sequence[tuple[NodeName, Node]]) -> Mapping[NodeName, OSError]:
         """Create it, or change what is ours in it."""
@@ -241,5 +252,8 @@ class NodeObject:
         except ApiError as error:
             if not error.already_exists:
                 raise
-            change = {"metadata": body["metadata"], "spec": body["spec"]}
-            await self._client.patch(CILIUM_NODES, node.name, change)
+            stale = dict.fromkeys((*WIREGUARD_KEY, rotation.ANNOTATION))  # unless they are wanted
+            metadata = body["metadata"]
+            metadata["annotations"] = stale | metadata.get("annotations", {})
+            spec = body["spec"] | {"encryption": {"key": node.encryption_key}}
+            await self._client.patch(CILIUM_NODES, node.name, {"metadata": metadata, "spec": spec})

@@ -24,6 +24,10 @@ ORDER = (
     "policy",  # what a pod may do, before it or anybody it is about can be reached
     "host-addresses",  # the router and the node: where packets for neither pod nor peer end
     "endpoints",  # a pod must be deliverable before anything leads to its address
+    "wireguard",  # who encrypts for a node, before anything leads to what is behind it
+    "wireguard-detour",  # the same on the second device, while keys change
+    "encrypt-via",  # which of the two: when it can receive
+    "strict",  # what may not leave in clear text
     "ipcache",  # where an address is, before the host's routes lead packets to the programs
     "routes",  # the host's way to pods, before services choose pods
     "services",  # a frontend leads only to backends that can be reached
@@ -84,6 +88,8 @@ class Tables:
     ) -> None:
         self._own = own
         self._claims = ipcache
+        self.encryption: tuple[Table[Any, Any], ...] = ()  # of what encrypts, if anything does
+        self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
         addresses = KnownIpcache(ipcache, routes.own, policies.known)
         known_endpoints = KnownEndpoints(endpoints, policies.known)
         self.host_addresses: Table[Address, NumericIdentity] = Table(
@@ -110,7 +116,7 @@ class Tables:
 
     def ordered(self) -> tuple[Table[Any, Any], ...]:
         """The tables in ``ORDER``."""
-        every = (
+        every: tuple[Table[Any, Any], ...] = (
             self.policy,
             self.host_addresses,
             self.endpoints,
@@ -118,12 +124,13 @@ class Tables:
             self.routes,
             self.services,
         )
-        by_name = {table.name: table for table in every}
-        return tuple(by_name[name] for name in ORDER)
+        by_name = {table.name: table for table in (*every, *self.encryption)}
+        return tuple(by_name[name] for name in ORDER if name in by_name)
 
     def prefix_changed(self, prefix: Prefix) -> None:
         """The ipcache's row may differ now, and with it the route of a prefix."""
         self.ipcache.mark(prefix)
+        self.on_prefix(prefix)
         if not is_host(prefix):
             self.routes.mark(prefix)
             for inside in self._policies.prefixes_in(prefix):  # which may be pods' now, or not

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.config import AgentConfig
+from agent.encryption import WireguardNode
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator
 from agent.ipam import Pool
+from agent.key_rotation import KeyRotation
 from agent.kube_inputs import KubeInputs
 from agent.mesh_state import MeshState
 from agent.names import Names
@@ -57,6 +59,8 @@ class View:
     policy_inputs: PolicyInputs
     names: Names
     prober: Prober
+    wireguard: WireguardNode | None  # None: encryption is off
+    rotation: KeyRotation | None
     progress: Progress
     server: str  # of the API server
     clock: Callable[[], float]

@@ -47,6 +47,13 @@ ALIASES = {
     "bpf.monitorAggregation": "monitor-aggregation",
     "bpf.monitorInterval": "monitor-aggregation-interval",
     "bpf.monitorFlags": "monitor-aggregation-flags",
+    "encryption.nodeEncryption": "encrypt-node",
+    "encryption.strictMode.enabled": "enable-encryption-strict-mode",
+    "encryption.strictMode.cidr": "encryption-strict-mode-cidr",
+    "encryption.strictMode.allowRemoteNodeIdentities": (
+        "encryption-strict-mode-allow-remote-node-identities"
+    ),
+    "encryption.wireguard.persistentKeepalive": "wireguard-persistent-keepalive",
     "clustermesh.enableEndpointSliceSynchronization": "clustermesh-enable-endpoint-sync",
     "clustermesh.enableMCSAPISupport": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.enabled": "clustermesh-enable-mcs-api",
@@ -99,6 +106,10 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
         for item in agent:
             pod = item["spec"]["template"]["spec"]
             pod["containers"] = [c for c in pod["containers"] if c["name"] != "hubble"]
+    if config.get("enable-wireguard", "false") not in ("true", "1"):
+        for item in agent:
+            containers = item["spec"]["template"]["spec"]["containers"]
+            containers[:] = [c for c in containers if c["name"] != "wireguard"]
     host, port = config.get("k8sServiceHost"), config.get("k8sServicePort", "6443")
     if host:
         for item in (*agent, *operator):

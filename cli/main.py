@@ -21,6 +21,7 @@ COMMANDS = {
         "Join clusters, and see how they are joined.",
     ),
     "doctor": ("cli.doctor", "doctor", "Can this machine run it?"),
+    "encrypt": ("cli.encrypt", "encrypt", "Encryption between nodes, and its keys."),
     "endpoint": ("cli.inside", "endpoint", "Pods of this node."),
     "hubble": ("cli.hubble", "hubble", "Flows of the mesh."),
     "identity": ("cli.inside", "identity", "Identities and their labels."),

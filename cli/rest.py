@@ -72,7 +72,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock = made
 
 
-def fetch(host: str, path: str, timeout_s: float = TIMEOUT_S) -> bytes:
+def fetch(host: str, path: str, timeout_s: float = TIMEOUT_S, method: str = "GET") -> bytes:
     """``GET /v1/<path>``: the body as it came. ``path`` is already quoted.
 
     Raises ``AgentUnreachableError`` or ``AgentRefusedError``, each with a sentence for a person.
@@ -80,19 +80,19 @@ def fetch(host: str, path: str, timeout_s: float = TIMEOUT_S) -> bytes:
     place = host.removeprefix("unix://")
     connection = _Connection(place, timeout_s)
     try:
-        connection.request("GET", f"/v1/{path}")
+        connection.request(method, f"/v1/{path}")
         answer = connection.getresponse()
         body = answer.read()
     except TimeoutError as error:
         raise AgentUnreachableError(
-            f"the agent at {place} did not answer GET /v1/{path} within {timeout_s:g} s"
+            f"the agent at {place} did not answer {method} /v1/{path} within {timeout_s:g} s"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise AgentUnreachableError(_silent(place, error)) from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise AgentRefusedError(answer.status, f"GET /v1/{path}: {_message(body, answer)}")
+        raise AgentRefusedError(answer.status, f"{method} /v1/{path}: {_message(body, answer)}")
     return body
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from model.address import Address
 from model.kernel_numbers import LINK_ALIAS
 
 _IFF_UP = 0x1
@@ -65,6 +66,18 @@ def adjust(name: str, mtu: int) -> int:
         ):
             ipr.link("set", index=link["index"], mtu=mtu, ifalias=LINK_ALIAS, state="up")
         return int(link["index"])
+
+
+def mtu_of(address: Address, device: str | None) -> int:
+    """The MTU of a device, or of the one that holds an address. Raises ``OSError``."""
+    with IPRoute() as ipr, doing(f"look for the device of {address}"):
+        if device is not None:
+            return int(next(iter(ipr.link("get", ifname=device))).get_attr("IFLA_MTU"))
+        for found in ipr.addr("dump"):
+            if str(address) in (found.get_attr("IFA_LOCAL"), found.get_attr("IFA_ADDRESS")):
+                link = next(iter(ipr.link("get", index=found["index"])))
+                return int(link.get_attr("IFLA_MTU"))
+    raise OSError(errno.EADDRNOTAVAIL, f"no device holds the node's address {address}")
 
 
 def delete(name: str) -> None:

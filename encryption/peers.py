@@ -75,9 +75,14 @@ class Peers:
     """The table by public key. ``on_change`` is told every key whose peer may differ."""
 
     def __init__(
-        self, own: ClusterName, my_key: PublicKey, on_change: Callable[[PublicKey], None]
+        self,
+        own: ClusterName,
+        my_key: PublicKey,
+        on_change: Callable[[PublicKey], None],
+        port: int = WIREGUARD_PORT,
     ) -> None:
         self._own, self._my_key, self._on_change = own, my_key, on_change
+        self._port = port
         self._claims: dict[NodeKey, Claim] = {}
         self._by_key: dict[PublicKey, set[NodeKey]] = {}
         self._by_address: dict[Address, set[NodeKey]] = {}
@@ -197,7 +202,7 @@ class Peers:
                 # Nearly all pods lie in their node's prefix, which says it for all of them.
                 if not self._is_node(prefix) and self._around(prefix) not in mine:
                     prefixes.add(prefix)
-        return Peer(claim.endpoint, WIREGUARD_PORT, frozenset(prefixes))
+        return Peer(claim.endpoint, self._port, frozenset(prefixes))
 
     def _is_node(self, prefix: Prefix) -> bool:
         return prefix.length == 128 and prefix.network_address in self._by_address

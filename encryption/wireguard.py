@@ -106,6 +106,15 @@ class PeerTable:
         failed: Mapping[PublicKey, OSError] = await self._call(self._delete, keys)
         return failed
 
+    async def keep_alive(self, seconds: int) -> None:
+        """Let every peer, now and later, hear from us at least so often; 0: only when needed."""
+        self._keepalive_s = seconds
+        await self._call(self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        keys = self._known().peers
+        self._device.change([PeerChange(key, keepalive_s=self._keepalive_s) for key in keys])
+
     def _read(self) -> dict[PublicKey, Peer]:
         memory = self._memory = _Memory()
         memory.learn(self._device.read())

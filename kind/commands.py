@@ -55,14 +55,21 @@ def lab() -> None:
     help="Directory with kube-apiserver, kube-controller-manager and kube-scheduler to use.",
 )
 @click.option("--install/--no-install", default=True, help="Install Isthmus into the clusters.")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="As of install.")
 def up(
-    name: str, clusters: int, nodes: int, underlay_mtu: int, kube_assets: str, install: bool
+    name: str,
+    clusters: int,
+    nodes: int,
+    underlay_mtu: int,
+    kube_assets: str,
+    install: bool,
+    values: tuple[str, ...],
 ) -> None:
     """Start lab NAME and wait until it is ready."""
     from kind.lab import up as starting
     from kind.lab.progress import Progress
 
-    request = starting.Request(name, clusters, nodes, underlay_mtu, kube_assets, install)
+    request = starting.Request(name, clusters, nodes, underlay_mtu, kube_assets, install, values)
     with _said(), Progress(f"lab {name}") as progress:
         record = starting.run(request, progress.step)
     topology = record.topology()

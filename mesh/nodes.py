@@ -4,7 +4,7 @@ A node's pod prefixes lead to it through the tunnel, also for pods nobody has to
 own addresses are reached by the underlay, its router address through the tunnel.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from mesh.guard import NODE_ADDRESS, POD_PREFIX, LocalPrefixes
@@ -38,6 +38,7 @@ class Nodes:
         self._nodes: dict[NodeKey, Node] = {}
         self._members: dict[ClusterName, dict[NodeName, None]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
+        self.on_node: Callable[[NodeKey], None] = lambda key: None  # what ``get`` says may differ
 
     def put(self, node: Node) -> None:
         """A node is new or has changed."""
@@ -53,6 +54,7 @@ class Nodes:
         if node.cluster != self._own and not self._local.declare(node):
             self._refused.add(key)
         self._claim(node, stale)
+        self.on_node(key)
 
     def verdict(self, node: Node, heard: bool) -> None:
         """A peer's node is judged otherwise than before, because what is ours has changed."""
@@ -62,6 +64,7 @@ class Nodes:
         else:
             self._refused.add((node.cluster, node.name))
         self._claim(node, stale)
+        self.on_node((node.cluster, node.name))
 
     def _heard_claims(self, node: Node | None) -> dict[Prefix, IpClaim]:
         if node is None or (node.cluster, node.name) in self._refused:
@@ -91,6 +94,7 @@ class Nodes:
         if cluster != self._own:
             self._local.withdraw(cluster, name)
         self._local_prefixes(None, node)
+        self.on_node(key)
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A cluster leaves."""
@@ -130,7 +134,7 @@ class Nodes:
         for address in node.addresses:
             if address.type in (*_DIRECT, CILIUM_INTERNAL_IP):
                 tunnel = None if mine or address.type in _DIRECT else endpoint
-                row = IpcacheEntry(identity, tunnel, key if tunnel else 0, cluster_id)
+                row = IpcacheEntry(identity, tunnel, 0 if mine else key, cluster_id)
                 yield host_prefix(address.ip), IpClaim(row, pod=node.name)
         if not mine and endpoint is not None:
             row = IpcacheEntry(_UNKNOWN, endpoint, key, cluster_id)

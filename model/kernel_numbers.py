@@ -4,6 +4,7 @@ DEVICE_HOST = "ist_host"  # one end of the pair that holds the router address
 DEVICE_NET = "ist_net"  # its peer
 DEVICE_VXLAN = "ist_vxlan"
 DEVICE_WIREGUARD = "ist_wg0"
+DEVICE_WIREGUARD_DETOUR = "ist_wg1"  # while keys change
 ENDPOINT_PREFIX = "lxc"
 
 VXLAN_PORT = 8472

@@ -40,6 +40,7 @@ class Request:
     underlay_mtu: int = 1500
     kube_assets: str = ""
     install: bool = True
+    values: tuple[str, ...] = ()  # settings of the installation, key=value
 
 
 # Told of each step: cluster ("" for all), what is done, seconds since the start.
@@ -188,7 +189,7 @@ async def _settle_cluster(
         await _until(cluster, "the API server answers", lambda: _answers(api))
         say(cluster.name, "API server answers")
         if request.install:
-            await _install(lab, cluster)
+            await _install(lab, cluster, request.values)
             say(cluster.name, "components installed")
         await apply_manifest(api, dns_manifest(cluster))
         await _until(cluster, "all nodes are registered", lambda: _nodes(api, cluster, False))
@@ -250,7 +251,7 @@ async def _pods_ready(api: Api) -> str:
     return f"not ready: {', '.join(waiting)}" if waiting else ""
 
 
-async def _install(lab: Topology, cluster: Cluster) -> None:
+async def _install(lab: Topology, cluster: Cluster, values: tuple[str, ...]) -> None:
     process = await asyncio.create_subprocess_exec(
         *INSTALL,
         "--kubeconfig",
@@ -261,6 +262,7 @@ async def _install(lab: Topology, cluster: Cluster) -> None:
         cluster.name,
         "--cluster-id",
         str(cluster.index),
+        *(f"--set={value}" for value in values),
         cwd=services.CHECKOUT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
