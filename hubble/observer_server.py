@@ -80,7 +80,7 @@ def parse_request(kind: type[M], data: bytes) -> M:
         return kind.FromString(data)
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
-        raise RpcError(Code.INVALID_ARGUMENT, f"not a {name}: {error}") from None
+        raise RpcError(Code.INVALID_ARGUMENT, f"not {name}: {error}") from None
 
 
 def mask_of(request: observer_pb2.GetFlowsRequest) -> fieldmask.Tree | None:

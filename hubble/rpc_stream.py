@@ -24,6 +24,7 @@ STREAM_WINDOW_BYTES: Final = 1 << 20
 CONNECTION_WINDOW_BYTES: Final = 16 << 20
 UNSENT_MAX_BYTES: Final = 4 << 20  # of answers to pings and settings that nobody reads
 _BURST_BYTES: Final = 256 << 10  # into the socket at once
+_VAIN_MAX_BYTES: Final = 256 << 10  # h2 waits for the end of a frame that it will refuse
 
 
 class Stream:
@@ -123,6 +124,7 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.heard = True  # since the last look of who pings
         self.closed = False
+        self._vain_bytes = 0  # since the last complete frame
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=self.client_side, header_encoding="utf-8")
         )
@@ -144,8 +146,8 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES}
-        self.h2.local_settings.update({**window, **self.settings()})
         self.h2.initiate_connection()
+        self.h2.update_settings({**window, **self.settings()})
         self.h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65535)
         self.flush()
 
@@ -153,6 +155,9 @@ class Connection(asyncio.Protocol):
         self.heard = True
         try:
             events = self.h2.receive_data(data)
+            self._vain_bytes = 0 if events else self._vain_bytes + len(data)
+            if self._vain_bytes > _VAIN_MAX_BYTES:
+                raise h2.exceptions.FrameTooLargeError("a frame without end")
             for event in events:
                 handle = self._handlers.get(type(event))
                 if handle is not None:
