@@ -298,6 +298,7 @@ class Daemon:
         names, mesh = self.names, self.mesh
         mesh.on_prefix = both(tables.prefix_changed, names.prefix_changed)
         mesh.on_frontend = both(tables.services.mark, names.frontend_changed)
+        mesh.nodes.on_node = both(mesh.nodes.on_node, names.node_changed)
         mesh.identities.on_change = both(self.policies.identity_changed, names.identity_changed)
         return tables
 

@@ -12,6 +12,7 @@ from agent.endpoint_store import Endpoint
 from agent.endpoints import Endpoints
 from agent.mesh_state import MeshState
 from agent.node import Self
+from mesh.nodes import NodeKey
 from model.address import Prefix, is_host
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity
@@ -73,6 +74,10 @@ class Names:
             reader.dirty[key] = None
             reader.changed.set()
 
+    def node_changed(self, key: NodeKey) -> None:
+        """A node of the mesh."""
+        self._mark(("node", key))
+
     def endpoint_changed(self, number: EndpointId) -> None:
         """A pod of this node."""
         self._mark(("endpoint", number))
@@ -131,6 +136,7 @@ class Names:
     def _all(self) -> Iterator[Key]:
         yield "rules", None
         # Lists: the tables change while a reader takes its time.
+        yield from [("node", (node.cluster, node.name)) for node in self._mesh.nodes]
         yield from [("endpoint", endpoint.id) for endpoint in self._endpoints]
         yield from [("identity", number) for number, _ in self._mesh.identities.items()]
         yield from [("prefix", prefix) for prefix, _ in self._mesh.ipcache.winners()]
@@ -148,7 +154,11 @@ class Names:
 
     def _lines(self, reader: _Reader, key: Key) -> Iterator[wire.Line]:
         table, name = key
-        if table == "endpoint":
+        if table == "node":
+            node = self._mesh.nodes.get(*name)
+            address = node.tunnel_endpoint() if node else None
+            yield wire.NodeLine(name[0], name[1], str(address or ""), gone=address is None)
+        elif table == "endpoint":
             endpoint = self._endpoints.endpoint(name)
             yield self._endpoint(endpoint) if endpoint else wire.EndpointLine(name, gone=True)
         elif table == "identity":
@@ -192,7 +202,8 @@ class Names:
             labels = tuple(cidr_labels(prefix).strings())
             yield wire.IdentityLine(row.identity, labels)
         host = str(row.tunnel_endpoint) if row.tunnel_endpoint is not None else ""
-        pod = (claim.namespace, claim.pod) if is_host(prefix) else ("", "")
+        # Nodes make claims as well, without a namespace.
+        pod = (claim.namespace, claim.pod) if claim.namespace and is_host(prefix) else ("", "")
         yield wire.PrefixLine(text, row.identity, *pod, host)
 
     def _rule_lines(self, reader: _Reader) -> Iterator[wire.Line]:

@@ -10,7 +10,7 @@ from bench import results
 
 NAMES = (
     *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
-    *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore"),
+    *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "hubble"),
 )
 
 

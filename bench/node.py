@@ -20,6 +20,7 @@ from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
 from model.service import Backend, Frontend, LoadBalancer, Protocol, Selection, ServiceName
+from wire.bpf.layouts import TraceLevel
 
 IDENTITY = 70000  # any identity of cluster 1
 
@@ -102,7 +103,7 @@ def raise_errors(errors: Any) -> None:
 
 async def serve(settings: dict[str, Any]) -> None:
     """Open the datapath in the current namespace and obey standard input."""
-    from datapath.runtime import DatapathConfig, open_datapath
+    from datapath.runtime import DatapathConfig, TraceConfig, open_datapath
 
     datapath = await open_datapath(
         DatapathConfig(
@@ -111,6 +112,8 @@ async def serve(settings: dict[str, Any]) -> None:
             router_ip=parse_address(settings["router_ip"]),
             pod_cidrs=(parse_prefix(settings["pod_cidr"]),),
             policy=settings["policy"],
+            events=settings["trace"] != TraceLevel.TRACE_OFF,
+            trace=TraceConfig(TraceLevel(settings["trace"])),
         )
     )
     child = Child(datapath)
@@ -148,7 +151,12 @@ class OurNode:
 
 @contextmanager
 def our_node(
-    netns: str, node_ip: str, router_ip: str, pod_cidr: str, policy: bool = False
+    netns: str,
+    node_ip: str,
+    router_ip: str,
+    pod_cidr: str,
+    policy: bool = False,
+    trace: TraceLevel = TraceLevel.TRACE_OFF,
 ) -> Iterator[OurNode]:
     """Our datapath in a namespace that already has its underlay device."""
     pin_dir = f"/sys/fs/bpf/{netns}"
@@ -158,6 +166,7 @@ def our_node(
         "router_ip": router_ip,
         "pod_cidr": pod_cidr,
         "policy": policy,
+        "trace": int(trace),
     }
     process = subprocess.Popen(
         topology.inside(netns, sys.executable, "-m", "bench.node", json.dumps(settings)),

@@ -31,6 +31,9 @@ LIMITS = {  # what each figure must reach
     "policy.full_cpu_s": "≤ 0.5",
     "policy.identity_add_ms": "≤ 5",
     "policy.rr_1000_ratio": "≥ 0.97",
+    "hubble.events_per_core_s": "≥ 200000",
+    "hubble.ring_mb": "≤ 25",
+    "hubble.rr_ratio": "≥ 0.95",
     "kvstoremesh.keys_per_s": "≥ 20000",
     "kvstoremesh.keys_per_cpu_s": "≥ 50000",
 }

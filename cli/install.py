@@ -44,6 +44,7 @@ ALIASES = {
     "hubble.eventBufferCapacity": "hubble-event-buffer-capacity",
     "hubble.eventQueueSize": "hubble-event-queue-size",
     "hubble.socketPath": "hubble-socket-path",
+    "hubble.listenAddress": "hubble-listen-address",
     "bpf.monitorAggregation": "monitor-aggregation",
     "bpf.monitorInterval": "monitor-aggregation-interval",
     "bpf.monitorFlags": "monitor-aggregation-flags",

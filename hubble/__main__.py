@@ -15,8 +15,12 @@ async def run(config: HubbleConfig) -> None:
     """Until cancelled."""
     # Here and not above: a wrong setting is told without loading half the world.
     from hubble.node import NodeSource
+    from hubble.serving import Serving
 
-    await NodeSource(config).run()
+    source = NodeSource(config)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(source.run(), name="source")
+        tasks.create_task(Serving(config, source).run(), name="serving")
 
 
 async def _until_signal(config: HubbleConfig) -> None:

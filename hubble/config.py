@@ -13,6 +13,7 @@ from hubble.ring import CAPACITY_DEFAULT, Ring
 from telemetry.logs import LogOptions, parse_options
 
 QUEUE_MAX = 65536
+PORT = 4244
 
 
 class ConfigError(ValueError):
@@ -43,6 +44,17 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _listen(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, str(PORT)
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("use HOST:PORT or :PORT")
+    return host.strip("[]"), int(port)
+
+
 def _key(parse: Callable[[str], Any], default: Any) -> Any:
     """A field with its parser; the key is the field's name with dashes."""
     return field(default=default, metadata={"parse": parse})
@@ -57,6 +69,11 @@ class HubbleConfig:
     bpf_root: Path = _key(_path, Path("/sys/fs/bpf"))
     socket_path: Path = _key(_path, Path("/var/run/cilium/cilium.sock"))  # the agent's
     hubble_socket_path: Path = _key(_path, Path("/var/run/cilium/hubble.sock"))
+    hubble_listen_address: tuple[str, int] | None = _key(_listen, None)  # None: no TCP
+    hubble_disable_tls: bool = _key(_boolean, False)  # of TCP; the socket has none
+    hubble_tls_cert_file: Path | None = _key(_path, None)
+    hubble_tls_key_file: Path | None = _key(_path, None)
+    hubble_tls_client_ca_files: Path | None = _key(_path, None)  # only clients of this authority
     hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
     debug: bool = _key(_boolean, False)
@@ -100,4 +117,16 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> HubbleConf
             raise ConfigError(f'{key} is "{text}": {error}') from error
     if not values.get("k8s_node_name"):
         values["k8s_node_name"] = environment.get("K8S_NODE_NAME") or os.uname().nodename
-    return HubbleConfig(**values)
+    return _checked(HubbleConfig(**values))
+
+
+def _checked(config: HubbleConfig) -> HubbleConfig:
+    """Rules that tie settings to one another."""
+    if config.hubble_listen_address and not config.hubble_disable_tls:
+        for key in ("hubble_tls_cert_file", "hubble_tls_key_file"):
+            if getattr(config, key) is None:
+                raise ConfigError(
+                    f"hubble-listen-address is set and {key.replace('_', '-')} is not: name the "
+                    "certificate's files, or set hubble-disable-tls to true"
+                )
+    return config

@@ -16,6 +16,7 @@ from wire.names import (
     FrontendLine,
     IdentityLine,
     Line,
+    NodeLine,
     PrefixLine,
     Self,
     Synced,
@@ -111,6 +112,7 @@ class Names:
         self._lengths: dict[int, list[int]] = {32: [], 128: []}
         self._frontends: History[tuple[bytes, int, int], tuple[str, str]] = History()
         self._rules: History[int, Policy] = History()
+        self._nodes: History[tuple[str, str], str] = History()
         self._unseen: set[tuple[str, Hashable]] = set()
 
     def _tables(self) -> dict[str, History[Any, Any]]:
@@ -122,6 +124,7 @@ class Names:
             "prefix": self._prefixes,
             "frontend": self._frontends,
             "rule": self._rules,
+            "node": self._nodes,
         }
 
     def begin(self) -> None:
@@ -137,6 +140,9 @@ class Names:
             self.self = line
         elif isinstance(line, Synced):
             self._end(at_ns)
+        elif isinstance(line, NodeLine):
+            address = None if line.gone else line.address
+            self._put("node", self._nodes, (line.cluster, line.name), address, at_ns)
         elif isinstance(line, EndpointLine):
             self._endpoint(line, at_ns)
         elif isinstance(line, IdentityLine):
@@ -240,6 +246,10 @@ class Names:
     def rule(self, number: int, at_ns: int) -> Policy | None:
         """The policy of a rule."""
         return self._rules.get(number, at_ns) if number else None
+
+    def nodes(self) -> dict[tuple[str, str], str]:
+        """Addresses of the mesh's nodes, by cluster and name."""
+        return {key: address for key in self._nodes if (address := self._nodes.now(key))}
 
     def namespaces(self) -> set[tuple[str, str]]:
         """Cluster and namespace of every pod."""

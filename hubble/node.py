@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 from hubble.agent_events import event_of
 from hubble.config import HubbleConfig
-from hubble.decode import Decoder, Message
+from hubble.decode import Decoder
 from hubble.intake import Intake
 from hubble.names import Names
 from hubble.names_client import NamesClient
 from hubble.ring import RECORD_AGENT, Entry, Ring
+from hubble.source import Message
 from model.kernel_numbers import PIN_DIRECTORY
 from wire.names import Line, Self
 

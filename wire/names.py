@@ -32,6 +32,15 @@ class Workload(msgspec.Struct, omit_defaults=True, frozen=True):
     kind: str
 
 
+class NodeLine(_Line, tag="node", frozen=True):
+    """A node of the mesh. Key: ``cluster`` and ``name``."""
+
+    cluster: str
+    name: str
+    address: str = ""
+    gone: bool = False
+
+
 class EndpointLine(_Line, tag="endpoint", frozen=True):
     """A pod of this node. Key: ``id``."""
 
@@ -91,7 +100,7 @@ class Synced(_Line, tag="synced", frozen=True):
     """All that is has been told."""
 
 
-Line = Self | EndpointLine | IdentityLine | PrefixLine | FrontendLine | RuleLine | Synced
+Line = Self | NodeLine | EndpointLine | IdentityLine | PrefixLine | FrontendLine | RuleLine | Synced
 L = TypeVar("L", bound=Line)
 
 _ENCODER = msgspec.json.Encoder()

@@ -1,0 +1,243 @@
+"""Flows of two joined clusters, a Hubble beside each agent, asked over gRPC as clients do."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kind import story
+from kind.lab import host
+from kind.lab.topology import Node
+from kind.story import C1, C2
+from tests.support import lab as labs
+from tests.support.hubble import asking
+from tests.support.lab import Json, Lab
+from wire.hubble import flow_pb2 as f
+from wire.hubble import observer_pb2, peer_pb2
+
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("hubble")]
+
+DENY: Json = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "no-probes", "namespace": "default"},
+    "spec": {
+        "endpointSelector": {"matchLabels": {"name": "rebel-base"}},
+        "ingress": [{"fromEntities": ["all"]}],
+        "ingressDeny": [{"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "81"}]}]}],
+    },
+}
+
+
+class World:
+    """The lab, its meshes' commands, and a client of every node's observer."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.mesh = lab, story.Mesh(lab.name)
+        for number, context in ((1, C1), (2, C2)):
+            words = ("install", "--context", context, "--cluster-name", context)
+            more = ("--cluster-id", str(number), "--set", "hubble.enabled=true", "--wait")
+            self.mesh.isthmus(*words, *more)
+        for tell in (story.clusters, story.joined):
+            step = story.Step(0, tell.__name__)
+            tell(self.mesh, step)
+            assert step.held, step.checks
+
+    def pod(self, context: str, app: str) -> Json:
+        found: Json = self.mesh.pods(context, f"name={app}")[0]
+        return found
+
+    def node_of(self, pod: Json) -> Node:
+        return self.lab.node(pod["spec"]["nodeName"])
+
+    def ask(self, node: Node, **request: object) -> list[f.Flow]:
+        """Flows of a node's ring."""
+
+        async def work() -> list[f.Flow]:
+            path = node.root / "run/cilium/hubble.sock"
+            async with asking(path) as stub, asyncio.timeout(20):
+                asked = observer_pb2.GetFlowsRequest(**request)
+                return [a.flow async for a in stub.flows(asked) if a.HasField("flow")]
+
+        return asyncio.run(work())
+
+    def seen(self, node: Node, claim: Callable[[f.Flow], bool], since: float) -> list[f.Flow]:
+        """Flows of a node after a moment, once there are any."""
+
+        def look() -> list[f.Flow]:
+            request = {"number": 1 << 20}
+            return [
+                flow
+                for flow in self.ask(node, **request)
+                if flow.time.ToNanoseconds() >= since * 1e9 and claim(flow)
+            ]
+
+        found: list[f.Flow] = labs.wait_until("such flows", look, 20)
+        return found
+
+    def curl(self, target: str, *, context: str = C1) -> str:
+        client = self.pod(context, "x-wing")["metadata"]["name"]
+        return self.mesh.inside(context, client, "curl", "-s", "-m", "3", target)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    lab = labs.start("h", "--no-install")
+    try:
+        yield World(lab)
+    finally:
+        labs.stop(lab)
+
+
+@pytest.mark.timeout(300)
+def test_a_connection_between_clusters_is_seen_on_both_sides(world: World) -> None:
+    """Both clusters' names on both nodes, with pods, workloads where they are at home, services."""
+    client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
+    since = time.time()
+    world.curl(f"http://{server['status']['podIP']}/")
+
+    def ours(flow: f.Flow) -> bool:
+        pods = (flow.source.pod_name, flow.destination.pod_name)
+        return pods == (client["metadata"]["name"], server["metadata"]["name"])
+
+    def traced(node: Node) -> list[f.Flow]:
+        return [x for x in world.seen(node, ours, since) if x.event_type.type == 4]
+
+    labs.wait_until("both sides", lambda: traced(world.node_of(client)), 20)
+    out, into = traced(world.node_of(client))[0], traced(world.node_of(server))[0]
+    for flow in (out, into):
+        assert (flow.source.cluster_name, flow.destination.cluster_name) == (C1, C2)
+        assert flow.source.namespace == flow.destination.namespace == "default"
+        assert "k8s:name=x-wing" in flow.source.labels
+        assert "k8s:name=x-wing" in flow.destination.labels
+        assert flow.IP.destination == server["status"]["podIP"]
+        assert flow.is_reply.value is False
+        assert flow.verdict == f.FORWARDED
+    assert out.node_name == f"{C1}/{client['spec']['nodeName']}"
+    assert into.node_name == f"{C2}/{server['spec']['nodeName']}"
+    assert (out.trace_observation_point, into.trace_observation_point) == (
+        f.TO_OVERLAY,
+        f.TO_ENDPOINT,
+    )
+    assert (out.traffic_direction, into.traffic_direction) == (f.EGRESS, f.INGRESS)
+    assert [w.name for w in out.source.workloads] == ["x-wing"]
+    assert [w.name for w in into.destination.workloads] == ["x-wing"]
+    assert out.l4.TCP.source_port == into.l4.TCP.source_port
+    assert out.time.ToNanoseconds() <= into.time.ToNanoseconds()
+
+
+@pytest.mark.timeout(300)
+def test_a_global_service_is_named_and_its_translation_told(world: World) -> None:
+    """Before and after; answers of the other cluster's backend have its pod and the service."""
+    node = world.node_of(world.pod(C1, "x-wing"))
+    since = time.time()
+    for _ in range(12):
+        world.curl("http://rebel-base/")
+    sock = world.seen(node, lambda flow: flow.Type == f.SOCK, since)
+    before = [x for x in sock if x.verdict == f.TRACED and x.destination_service.name]
+    assert {x.destination_service.name for x in before} >= {"rebel-base"}
+    translated = [x for x in sock if x.verdict == f.TRANSLATED]
+    far = [x for x in translated if x.destination.cluster_name == C2]
+    assert far
+    assert {x.destination.pod_name.rpartition("-")[0].rpartition("-")[0] for x in far} == {
+        "rebel-base"
+    }
+    answers = world.seen(
+        node,
+        lambda x: x.is_reply.value and x.source.cluster_name == C2 and x.event_type.type == 4,
+        since,
+    )
+    assert {x.source_service.name for x in answers} == {"rebel-base"}
+    assert all(x.source.pod_name.startswith("rebel-base-") for x in answers)
+
+
+@pytest.mark.timeout(300)
+def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
+    """On the receiving node, in the other cluster too."""
+    world.lab.apply(DENY, cluster=C2)
+    try:
+        target = world.pod(C2, "rebel-base")
+        node, address = world.node_of(target), target["status"]["podIP"]
+
+        def judged() -> list[f.Flow]:
+            since = time.time()
+            world.mesh.inside(
+                C1,
+                world.pod(C1, "x-wing")["metadata"]["name"],
+                *("sh", "-c", f"curl -s -m 1 http://{address}:81/; curl -s -m 2 http://{address}/"),
+            )
+            found = world.seen(
+                node, lambda x: x.event_type.type == 5 and x.IP.destination == address, since
+            )
+            return found if any(x.ingress_denied_by for x in found) else []
+
+        flows = labs.wait_until("the policy decides", judged, 40, 0.5)
+        denied = next(x for x in flows if x.verdict == f.DROPPED)
+        allowed = next(x for x in flows if x.verdict == f.FORWARDED)
+        (policy,) = denied.ingress_denied_by
+        assert (policy.kind, policy.namespace, policy.name) == (
+            "CiliumNetworkPolicy",
+            "default",
+            "no-probes",
+        )
+        assert denied.drop_reason_desc == f.POLICY_DENY
+        assert not denied.HasField("is_reply")
+        assert [p.name for p in allowed.ingress_allowed_by] == ["no-probes"]
+        assert denied.source.cluster_name == C1
+    finally:
+        world.lab.kubectl("delete", "cnp", "no-probes", cluster=C2)
+
+
+@pytest.mark.timeout(300)
+def test_an_observer_knows_the_nodes_of_the_mesh_and_its_death_hurts_nobody(world: World) -> None:
+    """Peers of both clusters; killed, it comes back with new flows, and no request fails."""
+    node = world.node_of(world.pod(C1, "x-wing"))
+
+    async def peers() -> dict[str, str]:
+        found: dict[str, str] = {}
+        path = node.root / "run/cilium/hubble.sock"
+        async with asking(path) as stub, asyncio.timeout(20):
+            async for told in stub.notify(peer_pb2.NotifyRequest()):
+                found[told.name] = told.address
+                if len(found) == len(world.lab.topology.nodes):
+                    return found
+        return found
+
+    expected = {
+        f"{name.partition('-')[0]}/{name}" for name in (n.name for n in world.lab.topology.nodes)
+    }
+    found = asyncio.run(peers())
+    assert found.keys() == expected
+    assert all(address.endswith(":4244") for address in found.values())
+    since = time.time()
+    with world.mesh.stream("rebel-base") as stream:
+        stream.until("requests", lambda: len(stream.requests) > 20)
+        hubbles = [pid for pid in host.processes_of(world.lab.name) if _is_hubble(pid)]
+        assert len(hubbles) == len(world.lab.topology.nodes)
+        for pid in hubbles:
+            os.kill(pid, signal.SIGKILL)
+        killed = len(stream.requests)
+        stream.until("more requests", lambda: len(stream.requests) > killed + 80)
+        assert stream.failed == []
+    flows = labs.wait_until("it is back", lambda: _asked(world, node, since), 40, 0.5)
+    assert flows
+
+
+def _is_hubble(pid: int) -> bool:
+    try:
+        return b"isthmus-hubble" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return False
+
+
+def _asked(world: World, node: Node, since: float) -> list[f.Flow]:
+    try:
+        flows = world.ask(node, number=1000)
+    except Exception as error:  # nobody listens yet
+        assert "UNAVAILABLE" in str(error)  # noqa: PT017
+        return []
+    return [x for x in flows if x.source.pod_name and x.time.ToNanoseconds() > since * 1e9]
