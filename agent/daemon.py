@@ -212,6 +212,7 @@ class Daemon:
         )
         self.tables = hooks.tables = self._datapath_tables()
         self.wireguard = self._wire_wireguard(opened) if opened is not None else None
+        mesh.nodes.on_node = both(mesh.nodes.on_node, self.names.node_changed)
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
         self.loops = (
@@ -298,7 +299,6 @@ class Daemon:
         names, mesh = self.names, self.mesh
         mesh.on_prefix = both(tables.prefix_changed, names.prefix_changed)
         mesh.on_frontend = both(tables.services.mark, names.frontend_changed)
-        mesh.nodes.on_node = both(mesh.nodes.on_node, names.node_changed)
         mesh.identities.on_change = both(self.policies.identity_changed, names.identity_changed)
         return tables
 

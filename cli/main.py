@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": ("cli.doctor", "doctor", "Can this machine run it?"),
     "encrypt": ("cli.encrypt", "encrypt", "Encryption between nodes, and its keys."),
     "endpoint": ("cli.inside", "endpoint", "Pods of this node."),
+    "hubble": ("cli.hubble", "hubble", "Flows of the mesh."),
     "identity": ("cli.inside", "identity", "Identities and their labels."),
     "install": ("cli.install", "install", "Install Isthmus into a cluster."),
     "ip": ("cli.inside", "ip", "Addresses and their identities."),

@@ -1,0 +1,68 @@
+"""Flows from a file of JSON lines, selected as a server would. Adapter.
+
+A line is a GetFlowsResponse as ``-o json`` prints it. Fields that we do not know are ignored; a
+line that is no response at all ends the command with its number.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from google.protobuf import json_format
+
+from hubble.filters import compile_filters
+from hubble.patterns import FilterError
+from wire.hubble import observer_pb2
+
+Response = observer_pb2.GetFlowsResponse
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if str(path) == "-":
+        yield from sys.stdin
+        return
+    with path.open(encoding="utf-8") as file:
+        yield from file
+
+
+def parse(lines: Iterable[str], name: str) -> Iterator[Response]:
+    """The responses; ``click.ClickException`` with the line that is none."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield json_format.Parse(line, Response(), ignore_unknown_fields=True)
+        except json_format.ParseError as error:
+            raise click.ClickException(f"{name}, line {number}: no flow: {error}") from None
+
+
+def read_file(
+    path: Path, request: observer_pb2.GetFlowsRequest, last_max: int
+) -> Iterable[Response]:
+    """What the request asks for, of a file."""
+    try:
+        passes = compile_filters(request.whitelist, request.blacklist)
+    except FilterError as error:
+        raise click.UsageError(str(error)) from None
+    since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
+
+    def chosen() -> Iterator[Response]:
+        for answer in parse(_lines(path), str(path)):
+            time = answer.time.ToNanoseconds()
+            if answer.HasField("flow"):
+                if since and time < since:
+                    continue
+                if until and time > until:
+                    return
+                if passes is not None and not passes(answer.flow):
+                    continue
+            yield answer
+
+    limited = 0 < request.number <= last_max
+    if not limited or request.HasField("since"):
+        return chosen()
+    if request.first:
+        return (answer for answer, _ in zip(chosen(), range(request.number), strict=False))
+    return deque(chosen(), maxlen=request.number)
