@@ -223,15 +223,15 @@ class Api:
         ipcache = self._view.mesh.ipcache
         if wanted is None:
             return _json(
-                [shapes.ip(prefix, pair) for prefix, pair in sorted_rows(ipcache.winners())]
+                [shapes.ip(prefix, said) for prefix, said in sorted_rows(ipcache.winners())]
             )
         try:
             inside = parse_prefix(wanted) if "/" in wanted else host_prefix(parse_address(wanted))
         except ValueError as error:
             return _json(f"cidr is not valid: {error}", 400)
         rows = [
-            shapes.ip(prefix, pair)
-            for prefix, pair in sorted_rows(ipcache.winners())
+            shapes.ip(prefix, said)
+            for prefix, said in sorted_rows(ipcache.winners())
             if prefix.version == inside.version and prefix.overlaps(inside)
         ]
         return _json(rows) if rows else _json(f"no entry for {wanted}", 404)

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.endpoint_store import Endpoint
 from kvstore.session import RemoteStatus
-from mesh.ipcache import Pair
+from mesh.ipcache import SaidIp
 from mesh.problems import Tally
 from model.address import Address, Prefix
 from model.identity import RESERVED_NAMES, NumericIdentity
@@ -82,9 +82,9 @@ def endpoint(
     }
 
 
-def ip(prefix: Prefix, pair: Pair) -> dict[str, Any]:
+def ip(prefix: Prefix, said: SaidIp) -> dict[str, Any]:
     """``IPListEntry``."""
-    claimant, claim = pair
+    claimant, claim = said.owner, said.claim
     entry: dict[str, Any] = {
         "cidr": str(prefix),
         "identity": claim.entry.identity,

@@ -42,8 +42,9 @@ def parse_ipcache_prefix_key(key: bytes) -> Prefix:
 
 def ipcache_value(entry: IpcacheEntry) -> bytes:
     """Value of both ipcache maps."""
-    identity, tunnel, key, cluster = entry
-    return layouts.IPCACHE_VALUE.pack(tunnel or _NONE, identity, cluster, key, 0)
+    return layouts.IPCACHE_VALUE.pack(
+        entry.tunnel_endpoint or _NONE, entry.identity, entry.cluster_id, entry.encrypt_key, 0
+    )
 
 
 def parse_ipcache_value(value: bytes) -> IpcacheEntry:

@@ -37,10 +37,10 @@ class Identities:
 
     def get(self, number: NumericIdentity, /) -> Labels | None:
         """The labels of a number."""
-        pairs = self._claims.of(number)
-        if len(pairs) < 2:
-            return pairs[0][1] if pairs else None
-        return min(pairs, key=lambda p: (p[0] != self._own, p[0]))[1]
+        said = self._claims.of(number)
+        if len(said) < 2:
+            return said[0].claim if said else None
+        return min(said, key=lambda s: (s.owner != self._own, s.owner)).claim
 
     def items(self) -> Iterator[tuple[NumericIdentity, Labels]]:
         """Every number with its labels."""

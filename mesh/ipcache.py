@@ -7,10 +7,11 @@ that are not ours (``mesh.territory``).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from mesh.blocks import Blocks, Groups
-from mesh.claims import Claims
+from mesh.claims import Claims, Said
 from mesh.guard import LocalPrefixes
 from mesh.problems import Problems, Violation
 from mesh.territory import WAITING
@@ -28,15 +29,20 @@ _FOREIGN: frozenset[int] = frozenset(ReservedIdentity) - {
 _FIRST_ALLOCATABLE = 256
 
 
-class Claimant(NamedTuple):
+class Claimant(msgspec.Struct, frozen=True, gc=False):
     """Who makes a claim. ``origin`` tells objects of one source apart."""
 
     source: Source
     cluster: ClusterName = ClusterName("")
     origin: str = ""
 
+    @property
+    def rank(self) -> tuple[Source, ClusterName]:
+        """Who is heard first."""
+        return self.source, self.cluster
 
-class IpClaim(NamedTuple):
+
+class IpClaim(msgspec.Struct, frozen=True, gc=False):
     """What is claimed; the names are for people."""
 
     entry: IpcacheEntry
@@ -45,7 +51,7 @@ class IpClaim(NamedTuple):
     born: str = ""  # creation time of the object, RFC 3339: sorts as text
 
 
-Pair = tuple[Claimant, IpClaim]
+SaidIp = Said[Claimant, IpClaim]
 
 
 def plain(prefix: Prefix, claimant: Claimant, row: IpcacheEntry, local: LocalPrefixes) -> bool:
@@ -72,44 +78,47 @@ def refusal(
 
 
 def decide(
-    prefix: Prefix, pairs: tuple[Pair, ...], local: LocalPrefixes
-) -> tuple[Pair | None, tuple[str, ...], tuple[ClusterName, ...]]:
+    prefix: Prefix, said: tuple[SaidIp, ...], local: LocalPrefixes
+) -> tuple[SaidIp | None, tuple[str, ...], tuple[ClusterName, ...]]:
     """The claim that holds, what is wrong with the others, and whose claims wait for a node."""
-    if len(pairs) == 1:
-        claimant, claim = pairs[0]
-        if claimant.source is not Source.CLUSTERMESH:
-            return pairs[0], (), ()
-        refused = refusal(prefix, claimant, claim, local)
-        if refused is None:
-            return pairs[0], (), ()
+    if len(said) == 1:
+        only = said[0]
+        if (
+            only.owner.source is not Source.CLUSTERMESH
+            or refusal(prefix, only.owner, only.claim, local) is None
+        ):
+            return only, (), ()
     sentences: list[str] = []
-    heard: list[Pair] = []
+    heard: list[SaidIp] = []
     waiting: list[ClusterName] = []
-    for pair in sorted(pairs, key=lambda p: (p[0].source, p[0].cluster)):
-        claimant = pair[0]
+    for one in sorted(said, key=lambda s: s.owner.rank):
+        claimant = one.owner
         if claimant.source is Source.CLUSTERMESH:
-            refused = refusal(prefix, claimant, pair[1], local)
+            refused = refusal(prefix, claimant, one.claim, local)
             if refused is not None:
                 if refused.kind == WAITING:
                     waiting.append(claimant.cluster)
                 else:
                     sentences.append(refused)
                 continue
-        heard.append(pair)
+        heard.append(one)
     if not heard:
         return None, tuple(sentences), tuple(waiting)
-    first = heard[0][0]
+    first = heard[0].owner
     keeper = f"cluster {first.cluster}" if first.source is Source.CLUSTERMESH else "this cluster"
-    best = max((p for p in heard if p[0][:2] == first[:2]), key=lambda p: (p[1].born, p[0].origin))
+    best = max(
+        (one for one in heard if one.owner.rank == first.rank),
+        key=lambda one: (one.claim.born, one.owner.origin),
+    )
     sentences += [
         Violation(
             "other-cluster" if first.source is Source.CLUSTERMESH else "own-address",
-            claimant.cluster,
-            f"{prefix} is claimed by cluster {claimant.cluster} and by {keeper}, which keeps it: "
+            one.owner.cluster,
+            f"{prefix} is claimed by cluster {one.owner.cluster} and by {keeper}, which keeps it: "
             "give the clusters pod CIDRs that do not overlap",
         )
-        for claimant, _ in heard
-        if claimant.source is Source.CLUSTERMESH and claimant[:2] != first[:2]
+        for one in heard
+        if one.owner.source is Source.CLUSTERMESH and one.owner.rank != first.rank
     ]
     return best, tuple(sentences), tuple(waiting)
 
@@ -146,7 +155,7 @@ class Ipcache:
             self._dropped(prefix)
 
     def _dropped(self, prefix: Prefix) -> None:
-        if not any(c.source is Source.CLUSTERMESH for c, _ in self._claims.of(prefix)):
+        if not any(s.owner.source is Source.CLUSTERMESH for s in self._claims.of(prefix)):
             self._peers.discard(prefix)
         self._changed(prefix)
 
@@ -166,10 +175,10 @@ class Ipcache:
             self._changed(prefix)
 
     def _changed(self, prefix: Prefix) -> None:
-        pairs = self._claims.of(prefix)
-        if prefix in self._noted or not self._in_order(prefix, pairs):
-            _, sentences, waiting = decide(prefix, pairs, self._local)
-            away = self._away(prefix, pairs)
+        said = self._claims.of(prefix)
+        if prefix in self._noted or not self._in_order(prefix, said):
+            _, sentences, waiting = decide(prefix, said, self._local)
+            away = self._away(prefix, said)
             self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
             self._astray.set(prefix, away)
             self.problems.set(prefix, sentences)
@@ -179,11 +188,11 @@ class Ipcache:
                 self._noted.discard(prefix)
         self._on_change(prefix)
 
-    def _in_order(self, prefix: Prefix, pairs: tuple[Pair, ...]) -> bool:
+    def _in_order(self, prefix: Prefix, said: tuple[SaidIp, ...]) -> bool:
         """Whether there is nothing to say about a key; nearly always so."""
-        if len(pairs) != 1:
-            return not pairs
-        claimant, claim = pairs[0]
+        if len(said) != 1:
+            return not said
+        claimant, claim = said[0].owner, said[0].claim
         if claimant.source is not Source.CLUSTERMESH:
             return True
         if claimant.origin:  # a node's own address, of which a block holds many
@@ -191,36 +200,36 @@ class Ipcache:
         return plain(prefix, claimant, claim.entry, self._local)
 
     def _away(
-        self, prefix: Prefix, pairs: tuple[Pair, ...]
+        self, prefix: Prefix, said: tuple[SaidIp, ...]
     ) -> tuple[tuple[ClusterName, Address], ...]:
         found = []
-        for claimant, claim in pairs:
-            host = claim.entry.tunnel_endpoint
+        for one in said:
+            claimant, host = one.owner, one.claim.entry.tunnel_endpoint
             if claimant.source is not Source.CLUSTERMESH or claimant.origin or host is None:
                 continue
             if not self._local.at_home(claimant.cluster, prefix, host):
                 found.append((claimant.cluster, host))
         return tuple(dict.fromkeys(found))
 
-    def winner(self, prefix: Prefix) -> Pair | None:
+    def winner(self, prefix: Prefix) -> SaidIp | None:
         """The claim that holds, with who made it."""
-        pair = self._claims.sole(prefix)
-        if pair is not None and prefix not in self._noted:  # judged when it last changed
-            return pair
-        pairs = self._claims.of(prefix)
-        return decide(prefix, pairs, self._local)[0] if pairs else None
+        only = self._claims.sole(prefix)
+        if only is not None and prefix not in self._noted:  # judged when it last changed
+            return only
+        said = self._claims.of(prefix)
+        return decide(prefix, said, self._local)[0] if said else None
 
     def get(self, prefix: Prefix, /) -> IpcacheEntry | None:
         """The wanted row."""
         best = self.winner(prefix)
-        return best[1].entry if best else None
+        return best.claim.entry if best else None
 
     def items(self) -> Iterator[tuple[Prefix, IpcacheEntry]]:
         """All wanted rows."""
-        for prefix, (_, claim) in self.winners():
-            yield prefix, claim.entry
+        for prefix, best in self.winners():
+            yield prefix, best.claim.entry
 
-    def winners(self) -> Iterator[tuple[Prefix, Pair]]:
+    def winners(self) -> Iterator[tuple[Prefix, SaidIp]]:
         """Every prefix with the claim that holds."""
         for prefix in self._claims:
             best = self.winner(prefix)

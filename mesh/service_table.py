@@ -192,8 +192,8 @@ class Services:
             words[frontend] = backends
         else:
             words.pop(frontend, None)
-        for name, _ in self._frontends.of(frontend):
-            joined = self._records[name].joined
+        for said in self._frontends.of(frontend):
+            joined = self._records[said.owner].joined
             if joined is not None:
                 joined.forget_row(frontend)
                 self._on_change(frontend)
@@ -217,10 +217,10 @@ class Services:
 
     def get(self, frontend: Frontend, /) -> LoadBalancer | None:
         """The wanted row."""
-        names = self._frontends.of(frontend)
-        if not names:
+        said = self._frontends.of(frontend)
+        if not said:
             return None
-        name = names[0][0] if len(names) == 1 else min(n for n, _ in names)
+        name = min(s.owner for s in said)
         joined = self._records[name].joined
         assert joined is not None  # as long as it has frontends
         words: tuple[Backend, ...] = ()

@@ -1,7 +1,8 @@
 """Which identity an address has and behind which node it is. Pure."""
 
 from enum import IntEnum
-from typing import NamedTuple
+
+import msgspec
 
 from model.address import Address
 from model.identity import NumericIdentity
@@ -20,7 +21,7 @@ class Source(IntEnum):
     RESTORED = 7
 
 
-class IpcacheEntry(NamedTuple):
+class IpcacheEntry(msgspec.Struct, frozen=True, gc=False):
     """What the datapath knows about one prefix."""
 
     identity: NumericIdentity
@@ -29,7 +30,7 @@ class IpcacheEntry(NamedTuple):
     cluster_id: int = 0
 
 
-class EndpointAddress(NamedTuple):
+class EndpointAddress(msgspec.Struct, frozen=True, gc=False):
     """One pod address as a cluster publishes it (`cilium/state/ip/v1/default/...`)."""
 
     host_ip: Address | None
