@@ -13,8 +13,9 @@ from kvstore.port import Event, KeyValue, Put
 class Mirror:
     """Which rows there are, by key, with the revision in which each last changed."""
 
-    def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix  # of every key
+        self._rows: dict[str, int] = {}  # by the rest of the key
         self._floor = 0
         self._listed: set[str] = set()
 
@@ -22,15 +23,20 @@ class Mirror:
         return len(self._rows)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._rows
+        return key[len(self._prefix) :] in self._rows
+
+    @property
+    def prefix(self) -> str:
+        """Where the rows lie."""
+        return self._prefix
 
     def at(self, key: str) -> int | None:
         """The revision in which a row last changed; ``None``: there is no such row."""
-        return self._rows.get(key)
+        return self._rows.get(key[len(self._prefix) :])
 
     def keys(self) -> Iterator[str]:
         """All keys."""
-        return iter(self._rows)
+        return (self._prefix + name for name in self._rows)
 
     def forget_revisions(self) -> None:
         """Another store may answer from now on: its revisions mean nothing to ours.
@@ -40,10 +46,9 @@ class Mirror:
         self._rows = dict.fromkeys(self._rows, 0)
         self._floor = 0
 
-    def move(self, before: str, after: str) -> None:
+    def move(self, prefix: str) -> None:
         """The same rows lie below another prefix from now on."""
-        if before != after:
-            self._rows = {after + key.removeprefix(before): at for key, at in self._rows.items()}
+        self._prefix = prefix
 
     def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[tuple[str, bytes | None]]:
         """Take a full listing at ``revision``; returns what is new, changed, or (None) gone."""
@@ -60,21 +65,25 @@ class Mirror:
     def listed(self, rows: Iterable[KeyValue]) -> list[tuple[str, bytes | None]]:
         """Take a part; returns what is new or changed."""
         changes: list[tuple[str, bytes | None]] = []
+        known, listed, skip, last = self._rows, self._listed, len(self._prefix), 0
         for row in rows:
-            self._listed.add(row.key)
-            if self._rows.get(row.key, 0) != row.mod_revision:
-                self._rows[row.key] = row.mod_revision
+            name, at = row.key[skip:], row.mod_revision
+            listed.add(name)
+            if known.get(name, 0) != at:
+                if at == last:
+                    at = last  # the number of a row before: most rows were written with others
+                known[name] = last = at
                 changes.append((row.key, row.value))
         return changes
 
     def end_listing(self, revision: int) -> list[tuple[str, bytes | None]]:
         """All of it has been taken; returns what is gone."""
         gone = self._rows.keys() - self._listed
-        for key in gone:
-            del self._rows[key]
+        for name in gone:
+            del self._rows[name]
         self._floor = revision
         self._listed = set()
-        return [(key, None) for key in sorted(gone)]
+        return [(self._prefix + name, None) for name in sorted(gone)]
 
     def event(self, event: Event) -> tuple[str, bytes | None] | None:
         """Take one watch event; ``None`` when it says nothing new."""
@@ -83,11 +92,12 @@ class Mirror:
             key, at, value = event.row.key, event.row.mod_revision, event.row.value
         else:
             key, at = event.key, event.revision
+        name = key[len(self._prefix) :]
         # Compared with the snapshot and the key's own row, never with the last event: one
         # transaction gives several keys the same revision.
-        if at <= self._floor or at <= self._rows.get(key, 0):
+        if at <= self._floor or at <= self._rows.get(name, 0):
             return None
         if value is None:
-            return (key, None) if self._rows.pop(key, None) is not None else None
-        self._rows[key] = at
+            return (key, None) if self._rows.pop(name, None) is not None else None
+        self._rows[name] = at
         return key, value

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 
 class StoreError(OSError):
     """The store refused or did not answer; the text names the operation and the store."""
@@ -42,8 +44,7 @@ class LeaseNotFoundError(StoreError):
     """The lease has expired, and its keys with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """A row with its history in revisions."""
 
     key: str

@@ -18,8 +18,9 @@ from kvstore import compare
 from kvstore.allowance import Limits, Pace, Purse
 from kvstore.connection import Action, Happening
 from kvstore.mirror import Mirror
-from kvstore.port import CompactedError, Event, Put, UnavailableError
+from kvstore.port import CompactedError, Event, KeyValue, Put, UnavailableError
 from kvstore.session import AnewError, RemoteStore, Session, now
+from kvstore.turns import Turns
 from model.address import Prefix
 from model.cluster import (
     Capabilities,
@@ -91,11 +92,13 @@ class Remote(Session[RemoteStore]):
         randomness: random.Random | None = None,
         limits: Limits | None = None,
         wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
+        turns: Turns | None = None,
     ) -> None:
         """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable;
         ``wanted`` says which types are read of a cluster that can do such things."""
         super().__init__(name, connect, randomness=randomness)
         self._wanted = wanted
+        self._turns = turns or Turns()
         self._limits = limits or Limits()
         self._purse = Purse(self._limits)
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
@@ -107,7 +110,6 @@ class Remote(Session[RemoteStore]):
         self._sink = sink
         self._accept = accept
         self._mirrors = {r: Mirror() for r in keys.KNOWN}
-        self._prefixes: dict[str, str] = {}  # of the mirrors' keys
         self._id: ClusterId | None = None
         self._range: IdentityRange | None = None
         self._services = service_reader.Reader()
@@ -173,7 +175,7 @@ class Remote(Session[RemoteStore]):
             gone = self._mirrors[resource].snapshot((), 0)
             for first in range(0, len(gone), PART_ROWS):
                 part = gone[first : first + PART_ROWS]
-                self._hand_over(resource, self._prefixes[resource], part)
+                self._hand_over(resource, self._mirrors[resource].prefix, part)
                 await asyncio.sleep(0)
         self._sink.on_revoked(self._name)
 
@@ -221,8 +223,7 @@ class Remote(Session[RemoteStore]):
         prefix = keys.resource_prefix(resource, self._name, cached)
         mirror = self._mirrors[resource]
         # The same rows may lie elsewhere than last time: a mirror in between came or went.
-        mirror.move(self._prefixes.get(resource, prefix), prefix)
-        self._prefixes[resource] = prefix
+        mirror.move(prefix)
         status = self.status
         within = keys.CACHE_PREFIX if cached else ""
         while True:
@@ -262,16 +263,14 @@ class Remote(Session[RemoteStore]):
         self._full.pop(resource, None)
         revision, start = 0, ""
         while True:
-            page = await store.range(prefix, limit=PAGE_ROWS, revision=revision, start=start)
-            revision = revision or page.revision
             refused = self._full.get(resource, 0)
-            for first in range(0, len(page.rows), PART_ROWS):
-                part: list[tuple[str, bytes | None]] = []
-                for row in page.rows[first : first + PART_ROWS]:
-                    if self._admits(resource, row.key):
-                        part += mirror.listed((row,))
-                self._take_over(resource, prefix, part)
-                await asyncio.sleep(0)
+            async with self._turns.one():
+                page = await store.range(prefix, limit=PAGE_ROWS, revision=revision, start=start)
+                revision = revision or page.revision
+                for first in range(0, len(page.rows), PART_ROWS):
+                    rows = page.rows[first : first + PART_ROWS]
+                    self._take_over(resource, prefix, self._listed(resource, rows))
+                    await asyncio.sleep(0)
             if not page.more:
                 break
             if self._full.get(resource, 0) > refused:
@@ -279,6 +278,18 @@ class Remote(Session[RemoteStore]):
             start = page.rows[-1].key + "\0"
         self._take_over(resource, prefix, mirror.end_listing(revision))
         return revision
+
+    def _listed(self, resource: str, rows: Sequence[KeyValue]) -> list[tuple[str, bytes | None]]:
+        """What a part of a listing has of news, as far as there is room."""
+        mirror = self._mirrors[resource]
+        if len(mirror) + len(rows) <= self._limits.rows[resource]:
+            return mirror.listed(rows)
+        return [
+            change
+            for row in rows
+            if self._admits(resource, row.key)
+            for change in mirror.listed((row,))
+        ]
 
     def _admits(self, resource: str, key: str) -> bool:
         """Whether a key is known, or there is room for one more."""
@@ -327,7 +338,8 @@ class Remote(Session[RemoteStore]):
             self.status.compares += 1
 
     async def _compare_type(self, store: RemoteStore, resource: str) -> None:
-        mirror, prefix = self._mirrors[resource], self._prefixes[resource]
+        mirror = self._mirrors[resource]
+        prefix = mirror.prefix
         unlike = await compare.suspects(store, prefix, mirror, not self._full.get(resource))
         if not unlike:
             return
@@ -387,8 +399,8 @@ class Remote(Session[RemoteStore]):
         if self.status.ready:
             for other in self._mirrors.keys() - set(self._resources):
                 # Its place was taken by another type, all of which has been heard by now.
-                gone = self._mirrors[other].snapshot((), 0)
-                self._take_over(other, self._prefixes.pop(other, ""), gone)
+                mirror = self._mirrors[other]
+                self._take_over(other, mirror.prefix, mirror.snapshot((), 0))
 
     def _hand_over(
         self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]

@@ -18,6 +18,7 @@ from kvstore.connection import Happening
 from kvstore.remote import Remote, Sink
 from kvstore.session import RemoteStatus, RemoteStore
 from kvstore.staleness import KEEP
+from kvstore.turns import Turns
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
 from wire.etcd import keys
 
@@ -46,6 +47,7 @@ class Remotes:
         self._connect = connect
         self._randomness = randomness  # jitter only
         self._directory = directory
+        self._turns = Turns()
         self._sink = sink
         self._own_name = own_name
         self._own_id = own_id
@@ -121,7 +123,16 @@ class Remotes:
             return await self._connect(self._sessions[name][0].config)
 
         sink, accept = self._sink, self._accept
-        return Remote(name, connect, sink, accept, self._randomness, self._limits, self._wanted)
+        return Remote(
+            name,
+            connect,
+            sink,
+            accept,
+            self._randomness,
+            self._limits,
+            self._wanted,
+            self._turns,
+        )
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:
         if not self._own_id:

@@ -62,7 +62,7 @@ def test_another_store_hands_out_everything_again() -> None:
 
 def test_rows_that_moved_to_another_prefix_are_not_gone() -> None:
     """The same rows listed elsewhere change nothing; one that is missing there is a deletion."""
-    mirror = Mirror()
+    mirror = Mirror("a/")
     mirror.snapshot([KeyValue("a/1", b"1", 1, 5, 1), KeyValue("a/2", b"1", 1, 6, 1)], 9)
-    mirror.move("a/", "b/c/")
+    mirror.move("b/c/")
     assert mirror.snapshot([KeyValue("b/c/1", b"1", 1, 5, 1)], 9) == [("b/c/2", None)]
