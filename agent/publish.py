@@ -6,9 +6,11 @@ follows its creation, for other clusters learn of the pod through it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
+
+import msgspec
 
 from agent.endpoint_store import Endpoint
 from agent.endpoints import Endpoints
@@ -235,7 +237,7 @@ class NodeObject:
         except ObjectError:
             return {}
         ours = {k: v for k, v in node.annotations.items() if k == rotation.ANNOTATION}
-        return {self._name: replace(node, annotations=ours)}
+        return {self._name: msgspec.structs.replace(node, annotations=ours)}
 
     async def upsert(self, rows: Sequence[tuple[NodeName, Node]]) -> Mapping[NodeName, OSError]:
         """Create it, or change what is ours in it."""

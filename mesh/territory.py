@@ -363,12 +363,13 @@ def _record(node: Node) -> _Record:
 
 def _unusable(prefix: Prefix, cluster: ClusterName, name: NodeName) -> Violation | None:
     bits, length = prefix.bits, prefix[16]
-    if any((bits ^ u) >> 128 - min(n, length) == 0 for u, n in _UNUSABLE):
-        return Violation(
-            "unusable-address",
-            cluster,
-            f"node {name} of cluster {cluster} claims {prefix}, which no node or pod can have",
-        )
+    for unusable, wide in _UNUSABLE:
+        if (bits ^ unusable) >> 128 - (wide if wide < length else length) == 0:
+            return Violation(
+                "unusable-address",
+                cluster,
+                f"node {name} of cluster {cluster} claims {prefix}, which no node or pod can have",
+            )
     if prefix.prefixlen < SHORTEST[prefix.version]:
         return Violation(
             "wide-pod-cidr",

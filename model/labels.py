@@ -5,7 +5,8 @@ identities are stored in etcd. An empty value keeps its ``=``.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 SOURCE_K8S = "k8s"
 SOURCE_RESERVED = "reserved"
@@ -15,8 +16,7 @@ NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 NAMESPACE_META_PREFIX = "io.cilium.k8s.namespace.labels."
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Label:
+class Label(msgspec.Struct, frozen=True, order=True, gc=False):
     """``source:key=value``."""
 
     key: str
@@ -29,8 +29,7 @@ class Label:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(msgspec.Struct, frozen=True, gc=False):
     """An immutable set of labels, at most one per (source, key), ordered by key then source."""
 
     items: tuple[Label, ...] = ()
@@ -39,7 +38,7 @@ class Labels:
     def of(cls, labels: Iterable[Label]) -> "Labels":
         """Sort, and let a later label of the same source and key replace an earlier one."""
         last = {(label.key, label.source): label for label in labels}
-        return cls(tuple(last[k] for k in sorted(last)))
+        return cls(tuple([last[k] for k in sorted(last)]))
 
     @classmethod
     def k8s(cls, labels: Mapping[str, str]) -> "Labels":

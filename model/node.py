@@ -1,7 +1,8 @@
 """A node of some cluster as the others need it. Pure."""
 
-from dataclasses import dataclass, field
 from typing import NewType
+
+import msgspec
 
 from model.address import Address, Prefix
 from model.cluster import ClusterId, ClusterName
@@ -13,16 +14,14 @@ EXTERNAL_IP = "ExternalIP"
 CILIUM_INTERNAL_IP = "CiliumInternalIP"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAddress:
+class NodeAddress(msgspec.Struct, frozen=True, gc=False):
     """One address and what it is for."""
 
     type: str  # InternalIP, ExternalIP, CiliumInternalIP, Hostname, ...
     ip: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, gc=False):
     """Name, addresses and pod prefixes."""
 
     cluster: ClusterName
@@ -35,8 +34,8 @@ class Node:
     encryption_key: int = 0
     wireguard_public_key: str = ""
     boot_id: str = ""
-    labels: dict[str, str] = field(default_factory=dict, hash=False)
-    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
     def address(self, kind: str, version: int = 4) -> Address | None:
         """The first address of a type and family."""

@@ -4,6 +4,8 @@ A reader believes a cluster only about its own identities: the number must lie i
 range, and exactly one label names the cluster.
 """
 
+from functools import lru_cache
+
 from model.cluster import ClusterName, IdentityRange
 from model.identity import Identity, NumericIdentity
 from model.labels import CLUSTER_LABEL, SOURCE_K8S, Label, Labels
@@ -21,14 +23,17 @@ def encode(labels: Labels) -> bytes:
 
 def parse_labels(text: str) -> Labels:
     """Read the canonical text; a label without a source has the source ``unspec``."""
-    out = []
-    for part in filter(None, text.split(";")):
-        source, colon, rest = part.partition(":")
-        if not colon:
-            source, rest = "unspec", part
-        key, _, value = rest.partition("=")
-        out.append(Label(key, value, source))
-    return Labels.of(out)
+    return Labels.of([_label(part) for part in text.split(";") if part])
+
+
+@lru_cache(maxsize=16_384)
+def _label(text: str) -> Label:
+    """One label; most identities of a mesh share most of theirs, and the memory for them."""
+    source, colon, rest = text.partition(":")
+    if not colon:
+        source, rest = "unspec", text
+    key, _, value = rest.partition("=")
+    return Label(key, value, source)
 
 
 def decode_number(name: str, allowed: IdentityRange, where: str) -> NumericIdentity:
