@@ -8,7 +8,6 @@ somebody else, and passes only where nothing is forbidden.
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from mesh.claims import Claims
 from mesh.ipcache import Ipcache
 from model.address import MAPPED_BITS, Prefix, is_host
 from model.endpoint import EndpointId, LocalEndpoint
@@ -28,8 +27,8 @@ class KnownIdentities:
 
     def __init__(self) -> None:
         self._numbers: set[int] | None = None
-        self._prefixes: Claims[int, Prefix, None] = Claims()
-        self._endpoints: Claims[int, EndpointId, None] = Claims()
+        self._prefixes: dict[int, dict[Prefix, None]] = {}  # that wait, by number
+        self._endpoints: dict[int, dict[EndpointId, None]] = {}
         self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
         self.on_endpoint: Callable[[EndpointId], None] = lambda number: None
 
@@ -37,11 +36,9 @@ class KnownIdentities:
         """Their rows are written; who waited is told. After the first call only these pass."""
         self._numbers = numbers if self._numbers is None else self._numbers | numbers
         for number in numbers:
-            for prefix, _ in self._prefixes.of(number):
-                self._prefixes.drop(number, prefix)
+            for prefix in self._prefixes.pop(number, ()):
                 self.on_prefix(prefix)
-            for endpoint, _ in self._endpoints.of(number):
-                self._endpoints.drop(number, endpoint)
+            for endpoint in self._endpoints.pop(number, ()):
                 self.on_endpoint(endpoint)
 
     def discard(self, number: int) -> None:
@@ -60,14 +57,14 @@ class KnownIdentities:
         """The row as the kernel may have it."""
         if row.identity == UNKNOWN or row.identity in self:
             return row
-        self._prefixes.put(row.identity, prefix, None)
-        return row._replace(identity=UNKNOWN)
+        self._prefixes.setdefault(row.identity, {})[prefix] = None
+        return IpcacheEntry(UNKNOWN, row.tunnel_endpoint, row.encrypt_key, row.cluster_id)
 
     def endpoint(self, row: LocalEndpoint) -> LocalEndpoint:
         """The row as the kernel may have it."""
         if row.identity in self:
             return row
-        self._endpoints.put(row.identity, row.id, None)
+        self._endpoints.setdefault(row.identity, {})[row.id] = None
         return replace(row, identity=UNKNOWN)
 
 
@@ -83,16 +80,16 @@ class KnownIpcache:
 
     def get(self, prefix: Prefix, /) -> IpcacheEntry | None:
         """The wanted row."""
-        pair = self._ipcache.winner(prefix)
-        if pair is None or (pair[0].source is Source.GENERATED and self._in_pod_cidr(prefix)):
+        best = self._ipcache.winner(prefix)
+        if best is None or (best.owner.source is Source.GENERATED and self._in_pod_cidr(prefix)):
             return None
-        return self._known.entry(prefix, pair[1].entry)
+        return self._known.entry(prefix, best.claim.entry)
 
     def items(self) -> Iterator[tuple[Prefix, IpcacheEntry]]:
         """All wanted rows."""
-        for prefix, (claimant, claim) in self._ipcache.winners():
-            if claimant.source is not Source.GENERATED or not self._in_pod_cidr(prefix):
-                yield prefix, self._known.entry(prefix, claim.entry)
+        for prefix, best in self._ipcache.winners():
+            if best.owner.source is not Source.GENERATED or not self._in_pod_cidr(prefix):
+                yield prefix, self._known.entry(prefix, best.claim.entry)
 
     def _in_pod_cidr(self, prefix: Prefix) -> bool:
         if any(own.covers(prefix) for own in self._own):

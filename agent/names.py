@@ -196,8 +196,7 @@ class Names:
         if winner is None:
             yield wire.PrefixLine(text, gone=True)
             return
-        _, claim = winner
-        row = claim.entry
+        claim, row = winner.claim, winner.claim.entry
         if row.identity in _LOCAL_IDENTITIES:
             labels = tuple(cidr_labels(prefix).strings())
             yield wire.IdentityLine(row.identity, labels)

@@ -52,9 +52,9 @@ class Identities:
     def of(self, cluster: ClusterName) -> Iterator[tuple[NumericIdentity, Labels]]:
         """What one cluster claims."""
         for number in self._claims:
-            for owner, labels in self._claims.of(number):
-                if owner == cluster:
-                    yield number, labels
+            for said in self._claims.of(number):
+                if said.owner == cluster:
+                    yield number, said.claim
 
     def __len__(self) -> int:
         return len(self._claims)
