@@ -1,6 +1,11 @@
 """Options of the whole suite."""
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine that others use as well.
+settings.register_profile("isthmus", deadline=None)
+settings.load_profile("isthmus")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
