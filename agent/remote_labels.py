@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from wire.etcd.identity_v1 import parse_labels
 log = logging.getLogger("isthmus.agent.remote")
 
 WRITE_S = 5.0  # at most so often: a cluster may have 65,536 identities
+AT_ONCE = 32  # clusters: hundreds that change all the time take turns
 
 
 def _restored(cluster: ClusterName) -> ClusterName:
@@ -35,7 +37,7 @@ class RemoteLabels:
     def __init__(self, identities: Identities, directory: Path) -> None:
         self._identities, self._directory = identities, directory
         self._restored: set[ClusterName] = set()
-        self._dirty: set[ClusterName] = set()
+        self._dirty: dict[ClusterName, None] = {}  # who waits longest comes first
 
     def restore(self) -> None:
         """Claim what the files say. A file that cannot be read is reported and passed over."""
@@ -56,16 +58,16 @@ class RemoteLabels:
         if cluster in self._restored:
             self._restored.discard(cluster)
             self._identities.drop_cluster(_restored(cluster))
-        self._dirty.add(cluster)
+        self._dirty[cluster] = None
 
     def changed(self, cluster: ClusterName) -> None:
         """Something of it has changed."""
-        self._dirty.add(cluster)
+        self._dirty[cluster] = None
 
     def removed(self, cluster: ClusterName) -> None:
         """It is no member any more."""
         self.heard(cluster)
-        self._dirty.discard(cluster)
+        self._dirty.pop(cluster, None)
         self._path(cluster).unlink(missing_ok=True)
 
     async def keep(self) -> None:
@@ -73,13 +75,13 @@ class RemoteLabels:
         while True:
             await asyncio.sleep(WRITE_S)
             # Before a cluster is heard to the end, its file knows more.
-            for cluster in self._dirty - self._restored:
-                self._dirty.discard(cluster)
-                said = dict(self._identities.of(cluster))
+            waiting = (cluster for cluster in self._dirty if cluster not in self._restored)
+            for cluster, said in self._identities.of(tuple(islice(waiting, AT_ONCE))).items():
+                self._dirty.pop(cluster, None)
                 try:
                     await asyncio.to_thread(_write, self._path(cluster), said)
                 except OSError as error:
-                    self._dirty.add(cluster)
+                    self._dirty[cluster] = None
                     log.warning('event=file-not-written error="%s"', error)
 
     def _path(self, cluster: ClusterName) -> Path:

@@ -4,7 +4,7 @@ Each cluster allocates in its own range, so two claims about one number are a mi
 this cluster's own is heard first, then the cluster whose name comes first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from mesh.claims import Claims
 from model.cluster import ClusterName
@@ -49,12 +49,16 @@ class Identities:
             if labels is not None:
                 yield number, labels
 
-    def of(self, cluster: ClusterName) -> Iterator[tuple[NumericIdentity, Labels]]:
-        """What one cluster claims."""
+    def of(
+        self, clusters: Collection[ClusterName]
+    ) -> dict[ClusterName, dict[NumericIdentity, Labels]]:
+        """What some clusters claim; one walk over all, however many they are."""
+        found: dict[ClusterName, dict[NumericIdentity, Labels]] = {c: {} for c in clusters}
         for number in self._claims:
             for said in self._claims.of(number):
-                if said.owner == cluster:
-                    yield number, said.claim
+                if said.owner in found:
+                    found[said.owner][number] = said.claim
+        return found
 
     def __len__(self) -> int:
         return len(self._claims)
