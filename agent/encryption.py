@@ -8,8 +8,10 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from agent.config import AgentConfig
 from agent.mesh_state import MeshState
@@ -91,7 +93,7 @@ class Opened:
     def announced(self, node: Node) -> Node:
         """This node with its keys, as others need it."""
         key = 0 if self.config.encrypt_node and opted_out(self.config, node) else ENCRYPTION_KEY
-        return replace(
+        return msgspec.structs.replace(
             node,
             wireguard_public_key=self.public_key,
             encryption_key=key,
@@ -225,7 +227,7 @@ class WireguardNode:
             key = PublicKey(node.wireguard_public_key)
             self.first_seen_s.setdefault(key, time.time())
         detour = said.key if said and said.key and self.opened.detour is not None else ""
-        self.detour_peers.put(replace(node, wireguard_public_key=detour))
+        self.detour_peers.put(msgspec.structs.replace(node, wireguard_public_key=detour))
 
     def nodes_again(self) -> None:
         """The detour has come or gone: every node is looked at anew."""
