@@ -5,6 +5,7 @@
 #include "lib/abi/conntrack.h"
 #include "lib/abi/endpoint.h"
 #include "lib/abi/events.h"
+#include "lib/abi/fragment.h"
 #include "lib/abi/ipcache.h"
 #include "lib/abi/marks.h"
 #include "lib/abi/metrics.h"
@@ -19,6 +20,7 @@ LAYOUT(struct, conntrack_value);
 LAYOUT(struct, endpoint_key);
 LAYOUT(struct, endpoint_value);
 LAYOUT(struct, interface_value);
+LAYOUT(struct, fragment_value);
 LAYOUT(struct, ipcache_key);
 LAYOUT(struct, ipcache_prefix_key);
 LAYOUT(struct, ipcache_value);

@@ -32,6 +32,7 @@ _REASONS: dict[int, str] = {
     R.DROP_TUNNEL_FROM_POD: "Tunnel traffic from a pod",
     R.DROP_INVALID_IDENTITY: "Invalid identity",
     R.DROP_UNKNOWN_SENDER: "Unknown sender",
+    R.DROP_FIRST_FRAGMENT_UNKNOWN: "First fragment not found",
     R.DROP_POLICY_DENY_RULE: "Policy denied by deny rule",
     R.DROP_UNENCRYPTED: "Traffic is unencrypted",
     R.DROP_TTL_EXCEEDED: "TTL exceeded",

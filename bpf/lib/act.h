@@ -75,8 +75,8 @@ static __always_inline int act_refuse(struct __sk_buff *skb, const struct packet
 
 	act_drop(skb, packet, verdict, hook);
 	/* No errors about errors, and none into the tunnel. */
-	if (!kind || packet->kind == PACKET_ICMP_ERROR || hook == HOOK_OVERLAY ||
-	    icmp_error(skb, kind, packet->is_ip4))
+	if (!kind || packet->kind == PACKET_ICMP_ERROR || packet->is_later ||
+	    hook == HOOK_OVERLAY || icmp_error(skb, kind, packet->is_ip4))
 		return TC_SHOT;
 	return bpf_redirect(skb->ifindex, hook == HOOK_HOST ? BPF_F_INGRESS : 0);
 }

@@ -61,6 +61,9 @@ static __always_inline struct verdict nat_rewrite(struct __sk_buff *skb,
 		if (bpf_skb_store_bytes(skb, at, new.address, 16, 0))
 			return DROP(SOURCE_NAT, DROP_WRITE_FAILED);
 	}
+	if (packet->is_later) /* the first has the ports, and a checksum that covers the addresses
+			       */
+		return VERDICT(VERDICT_NONE);
 	/* The checksum of SCTP covers ports and is no sum: it cannot follow a change. */
 	if (protocol == IPPROTO_SCTP)
 		return old.port == new.port ? VERDICT(VERDICT_NONE)

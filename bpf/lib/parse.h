@@ -13,12 +13,14 @@
 
 #include "abi/conntrack.h"
 #include "address.h"
+#include "fragment.h"
 #include "icmp_wire.h"
 #include "verdict.h"
 
 enum {
 	L3_OFFSET = ETH_HLEN,
 	IP4_FRAGMENT_MASK = 0x3FFF, /* more fragments, or an offset */
+	IP4_OFFSET_MASK = 0x1FFF,   /* in units of 8 bytes */
 	IP4_DONT_FRAGMENT = 0x4000,
 };
 
@@ -67,6 +69,7 @@ struct packet {
 	__u8 is_link_only : 1; /* multicast of this link, like a multicast listener's report */
 	__u8 trace : 3;	       /* enum packet_trace */
 	__u8 is_told : 1;      /* of its flow nothing new is to be told */
+	__u8 is_later : 1;     /* a later fragment: behind its IP header comes data */
 	union {		       /* flow.protocol says which */
 		__u8 tcp_flags;
 		__u8 icmp_type;
@@ -180,10 +183,36 @@ static __always_inline struct verdict parse_l4(struct __sk_buff *skb, struct pac
 	return VERDICT(VERDICT_NONE);
 }
 
+/* `fragment`: the field of the IP header, more of them or an offset. */
+static __always_inline struct verdict parse_fragment(struct __sk_buff *skb, struct packet *packet,
+						     __u32 payload, __u32 fragment,
+						     __be16 identification)
+{
+	__u32 offset = (fragment & IP4_OFFSET_MASK) * 8;
+	struct verdict verdict;
+
+	if (offset) {
+		/* One that lies in the header of the first would put other ports in its place. */
+		if (packet->flow.protocol == IPPROTO_TCP && offset < sizeof(struct tcphdr))
+			return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
+		packet->is_later = 1;
+		if (!fragment_find(&packet->flow, identification, &packet->icmp_type))
+			return DROP(SOURCE_PARSE, DROP_FIRST_FRAGMENT_UNKNOWN);
+		return VERDICT(VERDICT_NONE);
+	}
+	verdict = parse_l4(skb, packet, payload);
+	if (verdict.kind != VERDICT_NONE)
+		return verdict;
+	if (packet->kind != PACKET_FLOW)
+		return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
+	fragment_keep(&packet->flow, identification, packet->icmp_type);
+	return verdict;
+}
+
 static __always_inline struct verdict parse_ip4(struct __sk_buff *skb, struct packet *packet)
 {
 	struct iphdr *ip = packet_at(skb, L3_OFFSET, sizeof(*ip));
-	__u32 header, total;
+	__u32 header, total, fragment;
 
 	if (!ip)
 		return DROP(SOURCE_PARSE, DROP_MALFORMED);
@@ -200,8 +229,9 @@ static __always_inline struct verdict parse_ip4(struct __sk_buff *skb, struct pa
 	packet->is_ip4 = 1;
 	packet->l3_length = total;
 	packet->l4_offset = L3_OFFSET + header;
-	if (ip->frag_off & bpf_htons(IP4_FRAGMENT_MASK))
-		return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
+	fragment = bpf_ntohs(ip->frag_off) & IP4_FRAGMENT_MASK;
+	if (unlikely(fragment))
+		return parse_fragment(skb, packet, total - header, fragment, ip->id);
 	return parse_l4(skb, packet, total - header);
 }
 

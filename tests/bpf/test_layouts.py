@@ -14,6 +14,7 @@ SHAPES = {
     "ist_ipcache": (16, w.IPCACHE_VALUE.size),
     "ist_ipcache_lpm": (w.IPCACHE_PREFIX_KEY.size, w.IPCACHE_VALUE.size),
     "ist_ct": (w.CONNTRACK_KEY.size, w.CONNTRACK_VALUE.size),
+    "ist_fragments": (w.CONNTRACK_KEY.size, w.FRAGMENT_VALUE.size),
     "ist_services": (w.SERVICE_KEY.size, w.SERVICE_VALUE.size),
     "ist_backends": (4, w.BACKEND_VALUE.size),
     "ist_revnat": (4, w.REVNAT_VALUE.size),

@@ -167,11 +167,11 @@ CASES: dict[str, tuple[R, F, str, object, dict[str, int], Preparation | None]] =
         *(R.DROP_INVALID_EXTENSION_HEADER, F.SOURCE_PARSE, "from_container"),
         *(frame(ip(*V6) / IPv6ExtHdrHopByHop() / UDP()), {}, None),
     ),
-    "first fragment": (
-        *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container", udp(flags="MF"), {}, None),
+    "fragment of which the first did not come": (
+        *(R.DROP_FIRST_FRAGMENT_UNKNOWN, F.SOURCE_PARSE, "from_container", udp(frag=10), {}, None),
     ),
-    "later fragment": (
-        *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container", udp(frag=10), {}, None),
+    "fragment in the header of TCP": (
+        *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container", tcp(frag=2), {}, None),
     ),
     "fragment, IPv6": (
         *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container"),

@@ -199,6 +199,15 @@ async def test_path_mtu_is_told_to_who_does_not_know_it() -> None:
         assert fragments(stage) == 0
 
 
+async def test_large_datagrams_arrive_in_pieces(stage: Stage) -> None:
+    """What a pod's stack cuts is put together by the receiver's, on its node and across nodes."""
+    client, near, far = await pods(stage)
+    for pod in (near, far):
+        assert client.run("ping", pod.address, 3, 6000)["answered"] == 3
+        pod.serve("udp", 53)
+        assert client.run("udp", pod.address, 53, 3, 6000)["names"] == {pod.name: 3}
+
+
 def fragments(stage: Stage) -> int:
     """Packets that a node cut or put together."""
     total = 0

@@ -211,6 +211,7 @@ class DropReason(IntEnum):
     DROP_TUNNEL_FROM_POD = 170
     DROP_INVALID_IDENTITY = 171
     DROP_UNKNOWN_SENDER = 172
+    DROP_FIRST_FRAGMENT_UNKNOWN = 175
     DROP_POLICY_DENY_RULE = 181
     DROP_UNENCRYPTED = 195
     DROP_TTL_EXCEEDED = 196
@@ -376,6 +377,35 @@ class InterfaceValue(NamedTuple):
     def parse(cls, data: bytes) -> "InterfaceValue":
         """From the bytes."""
         return cls(*INTERFACE_VALUE.unpack(data))
+
+
+FRAGMENT_VALUE = struct.Struct("=HHB3x")
+
+
+class FragmentValue(NamedTuple):
+    """``struct fragment_value``."""
+
+    source_port: int
+    destination_port: int
+    icmp_type: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return FRAGMENT_VALUE.pack(
+            _be16(self.source_port),
+            _be16(self.destination_port),
+            self.icmp_type,
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> "FragmentValue":
+        """From the bytes."""
+        source_port, destination_port, icmp_type = FRAGMENT_VALUE.unpack(data)
+        return cls(
+            _be16(source_port),
+            _be16(destination_port),
+            icmp_type,
+        )
 
 
 IPCACHE_KEY = struct.Struct("=16s")
