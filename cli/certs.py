@@ -13,7 +13,7 @@ from certs.profiles import CA_SECRET, SERVER_SECRET, mesh_profiles
 from certs.store import CertificateStore
 from cli import cluster, mesh_facts, options, output
 from cli.certs_loaded import ISSUER, TRUST, ClusterSecrets, Side, digest, observed
-from cli.mesh_facts import gather
+from cli.mesh_facts import CLUSTERS_SECRET, KVSTOREMESH_SECRET, gather
 from kube import resources
 
 STEP_S = 0.5
@@ -42,6 +42,10 @@ def list_command(context: str, kubeconfig: str, namespace: str, how: str) -> Non
             raise click.ClickException(
                 f"cluster {facts.name}: there are no certificates: run `isthmus clustermesh enable`"
             )
+        for name, held in facts.own.items():
+            secret = KVSTOREMESH_SECRET if facts.kvstoremesh else CLUSTERS_SECRET
+            where = f"{secret} ({name})"  # one Secret has those of many clusters
+            found[where] = {"tls.crt": held["crt"], "ca.crt": held["ca"]}
         rows = [describe(name, data, datetime.now(UTC)) for name, data in found.items()]
         if how == "json":
             click.echo(output.as_json(rows))

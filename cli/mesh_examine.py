@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from cli import cluster
 from cli.mesh_ask import AGENT, ask_copies, run_json
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_facts import CLUSTERS_SECRET, KVSTOREMESH_SECRET, ClusterFacts, gather
-from kube import connections, resources
+from kube import resources
 from kube.port import ApiError, Client
 from model.address import Address, Prefix, parse_address, parse_prefix
 
@@ -31,7 +31,6 @@ async def examine(api: Client, context: str, namespace: str) -> Examined:
     config = await cluster.read(api, "ConfigMap", "cilium-config", namespace)
     nodes = await api.list(resources.untyped(resources.NODES))
     services = await api.list(resources.untyped(resources.SERVICES))
-    entries = await _entries(api, facts)
     before = time.time()
     server = await api.server_time()
     # The header is cut to seconds: it stands for the middle of one.
@@ -40,8 +39,7 @@ async def examine(api: Client, context: str, namespace: str) -> Examined:
         facts=facts,
         settings=(config or {}).get("data") or {},
         node_addresses=_node_addresses(nodes),
-        common=frozenset(n for n, text in entries.items() if COMMON_CERTIFICATE in text),
-        own=_own(entries, facts.connected),
+        common=await _common(api, facts),
         service_cidrs=await _service_cidrs(api),
         service_addresses=_service_addresses(services),
         skew_s=skew,
@@ -134,19 +132,10 @@ def _service_addresses(services: Sequence[Mapping[str, Any]]) -> dict[str, Addre
     return found
 
 
-async def _entries(api: Client, facts: ClusterFacts) -> Mapping[str, bytes]:
-    """What says how other clusters are reached, and with which certificates."""
+async def _common(api: Client, facts: ClusterFacts) -> frozenset[str]:
     source = KVSTOREMESH_SECRET if facts.kvstoremesh else CLUSTERS_SECRET
-    return cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
-
-
-def _own(entries: Mapping[str, bytes], names: Iterable[str]) -> dict[str, dict[str, bytes]]:
-    found = {}
-    for name in names:
-        keys = connections.credential_keys(name)
-        if keys["crt"] in entries:
-            found[name] = {part: entries.get(keys[part], b"") for part in ("ca", "crt")}
-    return found
+    entries = cluster.secret_data(await cluster.read(api, "Secret", source, facts.namespace))
+    return frozenset(name for name, text in entries.items() if COMMON_CERTIFICATE in text)
 
 
 async def _service_cidrs(api: Client) -> tuple[Prefix, ...]:

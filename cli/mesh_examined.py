@@ -40,8 +40,6 @@ class Examined:
     node_addresses: Mapping[str, Address] = field(default_factory=dict)
     # Clusters whose stores are shown the certificate of the mesh, not one of their own authority.
     common: frozenset[str] = frozenset()
-    # Clusters whose stores are shown a certificate of their own authority -> ca, crt (PEM).
-    own: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
     service_cidrs: tuple[Prefix, ...] = ()
     service_addresses: Mapping[str, Address] = field(default_factory=dict)  # namespace/name
     skew_s: float | None = None  # the API server's clock less ours

@@ -45,9 +45,15 @@ class ClusterFacts:
     kvstoremesh: bool = False  # agents read the copies in their own cluster's store
     connected: Mapping[str, int] = field(default_factory=dict)  # name -> ID (0: not recorded)
     declared: Mapping[str, str] = field(default_factory=dict)  # cluster -> ClusterMeshPeer
-    joined: frozenset[str] = frozenset()  # those with credentials of their own
+    # Those whose stores are shown a certificate of their own authority -> ca, crt (PEM).
+    own: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
     server: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     client: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Those with credentials of their own, brought by a token or an object."""
+        return frozenset(self.own)
 
 
 async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
@@ -91,7 +97,7 @@ async def gather(api: Client, context: str, namespace: str) -> ClusterFacts:
         kvstoremesh=service is not None and await own_store.has_kvstoremesh(api, namespace),
         connected=present.ids,
         declared=present.declared,
-        joined=await kept.joined(api, namespace),
+        own=await kept.credentials(api, namespace),
         server=secrets[SERVER_SECRET],
         client=secrets[REMOTE_SECRET],
     )

@@ -14,7 +14,7 @@ from cli.mesh_findings import Finding
 def held(side: Examined, now: datetime) -> list[Finding]:
     """Those that cannot be used, or not for long."""
     found = []
-    for name, pair in side.own.items():
+    for name, pair in side.facts.own.items():
         where = f"cluster {side.name}: its certificate for the store of cluster {name}"
         why = check.problem(where, pair["crt"], pair["ca"], now)
         if why:
@@ -32,7 +32,7 @@ def held(side: Examined, now: datetime) -> list[Finding]:
 
 def trust(a: Examined, b: Examined) -> list[Finding]:
     """When ``a`` reads ``b`` with such a certificate: does each still accept the other's?"""
-    pair = a.own.get(b.name)
+    pair = a.facts.own.get(b.name)
     if pair is None:
         return []
     found = []

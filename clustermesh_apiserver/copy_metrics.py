@@ -1,6 +1,7 @@
 """The metrics page of ``kvstoremesh``. Reads values only; names are Cluster Mesh's."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from clustermesh_apiserver.requests import Requests
 from kvstore.observed import OBSERVED
@@ -16,10 +17,12 @@ def page(
     here: Mapping[str, str],
     bootstrap_s: float,
     found: Mapping[ClusterName, Reflection],
+    expires: Mapping[ClusterName, datetime],
     wall_s: Callable[[float], float],
     requests: Requests,
 ) -> str:
-    """``here``: cluster and node of this process; ``wall_s``: the loop's time as the world's."""
+    """``here``: cluster and node of this process; ``expires``: certificates that remote clusters
+    are shown; ``wall_s``: the loop's time as the world's."""
 
     def each(
         name: str, text: str, value: Callable[[Reflection], float], kind: str = "gauge"
@@ -64,6 +67,15 @@ def page(
                 lambda r: r.source.status.ready,
             ),
             _initial_sync(found),
+            family(
+                f"{PREFIX}certificate_expiration_timestamp_seconds",
+                "gauge",
+                "When the certificate that a remote cluster is shown expires, seconds since 1970",
+                [
+                    ({**here, "target_cluster": name}, ends.timestamp())
+                    for name, ends in sorted(expires.items())
+                ],
+            ),
             by_type(
                 "kvstore_sync_queue_size",
                 "gauge",

@@ -109,6 +109,7 @@ class Pages:
             here,
             self.bootstrap_s,
             self._reflections.all,
+            {n: p.expires for n, p in presented(self._reflections.configs).items()},
             lambda moment_s: moment_s + ahead_s if moment_s else 0.0,
             self.requests,
         )

@@ -117,13 +117,16 @@ async def read(api: Client, namespace: str, name: str = CLUSTERS_SECRET) -> Conn
     return parse(await _get(api, name, namespace))
 
 
-async def joined(api: Client, namespace: str) -> frozenset[str]:
-    """The connections that have credentials of their own. Raises ``OSError``."""
-    names = set()
+async def credentials(api: Client, namespace: str) -> dict[str, dict[str, bytes]]:
+    """The clusters with certificates of their own: ca and crt (PEM). Raises ``OSError``."""
+    held = {}
     for secret in (CLUSTERS_SECRET, KVSTOREMESH_SECRET):
         found = await read(api, namespace, secret)
-        names |= {n for n in found.ids if credential_keys(n)["key"] in found.data}
-    return frozenset(names)
+        for name in found.ids:
+            keys = credential_keys(name)
+            if keys["key"] in found.data:
+                held[name] = {part: found.data.get(keys[part], b"") for part in ("ca", "crt")}
+    return held
 
 
 async def put(api: Client, namespace: str, connection: Connection) -> bool:

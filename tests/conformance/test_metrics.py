@@ -5,6 +5,7 @@ The tables below are those lists: name, type, labels.
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -142,6 +143,7 @@ async def test_kvstoremesh_has_every_metric(far: Etcd, near: Etcd, tmp_path: Pat
         assert await number("remote_cluster_readiness_status", **target) == 1
         assert await number("remote_cluster_failures", **target) == 0
         assert await number("remote_cluster_last_failure_ts", **target) == 0
+        assert await number("certificate_expiration_timestamp_seconds", **target) > time.time()
         for kind in keys.RESOURCES:
             for action in ("read", "write"):
                 labels = {"scope": f"{kind}/v1", "source_cluster": "c2", "action": action}

@@ -18,6 +18,7 @@ from kind import story
 from kube.connections import credential_keys
 from tests.support import lab as labs
 from tests.support.lab import Lab
+from tests.support.metrics_page import parse
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("join")]
 
@@ -85,6 +86,23 @@ def doctor_looks_at_what_was_signed(lab: Lab, mesh: story.Mesh, copied: bool) ->
     labs.wait_until("nothing is found again", lambda: doctor(mesh) == [], 60, 1)
 
 
+def until_when_it_is_good_is_told(lab: Lab, mesh: story.Mesh, copied: bool) -> None:
+    """By the list of certificates, and by the metrics of whoever reads the other's store."""
+    rows = json.loads(mesh.isthmus("certs", "list", "--context", story.C1, "-o", "json"))
+    secret = "cilium-kvstoremesh" if copied else "cilium-clustermesh"
+    (row,) = [r for r in rows if r["secret"] == f"{secret} (cluster2)"]
+    assert (row["subject"], row["state"]) == ("remote", "good")
+    assert row["authority"] not in {r["authority"] for r in rows if r is not row}
+    page = "9964" if copied else "9962"
+    url = f"http://127.0.0.1:{page}/metrics"
+    code, text = lab.exec("cluster1-control-plane", "curl", "-sS", url)
+    assert code == 0, text
+    name = "cilium_kvstoremesh" if copied else "isthmus"
+    found = parse(text)[f"{name}_certificate_expiration_timestamp_seconds"]
+    ends = found.total(target_cluster=story.C2)
+    assert ends == datetime.fromisoformat(row["expires"]).timestamp()
+
+
 def put(lab: Lab, name: str, key: str, value: str) -> None:
     patch = json.dumps({"data": {key: value}})
     lab.kubectl("patch", "secret", name, "-n", "kube-system", "--type=merge", "-p", patch)
@@ -120,6 +138,7 @@ def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
         step = story.Step(number, "")
         part(mesh, step)
         assert step.held, step.checks
+    until_when_it_is_good_is_told(lab, mesh, copied)
     doctor_looks_at_what_was_signed(lab, mesh, copied)
     step = story.Step(8, "")
     story.parted(mesh, step)

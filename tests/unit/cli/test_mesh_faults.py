@@ -316,7 +316,7 @@ def joined() -> list[Examined]:
         client=certificate(OTHER_CA, REMOTE_SECRET, OTHER_CA.certificate),
     )(b)
     return [
-        replace(side, common=frozenset(), own={other.name: credentials(ca)})
+        of_facts(own={other.name: credentials(ca)})(replace(side, common=frozenset()))
         for side, other, ca in ((a, b, OTHER_CA), (b, a, OWN_CA))
     ]
 
@@ -332,7 +332,7 @@ def test_clusters_joined_by_a_token_need_no_common_authority() -> None:
     a, b = joined()
     assert faults([a, b], NOW) == []
     assert faults([a], NOW) == []
-    same = replace(a, common=frozenset({"b"}), own={})
+    same = of_facts(own={})(replace(a, common=frozenset({"b"})))
     assert {f.check for f in faults([same, b], NOW)} == {"authority"}
 
 
@@ -353,7 +353,7 @@ def test_what_a_joined_cluster_holds_is_looked_at(
 ) -> None:
     """What does not fit is found before agents lose the other's store, and joining mends it."""
     a, b = joined()
-    found = faults([replace(a, own={"b": held}), b], NOW)
+    found = faults([of_facts(own={"b": held})(a), b], NOW)
     assert check in [f.check for f in found]
     assert any(words in f.found for f in found), found
     assert all(f.blocking for f in found)
@@ -367,7 +367,7 @@ def test_a_joined_clusters_certificate_that_ends_soon() -> None:
     a, b = joined()
     begun = NOW - timedelta(days=mesh_profiles("b")[REMOTE_SECRET].validity_days - 9)
     pair_ = issue(OTHER_CA, mesh_profiles("b")[REMOTE_SECRET], begun)
-    a = replace(a, own={"b": {"ca": OTHER_CA.certificate, "crt": pair_.certificate}})
+    a = of_facts(own={"b": {"ca": OTHER_CA.certificate, "crt": pair_.certificate}})(a)
     (found,) = faults([a, b], NOW)
     assert (found.check, found.blocking) == ("certificate", False)
     assert "for the store of cluster b expires in 9 days" in found.found
