@@ -1,0 +1,235 @@
+"""Policy across two joined clusters: who may contact whom, while all of it restarts."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kind import story
+from kind.story import C1, C2, ONE, TWO
+from tests.support import lab as labs
+from tests.support.lab import Json, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("policy")]
+
+CLUSTER = "io.cilium.k8s.policy.cluster"
+NAMESPACE = "k8s:io.kubernetes.pod.namespace"
+DNS = {
+    "toEndpoints": [{"matchLabels": {NAMESPACE: "kube-system", "k8s:k8s-app": "kube-dns"}}],
+    "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}]}],
+}
+PROGRAM = [sys.executable, "-I", "-S", str(labs.CHECKOUT / "tests/support/traffic.py")]
+
+
+def policy(name: str, spec: Json, annotations: dict[str, str] | None = None) -> Json:
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations or {}},
+        "spec": spec,
+    }
+
+
+def peer(name: str, cluster: str) -> Json:
+    return {"matchLabels": {"name": name, CLUSTER: cluster}}
+
+
+# As in the well-known example: the egress of x-wing in cluster1, and beside it the other end.
+OUT = policy(
+    "allow-cross-cluster",
+    {
+        "endpointSelector": peer("x-wing", C1),
+        "egress": [DNS, {"toEndpoints": [peer("rebel-base", C2)]}],
+    },
+)
+IN = policy(
+    "only-x-wing-of-cluster1",
+    {
+        "endpointSelector": {"matchLabels": {"name": "rebel-base"}},
+        "ingress": [
+            {
+                "fromEndpoints": [peer("x-wing", C1)],
+                "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}],
+            }
+        ],
+    },
+)
+
+
+class World:
+    """Two joined clusters with the example's workloads."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.mesh = lab, story.Mesh(lab.name)
+        for tell in (story.clusters, story.joined):
+            step = story.Step(0, tell.__name__)
+            tell(self.mesh, step)
+            assert step.held, step.checks
+
+    def pod(self, context: str, name: str) -> Json:
+        return self.mesh.pods(context, f"name={name}")[0]
+
+    def address(self, context: str, name: str) -> str:
+        return str(self.pod(context, name)["status"]["podIP"])
+
+    def answer(self, context: str, host: str, name: str = "x-wing") -> str:
+        """Who answers one request; empty: nobody."""
+        pod = self.pod(context, name)["metadata"]["name"]
+        argv = ("curl", "-s", "-m", "1", f"http://{host}/")
+        text = self.mesh.isthmus(
+            *("lab", "exec", "--lab", self.lab.name, "--cluster", context, "-n", "default"),
+            *(pod, "--", *argv),
+            check=False,
+        )
+        return next((name for name in (ONE, TWO) if name in text), "")
+
+    def start(self, context: str, pod: Json, *words: str) -> "subprocess.Popen[str]":
+        """A traffic program in a pod."""
+        argv = [sys.executable, "-m", "cli.main", "lab", "exec", "--lab", self.lab.name]
+        argv += ["--cluster", context, "-n", "default", pod["metadata"]["name"], "--"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*argv, *PROGRAM, *words],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=self.mesh.environment,
+        )
+
+    def restart_agent(self, context: str, node: str) -> None:
+        pod = self.mesh.agents(context)[node]
+        self.mesh.kubectl(
+            context, "-n", "kube-system", "delete", "pod", pod, "--force", "--grace-period=0"
+        )
+
+    def enforced(self, context: str, name: str) -> str:
+        found = self.lab.get("cnp", name, cluster=context)
+        conditions = (found.get("status") or {}).get("conditions") or []
+        return next((c["status"] for c in conditions if c["type"] == "Enforced"), "")
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    made = labs.start("p")
+    try:
+        yield World(made)
+    finally:
+        labs.stop(made)
+
+
+@pytest.fixture
+def clean(world: World) -> Iterator[World]:
+    """No policy is left behind."""
+    yield world
+    for context in (C1, C2):
+        world.mesh.kubectl(context, "delete", "cnp", "--all", "-n", "default")
+
+
+def eventually(what: str, look: Any) -> None:
+    labs.wait_until(what, look, timeout_s=20)
+
+
+@pytest.mark.timeout(300)
+def test_the_example(clean: World) -> None:
+    """x-wing of cluster1 may contact rebel-base of cluster2 and nobody else, by name; nobody else
+    may contact rebel-base of cluster2; a new pod and a new agent change nothing of that."""
+    world = clean
+    near, far = world.address(C1, "rebel-base"), world.address(C2, "rebel-base")
+    assert world.answer(C1, near) == ONE
+    assert world.answer(C2, near) == ONE
+
+    world.lab.apply(OUT, cluster=C1)
+    eventually("x-wing may not stay at home", lambda: world.answer(C1, near) == "")
+    assert world.answer(C1, far) == TWO
+    # By the service's name: its backends at home are closed to it, those abroad answer.
+    answers = [world.answer(C1, "rebel-base") for _ in range(6)]
+    assert TWO in answers, answers
+    assert ONE not in answers, answers
+    eventually("the policy says so", lambda: world.enforced(C1, OUT["metadata"]["name"]) == "True")
+    assert world.answer(C2, near) == ONE, "the policy is of cluster1's x-wing"
+
+    world.lab.apply(IN, cluster=C2)
+    eventually("x-wing of cluster2 is not named", lambda: world.answer(C2, far) == "")
+    assert world.answer(C1, far) == TWO
+    assert world.answer(C1, far, name="rebel-base") == "", "others of cluster1 are not named"
+
+    for context, name in ((C1, "x-wing"), (C2, "rebel-base")):
+        world.mesh.kubectl(context, "rollout", "restart", f"deployment/{name}")
+        world.mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+    far = world.address(C2, "rebel-base")
+    eventually("new pods are who the old ones were", lambda: world.answer(C1, far) == TWO)
+    assert world.answer(C1, near) == ""
+    assert world.answer(C2, far) == ""
+
+    for context in (C1, C2):
+        store = "clustermesh-apiserver"
+        world.mesh.kubectl(
+            context, "-n", "kube-system", "rollout", "restart", f"deployment/{store}"
+        )
+        for node in world.mesh.agents(context):
+            world.restart_agent(context, node)
+    for _ in range(4):
+        assert world.answer(C2, far) == ""
+        assert world.answer(C1, near) == ""
+        assert world.answer(C1, far) == TWO
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_agent_opens_nothing(clean: World) -> None:
+    """Both ends' agents are killed again and again under a flood from another cluster: no packet of
+    it reaches the pod."""
+    world = clean
+    world.lab.apply(IN, cluster=C2)
+    far = world.pod(C2, "rebel-base")
+    address, node = far["status"]["podIP"], far["spec"]["nodeName"]
+    eventually("it is shut", lambda: world.answer(C2, address) == "")
+    source = world.pod(C1, "rebel-base")
+    server = world.start(C2, far, "serve-udp", address, "5000", "far")
+    flood = world.start(C1, source, "steady-udp", address, "5000", "0.001")
+    try:
+        for process in (server, flood):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for _ in range(3):
+            world.restart_agent(C2, node)
+            world.restart_agent(C1, source["spec"]["nodeName"])
+            for context, name in ((C2, node), (C1, source["spec"]["nodeName"])):
+                labs.wait_until(
+                    "the agent is back", lambda c=context, n=name: n in world.mesh.agents(c)
+                )
+                pod = world.mesh.agents(context)[name]
+                world.lab.wait_ready(pod, namespace="kube-system", cluster=context)
+        out, _ = flood.communicate("", timeout=30)
+        seen = json.loads(out.splitlines()[-1])
+        assert seen["sent"] > 3000, seen
+        assert seen["answered"] == 0, seen
+    finally:
+        for process in (server, flood):
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.timeout(300)
+def test_invalid_and_audited(clean: World) -> None:
+    """An invalid policy closes what it selects and says so; one in audit drops nothing."""
+    world = clean
+    near = world.address(C1, "rebel-base")
+    spec = IN["spec"]
+    bad = {**spec, "ingress": [*spec["ingress"], {"fromCIDR": ["10.0.0.0/64"]}]}
+    name = IN["metadata"]["name"]
+    world.lab.apply(policy(name, spec, {"policy.isthmus.io/audit": "true"}), cluster=C1)
+    eventually("it is in audit", lambda: world.enforced(C1, name) == "False")
+    for _ in range(3):
+        assert world.answer(C2, near) == ONE
+    world.lab.apply(policy(name, spec), cluster=C1)
+    eventually("it is enforced", lambda: world.answer(C2, near) == "")
+    assert world.answer(C1, near) == ONE
+    world.lab.apply(policy(name, bad), cluster=C1)
+    eventually("closed", lambda: world.answer(C1, near) == "")
+    eventually("its condition says so", lambda: world.enforced(C1, name) == "False")
+    world.lab.apply(policy(name, spec), cluster=C1)
+    eventually("open again", lambda: world.answer(C1, near) == ONE)
