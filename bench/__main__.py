@@ -10,7 +10,8 @@ from bench import results
 
 NAMES = (
     *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
-    *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "hubble"),
+    *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "policyapply"),
+    "hubble",
 )
 
 
