@@ -5,7 +5,7 @@ anybody. So identities with the same parts share one template, and a new identit
 rows. What a broader row says already is left out; when that row goes, all is computed anew.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -98,18 +98,32 @@ def _uncovered(said: Said, anybody: Said | None) -> Said:
     return kept
 
 
+def _source(anybody: Iterable[Part], base: Part | None) -> tuple[object, ...]:
+    # Parts are the same as long as their rules are; a base is made every time.
+    return (*anybody, None if base is None else (base.effect, base.rule))
+
+
 class Compiled:
     """The rows of one subject in one direction, identity by identity.
 
     ``shut`` says that default deny holds; otherwise ``base`` is what holds where no part speaks.
     """
 
-    def __init__(self, way: Direction, anybody: Iterable[Part], base: Part | None) -> None:
+    def __init__(self, way: Direction, anybody: Sequence[Part], base: Part | None) -> None:
         self._way = way
         self._shut = base is None
+        self._source = _source(anybody, base)
         self._anybody = list(anybody) + ([base] if base else [])
         self._all = self._say_of(self._anybody, ())
         self._templates: dict[tuple[Part, ...], Said] = {}
+
+    def follows_from(self, anybody: Sequence[Part], base: Part | None) -> bool:
+        """Whether this is what these say about anybody."""
+        return self._source == _source(anybody, base)
+
+    def forget_templates(self) -> None:
+        """Parts of rules have come or gone: combinations of them do not come again."""
+        self._templates.clear()
 
     def _say_of(self, parts: Iterable[Part], others: Iterable[Part]) -> Said:
         return _narrow_audits(parts, others) if self._shut else _gather(parts)

@@ -1,28 +1,32 @@
 """The policy of one subject: which parts of rules an identity is a peer of, and its rows. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from model.identity import ReservedIdentity
 from model.policy_map import ANY_IDENTITY, UNKNOWN_IDENTITY, Direction, PolicyKey
-from policy import ports
 from policy.compiled import LOCALHOST, Compiled, Effect, Part, Rows, closed_rows
 from policy.known import Known, Mode, Options, Subject
-from policy.oracle import always_enforced, forbids
-from policy.ports import EVERYTHING, Block
-from policy.rules import CidrGroupPeer, CidrPeer, DirectionRule, PolicyRule, Selector, ServicePeer
+from policy.oracle import always_enforced
+from policy.ports import EVERYTHING
+from policy.rule_parts import Named, RuleParts, Who, parts_of
+from policy.rules import CidrGroupPeer, PolicyRule, ServicePeer
 from policy.selector_cache import SelectorCache
+
+_HOST: Named = (LOCALHOST, [{int(ReservedIdentity.HOST)}])
 
 
 class SubjectPolicy:
-    """Rebuilt when a rule changes; identities come and go one by one."""
+    """Rules come and go one by one, and so do identities; each costs what it changes."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.uses_groups = False
         self.uses_services = False
         self.uses_names = False
-        self._used: set[Selector | CidrPeer] = set()
-        self._named: dict[Direction, list[tuple[Part, list[set[int]]]]] = {}
+        self._parts: dict[int, RuleParts] = {}  # by the rule's number
+        self._used: Counter[Who] = Counter()
+        self._named: dict[Direction, list[Named]] = {}
         self._compiled: dict[Direction, Compiled] = {}
         self._open: set[Direction] = set()  # no rule but those in audit speaks here
         self._rows: dict[int, Rows] = {}
@@ -35,17 +39,29 @@ class SubjectPolicy:
         options: Options,
         cache: SelectorCache[Subject],
         rules: Mapping[int, PolicyRule],
+        anew: bool,
     ) -> None:
-        """Compute everything from the rules that select the subject, by their numbers."""
-        before, self._used = self._used, set()
-        self._note(rules.values())
-        self._named, self._compiled, self._open = {}, {}, set()
-        enforced = {} if options.mode is Mode.NEVER else rules
-        for way in Direction:
-            self._build(known, options, cache, enforced, way)
-        for who in before - self._used:
+        """Take the rules that select the subject, by their numbers.
+
+        ``anew``: what rules name stands for something else than before (groups, services, ports).
+        """
+        if options.mode is Mode.NEVER:
+            rules = {}
+        old, kept = self._parts, {} if anew else self._parts
+        self._parts = {
+            n: kept.get(n) or parts_of(rule, n, self.subject, known, cache)
+            for n, rule in rules.items()
+        }
+        gone = [parts for n, parts in old.items() if self._parts.get(n) is not parts]
+        new = [parts for n, parts in self._parts.items() if old.get(n) is not parts]
+        self._note(gone, new)
+        if self._join(options) or anew:
+            self._all_rows()
+        else:
+            self.update(set().union(*(parts.identities() for parts in (*gone, *new))))
+        for who in [who for who, count in self._used.items() if not count]:
             cache.release(who, self.subject)
-        self._all_rows()
+            del self._used[who]
 
     def update(self, identities: Iterable[int]) -> None:
         """Compute the rows of these identities again."""
@@ -72,69 +88,46 @@ class SubjectPolicy:
         """The last endpoint of the subject is gone."""
         for who in self._used:
             cache.release(who, self.subject)
-        self._used = set()
+        self._used.clear()
 
-    def _note(self, rules: Iterable[PolicyRule]) -> None:
-        parts = [part for rule in rules for part in rule.rules]
-        kinds = {type(peer) for part in parts for peer in part.peers or ()}
+    def _note(self, gone: list[RuleParts], new: list[RuleParts]) -> None:
+        for parts in new:
+            self._used.update(parts.used)
+        for parts in gone:
+            self._used.subtract(parts.used)
+        said = [part for found in self._parts.values() for part in found.rule.rules]
+        kinds = {type(peer) for part in said for peer in part.peers or ()}
         self.uses_groups = CidrGroupPeer in kinds
         self.uses_services = ServicePeer in kinds
-        self.uses_names = any(item.name for part in parts for item in part.ports or ())
+        self.uses_names = any(item.name for part in said for item in part.ports or ())
 
-    def _build(
-        self,
-        known: Known,
-        options: Options,
-        cache: SelectorCache[Subject],
-        rules: Mapping[int, PolicyRule],
-        way: Direction,
-    ) -> None:
-        anybody: list[Part] = []
-        named = self._named[way] = []
-        for number, rule in rules.items():
-            if rule.closed:
-                shut = Effect.AUDIT if rule.audit else Effect.DENY
-                anybody.append(Part(way, shut, (EVERYTHING,), number))
-            for said in rule.rules:
-                if said.direction is not way:
-                    continue
-                part = Part(way, _effect(rule, said), self._blocks(known, said), number)
-                whos = {who for peer in said.peers or () for who in known.expand(peer)}
-                if said.peers is None or (said.or_anybody and not whos):
-                    anybody.append(part)
-                    continue
-                self._used |= whos
-                named.append((part, [cache.use(who, self.subject) for who in whos]))
-        if way is Direction.INGRESS and options.allow_localhost and not self.subject.is_host:
-            named.append((LOCALHOST, [{int(ReservedIdentity.HOST)}]))
-        self._compiled[way] = Compiled(way, anybody, self._base(options, rules, way))
-        speaking = (r for r in rules.values() if not r.audit and _speaks(r, way))
-        if not always_enforced(options, self.subject) and not any(speaking):
-            self._open.add(way)
+    def _join(self, options: Options) -> bool:
+        """Put the parts of all rules together; whether what holds for anybody has changed."""
+        whole, before = False, self._open
+        always = always_enforced(options, self.subject)
+        self._open = set()
+        for way in Direction:
+            named = [named for parts in self._parts.values() for named in parts.named[way]]
+            if way is Direction.INGRESS and options.allow_localhost and not self.subject.is_host:
+                named.append(_HOST)
+            self._named[way] = named
+            anybody = [part for parts in self._parts.values() for part in parts.anybody[way]]
+            base = self._base(always, way)
+            if way not in self._compiled or not self._compiled[way].follows_from(anybody, base):
+                self._compiled[way] = Compiled(way, anybody, base)
+                whole = True
+            self._compiled[way].forget_templates()
+            rules = (parts.rule for parts in self._parts.values() if not parts.rule.audit)
+            if not always and not any(_speaks(rule, way) for rule in rules):
+                self._open.add(way)
+        return whole or self._open != before
 
-    def _base(
-        self, options: Options, rules: Mapping[int, PolicyRule], way: Direction
-    ) -> Part | None:
-        starters = {n: rule for n, rule in rules.items() if way in rule.default_deny}
-        if always_enforced(options, self.subject) or any(not r.audit for r in starters.values()):
+    def _base(self, always: bool, way: Direction) -> Part | None:
+        starters = {n: p.rule for n, p in self._parts.items() if way in p.rule.default_deny}
+        if always or any(not rule.audit for rule in starters.values()):
             return None
         effect = Effect.BASE if starters else Effect.ALLOW
         return Part(way, effect, (EVERYTHING,), min(starters, default=0))
-
-    def _blocks(self, known: Known, said: DirectionRule) -> tuple[Block, ...]:
-        if said.ports is None:
-            return (EVERYTHING,)
-        found: set[Block] = set()
-        for item in said.ports:
-            number = ports.resolve(
-                item,
-                lambda name, protocol: known.port_number(
-                    self.subject, said.direction, name, protocol
-                ),
-            )
-            if number is not None:
-                found.update(ports.blocks(number.protocol, number.first, number.last))
-        return tuple(sorted(found))
 
     def _all_rows(self) -> None:
         self._rows, self._count, self._merged = {ANY_IDENTITY: {}}, 0, None
@@ -165,9 +158,3 @@ class SubjectPolicy:
 def _speaks(rule: PolicyRule, way: Direction) -> bool:
     parts = (part.direction is way for part in rule.rules)
     return rule.closed or way in rule.default_deny or any(parts)
-
-
-def _effect(rule: PolicyRule, said: DirectionRule) -> Effect:
-    if not forbids(said):
-        return Effect.ALLOW
-    return Effect.AUDIT if rule.audit else Effect.DENY

@@ -45,7 +45,9 @@ class PolicyTable:
         self._endpoints: dict[str, Subject] = {}
         self._policies: dict[Subject, SubjectPolicy] = {}
         self._shown: dict[str, tuple[Rows, str]] = {}
+        self._selected: dict[Subject, dict[int, PolicyRule]] = {}
         self._stale: set[Subject] = set()
+        self._anew: set[Subject] = set()  # what their rules name has changed
         self._identities: dict[Subject, set[int]] = {}
         self._new: set[str] = set()
 
@@ -92,6 +94,9 @@ class PolicyTable:
         self._leave(old)
         if subject not in self._policies:
             self._policies[subject] = SubjectPolicy(subject)
+            numbers = sorted(self._index.selecting(subject.labels))
+            found = ((n, self._rules[n]) for n in numbers)
+            self._selected[subject] = {n: rule for n, rule in found if applies(rule, subject)}
             self._stale.add(subject)
         self._new.add(name)
 
@@ -105,13 +110,13 @@ class PolicyTable:
         """A CIDR group, or ``None``: it is gone."""
         if self.known.groups.get(name) != group:
             _put(self.known.groups, name, group)
-            self._stale |= {s for s, p in self._policies.items() if p.uses_groups}
+            self._anew |= {s for s, p in self._policies.items() if p.uses_groups}
 
     def put_service(self, namespace: str, name: str, service: PolicyService | None) -> None:
         """A service, or ``None``: it is gone."""
         if self.known.services.get((namespace, name)) != service:
             _put(self.known.services, (namespace, name), service)
-            self._stale |= {s for s, p in self._policies.items() if p.uses_services}
+            self._anew |= {s for s, p in self._policies.items() if p.uses_services}
 
     def put_port_name(self, name: str, protocol: int, numbers: Iterable[int]) -> None:
         """The numbers that the cluster's pods give a named port; none: nobody has it."""
@@ -119,7 +124,7 @@ class PolicyTable:
         key = (name.lower(), protocol)
         if self.known.pod_ports.get(key, set()) != found:
             _put(self.known.pod_ports, key, found or None)
-            self._stale |= {s for s, p in self._policies.items() if p.uses_names}
+            self._anew |= {s for s, p in self._policies.items() if p.uses_names}
 
     def rule(self, number: int) -> PolicyRule | None:
         """The rule that an entry's number means; ``None`` for 0 and for rules that are gone."""
@@ -163,22 +168,22 @@ class PolicyTable:
 
     def compute(self) -> dict[str, Change]:
         """What changed since the last time, for each endpoint with changes."""
-        touched = self._stale | set(self._identities)
+        touched = self._stale | self._anew | set(self._identities)
         for subject in touched & set(self._policies):
             self._refresh(subject)
         names = {n for n, s in self._endpoints.items() if s in touched} | self._new
         changes = {name: self._show(name) for name in sorted(names)}
-        self._stale, self._identities, self._new = set(), {}, set()
+        self._stale, self._anew, self._identities, self._new = set(), set(), {}, set()
         return {name: change for name, change in changes.items() if change is not None}
 
     def _refresh(self, subject: Subject) -> None:
         policy = self._policies[subject]
-        if subject not in self._stale:
-            policy.update(self._identities[subject])
-            return
-        numbers = self._index.selecting(subject.labels)
-        rules = {n: self._rules[n] for n in sorted(numbers) if applies(self._rules[n], subject)}
-        policy.rebuild(self.known, self.options, self._cache, rules)
+        identities = self._identities.get(subject, set())
+        if subject in self._stale or subject in self._anew:
+            rules, anew = self._selected[subject], subject in self._anew
+            policy.rebuild(self.known, self.options, self._cache, rules, anew)
+        if identities:
+            policy.update(identities)
 
     def _show(self, name: str) -> Change | None:
         policy = self._policies[self._endpoints[name]]
@@ -196,15 +201,19 @@ class PolicyTable:
         self._last += 1
         self._rules[self._last] = rule
         self._index.put(self._last, rule.subject)
-        self._mark(rule)
+        for subject in self._subjects_of(rule):
+            self._selected[subject][self._last] = rule
+            self._stale.add(subject)
         return self._last
 
     def _remove(self, number: int) -> None:
         self._index.drop(number)
-        self._mark(self._rules.pop(number))
+        for subject in self._subjects_of(self._rules.pop(number)):
+            self._selected[subject].pop(number, None)
+            self._stale.add(subject)
 
-    def _mark(self, rule: PolicyRule) -> None:
-        self._stale |= {subject for subject in self._policies if applies(rule, subject)}
+    def _subjects_of(self, rule: PolicyRule) -> list[Subject]:
+        return [subject for subject in self._policies if applies(rule, subject)]
 
     def _touch(self, identity: int, subjects: set[Subject]) -> None:
         for subject in subjects:
@@ -213,7 +222,9 @@ class PolicyTable:
     def _leave(self, subject: Subject | None) -> None:
         if subject is not None and subject not in self._endpoints.values():
             self._policies.pop(subject).release(self._cache)
+            del self._selected[subject]
             self._stale.discard(subject)
+            self._anew.discard(subject)
             self._identities.pop(subject, None)
 
 
