@@ -103,7 +103,10 @@ class PolicyInputs:
             meta = new.metadata
             source = Source(*key, new.spec, new.specs, annotations_of(meta), meta.uid)
             reading = read(source, self.settings)
+            known = self.policies.get(key)
             self.policies[key] = StoredPolicy(source, reading, meta.generation)
+            if known is not None and known.reading == reading:
+                return  # its status, or what does not matter here
             self._table.put_object(key, reading.rules)
             self._report(key, reading.errors)
         self._on_change()

@@ -79,7 +79,7 @@ async def _measure(mesh: story.Mesh, maps: Maps) -> list[Figure]:
         start = time.monotonic()
         await _each(api, _POLICIES, [_policy(f"many-{n}", _one_pod(n)) for n in range(POLICIES)])
         filled_s = time.monotonic() - start
-        await asyncio.sleep(2)
+        await _judged(api)
         applied, removed = [], []
         for change in range(CHANGES):
             port = 20_000 + change
@@ -123,6 +123,15 @@ async def _each(api: Client, kind: Any, bodies: Sequence[dict[str, Any]]) -> Non
     async with asyncio.TaskGroup() as tasks:
         for _ in range(PARALLEL):
             tasks.create_task(work())
+
+
+async def _judged(api: Client) -> None:
+    """Wait until the operator has written its verdict on each: from then on all is quiet."""
+    deadline = time.monotonic() + 120
+    while any("status" not in policy for policy in await api.list(_POLICIES)):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the operator has not judged all policies")
+        await asyncio.sleep(1)
 
 
 async def _identity(api: Client, name: str) -> int:
