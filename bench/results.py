@@ -30,6 +30,7 @@ LIMITS = {  # what each figure must reach
     "bigservice.reader_core_pct": "≤ 5",
     "policy.full_cpu_s": "≤ 0.5",
     "policy.identity_add_ms": "≤ 5",
+    "policy.apply_p99_ms": "≤ 100",
     "policy.rr_1000_ratio": "≥ 0.97",
     "hubble.events_per_core_s": "≥ 200000",
     "hubble.ring_mb": "≤ 25",
