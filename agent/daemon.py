@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from agent import api, cni_conf, map_pressure, policy_settings
+from agent.api_server import ApiServer
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
@@ -191,10 +192,12 @@ class Daemon:
             KnownIdentities(),
             lambda: self.endpoints,
             self.kube.pod_ports,
+            ApiServer(mesh, me.node.name),
             state / "prefix-identities.json",
             clock,
         )
-        self.kube.on_ports = self.policies.ports_changed
+        self.kube.on_api_server = self.policies.api_server.moved
+        self.kube.on_ports = self._ports_changed
         self.names = hooks.names = Names(
             me,
             mesh,
@@ -325,7 +328,10 @@ class Daemon:
             "ciliumendpoints",
             self._endpoint_objects,
             WantedEndpoints(
-                self.endpoints, self.me.ip, ENCRYPTION_KEY if self.wireguard is not None else 0
+                self.endpoints,
+                self.me.ip,
+                ENCRYPTION_KEY if self.wireguard is not None else 0,
+                self.kube.pod_ports,
             ),
             clock=time.monotonic,
             draw=random.random,
@@ -344,6 +350,10 @@ class Daemon:
         table = Table("ciliumnode", target, wanted, clock=time.monotonic, draw=random.random)
         self.kube.on_own_node = lambda: table.mark(self.me.node.name)
         return table
+
+    def _ports_changed(self, namespace: str, pod: str) -> None:
+        self.policies.ports_changed(namespace, pod)
+        self.objects.mark((namespace, pod))
 
     def _not_ready(self) -> str | None:
         return None if self.progress.ready else self.progress.steps[-1]

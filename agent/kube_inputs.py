@@ -45,6 +45,10 @@ log = logging.getLogger("isthmus.agent.kube")
 
 T = TypeVar("T", bound=K8sObject)
 
+API_SERVER = ServiceName(
+    "default", "kubernetes"
+)  # its endpoints are the API server's own addresses
+
 
 class KubeInputs:
     """The watches of an agent."""
@@ -68,6 +72,7 @@ class KubeInputs:
         self._on_pod, self._on_own_endpoint = on_pod, on_own_endpoint
         self._slices: dict[ServiceName, dict[str, EndpointSlice]] = {}
         self.on_ports: Callable[[str, str], None] = lambda namespace, pod: None
+        self.on_api_server: Callable[[frozenset[Address]], None] = lambda addresses: None
         self.on_own_node: Callable[[], None] = lambda: None
         self.problems: Problems[str] = Problems()
         self.pods = self._informer(PODS, self._pod, f"spec.nodeName={node_name}")
@@ -169,6 +174,8 @@ class KubeInputs:
             backends = merge_backends(mine.values()) if mine else None
             self._mesh.services.set_backends(name, backends)
             self._policy.backends(name, backends or ())
+            if name == API_SERVER:
+                self.on_api_server(frozenset(backends or ()))
 
     def _node(self, old: CiliumNode | None, new: CiliumNode | None) -> None:
         some = new or old

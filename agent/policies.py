@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
+from agent.api_server import ApiServer, also_api_server
 from agent.endpoint_store import Endpoint, write_atomically
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
 from agent.policy_inputs import Port
 from mesh.ipcache import Claimant, IpClaim
-from model.address import Prefix, parse_prefix
+from model.address import Prefix, is_host, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
@@ -66,6 +67,7 @@ class Policies:
         known: KnownIdentities,
         endpoints: Callable[[], Iterable[Endpoint]],
         ports: Callable[[str, str], tuple[Port, ...]],
+        api_server: ApiServer,
         numbers_file: Path,
         clock: Callable[[], float],
     ) -> None:
@@ -73,6 +75,8 @@ class Policies:
         self.table, self.known = table, known
         self._mesh, self._endpoints, self._ports = mesh, endpoints, ports
         self._file, self._clock = numbers_file, clock
+        self.api_server = api_server
+        api_server.on_change = lambda: self.touch()
         self._numbers = PrefixNumbers(_read_numbers(numbers_file))
         self._own: dict[int, dict[EndpointId, Labels]] = {}  # identities of this node's endpoints
         self._reserved = reserved_labels()
@@ -181,16 +185,22 @@ class Policies:
         self._left[number] = due_s
         heappush(self._leaving, (due_s, number))
 
-    def prefixes_in(self, around: Prefix) -> list[Prefix]:
-        """The prefixes of rules that lie in another one."""
-        return [prefix for prefix in self._prefixes if around.covers(prefix)]
+    def prefix_changed(self, changed: Prefix) -> list[Prefix]:
+        """The ipcache's row of a prefix may differ: those of our own that depend on it."""
+        self.api_server.prefix_changed(changed)
+        if is_host(changed):
+            return []
+        return [prefix for prefix in self._prefixes if changed.covers(prefix)]
 
     def refresh(self) -> set[EndpointId]:
         """Compute; the endpoints whose rows may differ."""
         if not self._started:
             return set()
         self._forget()
-        self._number_prefixes()
+        moved = self.api_server.judge()
+        if moved:
+            self._label_host()
+        self._number_prefixes(moved)
         new, self._new = self._new, set()
         self._computed |= new
         self._computed_revision = self.revision
@@ -219,9 +229,22 @@ class Policies:
         """When the next identity is to be forgotten."""
         return self._leaving[0][0] if self._leaving else math.inf
 
-    def _number_prefixes(self) -> None:
+    def _label_host(self) -> None:
+        host = int(ReservedIdentity.HOST)
+        labels = reserved_labels()[host]
+        self._reserved[host] = also_api_server(labels) if self.api_server.here else labels
+        self.table.put_identity(host, self._reserved[host])
+
+    def _prefix_labels(self, prefix: Prefix) -> Labels:
+        labels = cidr_labels(prefix)
+        return also_api_server(labels) if prefix in self.api_server.outside else labels
+
+    def _number_prefixes(self, moved: bool) -> None:
         # A prefix of the other family would lie around IPv4 in the kernel's 128 bits.
-        wanted = {prefix for prefix in self.table.prefixes() if prefix.version == 4}
+        named = self.table.prefixes() | self.api_server.outside
+        wanted = {prefix for prefix in named if prefix.version == 4}
+        for prefix, number in self._prefixes.items() if moved else ():
+            self.table.put_identity(number, self._prefix_labels(prefix))
         if wanted == self._prefixes.keys():
             return
         self._numbers.want(wanted)
@@ -234,7 +257,7 @@ class Policies:
         for prefix in self._prefixes.keys() - before.keys():
             number = self._fresh[prefix] = self._prefixes[prefix]
             self._left.pop(number, None)
-            self.table.put_identity(number, cidr_labels(prefix))
+            self.table.put_identity(number, self._prefix_labels(prefix))
             self._new.add(number)
         for prefix in before.keys() - self._prefixes.keys():
             self._fresh.pop(prefix, None)

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.endpoint_store import Endpoint
 from agent.endpoints import Endpoints
+from agent.policy_inputs import Port
 from encryption import rotation
 from kube.informer import Informer
 from kube.port import ApiError, Client
@@ -22,7 +23,8 @@ from model.address import Address, parse_address
 from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, EndpointState
 from model.node import Node, NodeName
-from wire.k8s.cilium_endpoint import CiliumEndpoint, encode_endpoint, encode_status
+from model.service import Protocol
+from wire.k8s.cilium_endpoint import CiliumEndpoint, NamedPort, encode_endpoint, encode_status
 from wire.k8s.cilium_node import WIREGUARD_KEY, CiliumNode, decode_node, encode_node
 from wire.k8s.errors import ObjectError
 
@@ -42,11 +44,14 @@ class PublishedEndpoint:
     labels: tuple[str, ...]
     addresses: tuple[str, ...]
     node: str
+    ports: tuple[NamedPort, ...] = ()
     encryption_key: int = 0
     endpoint: Endpoint | None = field(default=None, compare=False, hash=False)
 
 
-def published(endpoint: Endpoint, node_ip: Address, encryption_key: int = 0) -> PublishedEndpoint:
+def published(
+    endpoint: Endpoint, node_ip: Address, encryption_key: int = 0, ports: Sequence[Port] = ()
+) -> PublishedEndpoint:
     """What the object of an endpoint must say."""
     return PublishedEndpoint(
         pod_uid=endpoint.pod_uid,
@@ -56,6 +61,10 @@ def published(endpoint: Endpoint, node_ip: Address, encryption_key: int = 0) -> 
         addresses=tuple(str(a) for a in endpoint.local.addresses),
         node=str(node_ip),
         encryption_key=encryption_key,
+        ports=tuple(
+            NamedPort(name=name, port=number, protocol=Protocol(protocol).name)
+            for name, protocol, number in ports
+        ),
         endpoint=endpoint,
     )
 
@@ -77,14 +86,22 @@ def read_object(obj: CiliumEndpoint) -> PublishedEndpoint:
         addresses=tuple(t for p in pairs for t in (p.ipv4, p.ipv6) if t),
         node=network.node if network else "",
         encryption_key=status.encryption.key if status.encryption else 0,
+        ports=tuple(status.named_ports or ()),
     )
 
 
 class WantedEndpoints:
     """The objects there should be: one per pod of this node."""
 
-    def __init__(self, endpoints: Endpoints, node_ip: Address, encryption_key: int = 0) -> None:
-        self._endpoints, self._node_ip = endpoints, node_ip
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        node_ip: Address,
+        encryption_key: int = 0,
+        ports: Callable[[str, str], Sequence[Port]] = lambda namespace, pod: (),
+    ) -> None:
+        """``ports`` gives the named ports of a pod of this node."""
+        self._endpoints, self._node_ip, self._ports = endpoints, node_ip, ports
         self._encryption_key = encryption_key
 
     def get(self, key: PodKey, /) -> PublishedEndpoint | None:
@@ -92,7 +109,7 @@ class WantedEndpoints:
         found = [e for e in self._endpoints.of_pod(*key) if e.pod]
         if not found:
             return None
-        return published(found[-1], self._node_ip, self._encryption_key)
+        return published(found[-1], self._node_ip, self._encryption_key, self._ports(*key))
 
     def items(self) -> Iterator[tuple[PodKey, PublishedEndpoint]]:
         """All objects there should be."""
@@ -163,6 +180,7 @@ class EndpointObjects:
             addresses=endpoint.local.addresses,
             node=parse_address(row.node),
             encryption_key=row.encryption_key,
+            named_ports=row.ports,
             identifiers={
                 "cni-attachment-id": f"{endpoint.container_id}:{endpoint.container_interface}",
                 "container-id": endpoint.container_id,
@@ -189,9 +207,9 @@ class EndpointObjects:
             await self._client.delete(CILIUM_ENDPOINTS, pod, namespace, uid=known.metadata.uid)
             await self._client.create(CILIUM_ENDPOINTS, body, namespace)
             return
-        # An empty object would leave a number that is there.
+        # An empty object would leave a number that is there, and no list the names that were.
         status["encryption"] = {"key": row.encryption_key}
-        change = {"metadata": {"labels": labels}, "status": status}
+        change = {"metadata": {"labels": labels}, "status": {"named-ports": None} | status}
         try:
             await self._client.patch(CILIUM_ENDPOINTS, pod, change, namespace)
         except ApiError as error:

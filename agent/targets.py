@@ -133,8 +133,8 @@ class Tables:
         self.on_prefix(prefix)
         if not is_host(prefix):
             self.routes.mark(prefix)
-            for inside in self._policies.prefixes_in(prefix):  # which may be pods' now, or not
-                self.ipcache.mark(inside)
+        for inside in self._policies.prefix_changed(prefix):  # which may be pods' now, or not
+            self.ipcache.mark(inside)
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
         """Rows of an endpoint may differ now."""

@@ -18,6 +18,7 @@ from tests.support.agent import (
     TestPod,
     agent_node,
     drop,
+    endpoint_slice,
     put,
     remote_cluster,
     traffic,
@@ -327,3 +328,42 @@ async def test_modes(node: AgentNode, pods: dict[str, TestPod]) -> None:
     assert not reaches(friend, server)
     listener.kill()
     assert node.reaches(server), "the node reaches its pods"
+
+
+async def test_names_of_ports_and_the_api_server(node: AgentNode, pods: dict[str, TestPod]) -> None:
+    """A port's name is its number in the server's own pod coming in, and in all pods going out; the
+    API server is the address of its service's endpoint, without a policy naming it."""
+    port = {"name": "web", "containerPort": 8080, "protocol": "TCP"}
+    named = await node.add(node.pod("named", {"app": "named"}, (port,)))
+    friend, stranger = pods["friend"], pods["stranger"]
+    listener, other = named.serve(), pods["server"].serve()
+    spec = only_friend("web")
+    spec["endpointSelector"] = {"matchLabels": {"app": "named"}}
+    policy(node, "in", spec)
+    await until(lambda: not reaches(stranger, named), "shut")
+    assert reaches(friend, named)
+    ports = [{"ports": [{"port": "web", "protocol": "TCP"}]}]
+    spec = {
+        "endpointSelector": {"matchLabels": {"app": "friend"}},
+        "egress": [{"toEntities": ["kube-apiserver"], "toPorts": ports}, {"toPorts": ports}],
+        "egressDeny": [{"toEndpoints": [{"matchLabels": {"app": "server"}}]}],
+    }
+    policy(node, "out", spec)
+    await until(lambda: not reaches(friend, pods["server"]), "denied")
+    await until(lambda: reaches(friend, named), "by the port's name")
+    found = node.fake.objects["ciliumendpoints", "default", "named"]
+    assert found["status"]["named-ports"] == [{"name": "web", "port": 8080, "protocol": "TCP"}]
+
+    assert "203.0.113.7/32" not in kernel_ipcache(node)
+    put(node.fake, "endpointslices", endpoint_slice("kubernetes", "203.0.113.7"))
+    await until(lambda: kernel_ipcache(node).get("203.0.113.7/32", 0) > 1 << 24, "an identity")
+    identity = kernel_ipcache(node)["203.0.113.7/32"]
+    endpoint = await number(node, friend)
+    key = PolicyKey(identity, Direction.EGRESS, 6, 8080, 24)
+    facts = from_json(await node.get("policy/facts"))
+    assert "reserved:kube-apiserver" in facts.identities[identity].strings()
+    drop(node.fake, POLICIES, "default", "out")
+    policy(node, "out", {**spec, "egress": spec["egress"][:1]})
+    await until(lambda: key in kernel_rows(node, endpoint), "its row")
+    listener.kill()
+    other.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from agent.api_server import ApiServer
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
 from agent.policies import Policies
@@ -159,6 +160,7 @@ class SimulatedNode:
                 KnownIdentities(),
                 tuple,
                 lambda namespace, pod: (),
+                ApiServer(state, me),
                 self._ids_file.with_name("unused.json"),
                 clock,
             ),

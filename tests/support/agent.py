@@ -267,14 +267,23 @@ class AgentNode:
         ):
             return await response.json()
 
-    def pod(self, name: str, labels: dict[str, str] | None = None) -> TestPod:
+    def pod(
+        self,
+        name: str,
+        labels: dict[str, str] | None = None,
+        ports: tuple[dict[str, Any], ...] = (),
+    ) -> TestPod:
         """The API server's object, and an empty namespace, as a kubelet has before ADD."""
         made = put(
             self.fake,
             "pods",
             {
                 "metadata": {"name": name, "namespace": "default", "labels": labels or {}},
-                "spec": {"nodeName": "n1", "serviceAccountName": "default"},
+                "spec": {
+                    "nodeName": "n1",
+                    "serviceAccountName": "default",
+                    "containers": [{"name": "main", "ports": list(ports)}],
+                },
                 "status": {},
             },
         )

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from agent.api_server import ApiServer
 from agent.endpoint_store import Endpoint
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
 from agent.policies import IDENTITY_REST_S, PREFIX_REST_S, Policies
-from model.address import parse_address, parse_prefix
-from model.cluster import ClusterName
+from model.address import host_prefix, parse_address, parse_prefix
+from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import Identity, NumericIdentity
 from model.labels import Label, Labels
-from model.node import NodeName
+from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.policy_map import UNKNOWN_IDENTITY, Direction, PolicyKey
 from model.service import Selection
 from policy.known import Mode, Options
@@ -53,6 +54,7 @@ class World:
             KnownIdentities(),
             lambda: self.mine,
             lambda namespace, pod: (),
+            ApiServer(self.mesh, NodeName("me")),
             directory / "numbers.json",
             lambda: self.now_s,
         )
@@ -180,3 +182,40 @@ def test_never_has_no_rows(tmp_path: Path) -> None:
     world.round()
     assert list(world.policies.items()) == []
     assert 12345 in world.policies.known
+
+
+def node(name: str, address: str) -> Node:
+    at = NodeAddress(INTERNAL_IP, parse_address(address))
+    return Node(OWN, NodeName(name), ClusterId(0), (at,))
+
+
+def test_the_api_server_is_who_it_is(world: World) -> None:
+    """The host here, identity 7 on another node, an address with its label outside; a node that
+    comes later is found too."""
+    here, there, away = map(parse_address, ("192.0.2.1", "192.0.2.2", "203.0.113.7"))
+    world.mesh.nodes.put(node("me", "192.0.2.1"))
+    table, server = world.policies.table, world.policies.api_server
+    world.mesh.on_prefix = world.policies.prefix_changed
+    world.policies.start()
+    server.moved(frozenset({here}))
+    world.round()
+    assert "reserved:kube-apiserver" in (table.labels(1) or Labels()).strings()
+    server.moved(frozenset({there, away}))
+    world.round()
+    assert (table.labels(1) or Labels()).strings() == ["reserved:host"]
+    for address in (there, away):
+        row = world.mesh.ipcache.get(host_prefix(address))
+        assert row is not None
+        found = (table.labels(row.identity) or Labels()).strings()
+        assert {"reserved:kube-apiserver", "reserved:world"} <= set(found)
+        assert f"cidr:{address}/32" in found
+    world.mesh.nodes.put(node("other", "192.0.2.2"))
+    world.round()
+    row = world.mesh.ipcache.get(host_prefix(there))
+    assert row is not None
+    assert row.identity == 7
+    world.mesh.nodes.drop(OWN, NodeName("other"))
+    world.round()
+    row = world.mesh.ipcache.get(host_prefix(there))
+    assert row is not None
+    assert row.identity > 1 << 24
