@@ -191,6 +191,7 @@ def _body(
             "verdict": WORDS[found.verdict] if not error else WORDS[Verdict.DENIED],
             "asked": not found.unasked,
             "rule": _origin(found.rule),
+            "defaultDenyBy": [_origin(origin) for origin in found.starters],
             "reason": error or found.reason,
             "change": found.change,
         }

@@ -162,18 +162,23 @@ def _lines(nodes: Sequence[Facts], changes: Changes) -> list[str]:
     endpoints = sum(len(node.endpoints) for node in nodes)
     if not changes:
         return [f"no verdict changes ({endpoints} endpoints on {len(nodes)} nodes)"]
-    lines = []
+    told: dict[str, list[str]] = {}
     for node, change in changes:
-        who = [names_of(node.identities[n], n) for n in change.peers[:MAX_PEERS]]
-        more = len(change.peers) - len(who)
-        peers = "; ".join(who) + (f"; and {more} more" if more > 0 else "")
-        side = "from" if change.direction.name == "INGRESS" else "to"
-        lines.append(
-            f"{change.endpoint}: {change.direction.name.lower()} {_port(change)} {side} {peers}: "
-            f"{_verdict(change.before, change.rule_before)} -> "
-            f"{_verdict(change.after, change.rule_after)}"
-        )
+        told.setdefault(_line(node, change), []).append(change.endpoint)
+    lines = [f"{', '.join(sorted(names))}: {line}" for line, names in told.items()]
     return [*lines, f"{len(changes)} changes ({endpoints} endpoints on {len(nodes)} nodes)"]
+
+
+def _line(node: Facts, change: Difference) -> str:
+    who = [names_of(node.identities[n], n) for n in change.peers[:MAX_PEERS]]
+    more = len(change.peers) - len(who)
+    peers = "; ".join(who) + (f"; and {more} more" if more > 0 else "")
+    side = "from" if change.direction.name == "INGRESS" else "to"
+    return (
+        f"{change.direction.name.lower()} {_port(change)} {side} {peers}: "
+        f"{_verdict(change.before, change.rule_before)} -> "
+        f"{_verdict(change.after, change.rule_after)}"
+    )
 
 
 def _port(change: Difference) -> str:

@@ -6,7 +6,13 @@ Asks the oracle, so an explanation holds without maps; both sides of a connectio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from model.labels import NAMESPACE_META_PREFIX, Labels
+from model.labels import (
+    CLUSTER_LABEL,
+    NAMESPACE_LABEL,
+    NAMESPACE_META_PREFIX,
+    SERVICE_ACCOUNT_LABEL,
+    Labels,
+)
 from model.policy_map import Direction
 from policy.known import Known, Mode, Options, Subject
 from policy.oracle import (
@@ -27,6 +33,7 @@ class Side:
     """One side's verdict. ``rule`` decided it, if one did; ``change`` says what would turn it.
 
     ``unasked``: the side is no endpoint of which policy speaks (an address, another node).
+    ``starters``: by whom default deny is on, where that decided.
     """
 
     direction: Direction
@@ -35,6 +42,7 @@ class Side:
     reason: str = ""
     change: str = ""
     unasked: bool = False
+    starters: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,9 @@ def side(
     rule = decision.rule
     reason = _reason(known, rules, options, subject, way, packet, decision.verdict, rule)
     change = "" if decision.verdict.passes else _change(known, rules, subject, way, packet, options)
-    return Side(way, decision.verdict, _origin(decision), reason, change)
+    dropped = decision.verdict is Verdict.DROPPED
+    starters = tuple(_starters(rules, subject, way)) if dropped else ()
+    return Side(way, decision.verdict, _origin(decision), reason, change, starters=starters)
 
 
 def _origin(decision: Decision) -> Origin | None:
@@ -188,9 +198,11 @@ def port_text(protocol: int, port: int) -> str:
 
 
 def who_text(labels: Labels) -> str:
-    """The labels people choose by, without those of the namespace."""
-    said = [str(label) for label in labels if not label.key.startswith(NAMESPACE_META_PREFIX)]
-    return ", ".join(said)
+    """The labels people choose by, and where: ``k8s:app=web in cluster1/default``."""
+    implied = (NAMESPACE_META_PREFIX, NAMESPACE_LABEL, CLUSTER_LABEL, SERVICE_ACCOUNT_LABEL)
+    said = ", ".join(str(label) for label in labels if not label.key.startswith(implied))
+    parts = [part for key in (CLUSTER_LABEL, NAMESPACE_LABEL) if (part := labels.get(key))]
+    return f"{said} in {'/'.join(parts)}" if parts else said
 
 
 def unknown_side(

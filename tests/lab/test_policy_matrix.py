@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -447,9 +448,7 @@ def test_without_policy_everything_arrives(world: World) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_matrix(world: World, case: Case) -> None:
     """Table, oracle and packets agree; nothing that is forbidden reaches the pod."""
-    kubectl = world.lab.kubectl
-    for context, objects in case.objects.items():
-        world.lab.apply(*objects, cluster=context)
+    _in_each(case, "apply", world)
     try:
         labs.wait_until("the policies are in force", lambda: world.in_force(case.objects), 20)
         explaining = _explain(world)
@@ -468,12 +467,18 @@ def test_matrix(world: World, case: Case) -> None:
         assert {t for t in wanted if t.what != "host"} <= arrived
         _explained(explaining, case)
     finally:
-        for context, objects in case.objects.items():
-            kubectl("delete", "-f", "-", cluster=context, stdin=_listed(objects))
+        _in_each(case, "delete", world)
 
 
-def _listed(objects: list[Json]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+def _in_each(case: Case, verb: str, world: World) -> None:
+    """``kubectl apply`` or ``delete``, in both clusters at once."""
+
+    def do(context: str) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": case.objects[context]}
+        world.lab.kubectl(verb, "-f", "-", cluster=context, stdin=json.dumps(listed))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(do, case.objects))
 
 
 def _explain(world: World) -> "subprocess.Popen[str]":

@@ -2,7 +2,7 @@
 
 from model.labels import Labels
 from model.policy_map import Direction
-from policy.explain import End, explain
+from policy.explain import End, explain, unknown_side, who_text
 from policy.known import Known, Mode, Options, Subject
 from policy.oracle import Verdict
 from policy.rules import (
@@ -126,3 +126,36 @@ def test_an_end_without_endpoint_is_not_asked() -> None:
     found = explain(Known(), [ALLOW], Options(), End(2, Labels()), WEB, 6, 80)
     assert found.egress.unasked
     assert not found.passes
+
+
+def test_who_started_default_deny_is_told() -> None:
+    """As objects, beside the sentence; only where that decided."""
+    found = said([ALLOW], OTHER)
+    assert found.ingress.starters == (ALLOW.origin,)
+    assert said([ALLOW]).ingress.starters == ()
+
+
+def test_peers_are_told_by_what_people_wrote() -> None:
+    """The place comes last, without the labels that say it."""
+    pod = Labels.k8s(
+        {
+            "app": "web",
+            "io.kubernetes.pod.namespace": "shop",
+            "io.cilium.k8s.policy.cluster": "berlin",
+            "io.cilium.k8s.policy.serviceaccount": "default",
+            "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name": "shop",
+        }
+    )
+    assert who_text(pod) == "k8s:app=web in berlin/shop"
+    assert who_text(labels("web")) == "k8s:app=web"
+
+
+def test_a_peer_that_is_not_known_yet() -> None:
+    """It passes where no rule speaks, and is dropped where one does."""
+    assert WEB.subject is not None
+    spoken = unknown_side([ALLOW], Options(), WEB.subject, Direction.INGRESS)
+    assert spoken.verdict is Verdict.DROPPED
+    assert "CNP n/allow" in spoken.reason
+    assert unknown_side([ALLOW], Options(), WEB.subject, Direction.EGRESS).verdict.passes
+    never = Options(mode=Mode.NEVER)
+    assert unknown_side([ALLOW], never, WEB.subject, Direction.INGRESS).verdict.passes
