@@ -24,6 +24,7 @@ async def run(config: AgentConfig) -> None:
     # Here and not above: a wrong setting is told without loading half the world.
     from agent.daemon import Daemon, learn_self, open_kernel
     from agent.encryption import open_wireguard
+    from agent.ipsec import open_ipsec
     from agent.view import Progress
     from datapath.kernel_thread import KernelThread
     from kube.config import connect
@@ -36,11 +37,13 @@ async def run(config: AgentConfig) -> None:
         me, pool = await learn_self(client, config)
         progress.steps.append("opening the datapath")
         wireguard = await open_wireguard(config, me, links_thread)
-        if wireguard is not None:
-            me = replace(me, node=wireguard.announced(me.node))
-        datapath = await open_kernel(config, me, wireguard.for_datapath(me) if wireguard else None)
+        encryption = wireguard or await open_ipsec(config, me, links_thread)
+        if encryption is not None:
+            me = replace(me, node=encryption.announced(me.node))
+        wanted = encryption.for_datapath(me) if encryption is not None else None
+        datapath = await open_kernel(config, me, wanted)
         stack.callback(datapath.close)
-        daemon = Daemon(config, client, me, pool, datapath, links_thread, progress, wireguard)
+        daemon = Daemon(config, client, me, pool, datapath, links_thread, progress, encryption)
         await daemon.run()
 
 

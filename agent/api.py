@@ -79,7 +79,9 @@ class Api:
         """Begin a rotation of keys, or abort it."""
         rotation, action = self._view.rotation, request.match_info["action"]
         if rotation is None:
-            return _json("nothing encrypts here: set enable-wireguard", 409)
+            return _json(
+                "no WireGuard here: keys of IPsec are in the secret cilium-ipsec-keys", 409
+            )
         actions = {"rotate": rotation.begin, "abort": rotation.abort}
         if action not in actions:
             return _json(f"{action} is none of {', '.join(actions)}", 404)

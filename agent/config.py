@@ -180,6 +180,10 @@ class AgentConfig:
     tunnel_protocol: str = _key(_one_of("vxlan"), "vxlan")
     ipam: str = _key(_one_of("kubernetes"), "kubernetes")
     enable_wireguard: bool = _key(_boolean, False)
+    enable_ipsec: bool = _key(_boolean, False)
+    ipsec_key_file: Path = _key(_absolute, Path("/etc/ipsec/keys"))
+    ipsec_key_rotation_duration: float = _key(parse_duration_s, 300.0)
+    enable_ipsec_key_watcher: bool = _key(_boolean, True)
     wireguard_persistent_keepalive: float = _key(parse_duration_s, 0.0)  # 0: none
     encrypt_node: bool = _key(_boolean, False)  # also what nodes send to nodes
     node_encryption_opt_out_labels: tuple[str, ...] = _key(
@@ -324,9 +328,15 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
                 'cluster-name is "default" while cluster-id is not 0: '
                 "give the cluster a name of its own"
             )
-    if config.enable_encryption_strict_mode and not config.enable_wireguard:
+    if config.enable_wireguard and config.enable_ipsec:
         raise ConfigError(
-            'enable-encryption-strict-mode is "true" while nothing encrypts: set enable-wireguard'
+            'enable-wireguard and enable-ipsec are both "true": a mesh encrypts by one of them'
+        )
+    encrypts = config.enable_wireguard or config.enable_ipsec
+    if config.enable_encryption_strict_mode and not encrypts:
+        raise ConfigError(
+            'enable-encryption-strict-mode is "true" while nothing encrypts: '
+            "set enable-wireguard or enable-ipsec"
         )
     if not config.enable_ipv4:
         raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')

@@ -27,6 +27,7 @@ from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
 from agent.ipam import Pool
+from agent.ipsec import IpsecNode, OpenedIpsec
 from agent.key_rotation import KeyRotation
 from agent.known import KnownIdentities
 from agent.kube_inputs import KubeInputs
@@ -148,7 +149,7 @@ class Daemon:
         datapath: Datapath,
         links_thread: KernelThread,
         progress: Progress,
-        opened: Opened | None = None,
+        opened: Opened | OpenedIpsec | None = None,
     ) -> None:
         self.config, self.me, self.datapath, self.progress = config, me, datapath, progress
         own, own_id = config.cluster_name, cluster_id(config)
@@ -216,7 +217,9 @@ class Daemon:
             draw,
         )
         self.tables = hooks.tables = self._datapath_tables()
-        self.wireguard = self._wire_wireguard(opened) if opened is not None else None
+        self._opened = opened
+        self.wireguard = self._wire_wireguard(opened) if isinstance(opened, Opened) else None
+        self.ipsec = self._wire_ipsec(opened) if isinstance(opened, OpenedIpsec) else None
         mesh.nodes.on_node = both(mesh.nodes.on_node, self.names.node_changed)
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
@@ -244,6 +247,7 @@ class Daemon:
             prober=self.prober,
             wireguard=self.wireguard,
             rotation=self.rotation,
+            ipsec=self.ipsec,
             progress=progress,
             server=client.server,
             clock=clock,
@@ -257,10 +261,18 @@ class Daemon:
         self.rotation = KeyRotation(made, self.mesh, self._announce_keys)
         return made
 
+    def _wire_ipsec(self, opened: OpenedIpsec) -> IpsecNode:
+        made = IpsecNode(opened, self.mesh, self.me, self.datapath, self._announce_keys)
+        self.tables.encryption = made.tables()
+        return made
+
     def _announce_keys(self) -> None:
         """Our keys have changed: to the API server, and by it to every node of the mesh."""
-        assert self.wireguard is not None
-        node = self.wireguard.opened.announced(self.me.node)
+        assert self._opened is not None
+        node = self._opened.announced(self.me.node)
+        if self.ipsec is not None:
+            self._wanted_objects.encryption_key = node.encryption_key
+            self.objects.mark_all()
         self._wanted_node[node.name] = node
         self.mesh.nodes.put(node)
         self.node_table.mark(node.name)
@@ -324,15 +336,17 @@ class Daemon:
         self._endpoint_objects = EndpointObjects(
             client, self.kube.endpoints, self.me.ip, pod_labels
         )
+        key = self.me.node.encryption_key if self.ipsec is not None else 0
+        self._wanted_objects = WantedEndpoints(
+            self.endpoints,
+            self.me.ip,
+            ENCRYPTION_KEY if self.wireguard is not None else key,
+            self.kube.pod_ports,
+        )
         return Table(
             "ciliumendpoints",
             self._endpoint_objects,
-            WantedEndpoints(
-                self.endpoints,
-                self.me.ip,
-                ENCRYPTION_KEY if self.wireguard is not None else 0,
-                self.kube.pod_ports,
-            ),
+            self._wanted_objects,
             clock=time.monotonic,
             draw=random.random,
         )
@@ -366,6 +380,8 @@ class Daemon:
     async def take_over(self) -> None:
         """What a former life left: on disk, and in the kernel."""
         self._step("taking over endpoints")
+        if self.ipsec is not None:
+            await self.ipsec.take_over()
         await self.endpoints.restore()
         self.mesh.nodes.put(self.me.node)
         ipcache = await self.datapath.ipcache.read()
@@ -405,6 +421,9 @@ class Daemon:
             tasks.create_task(self._probe(), name="probes")
             if self.rotation is not None:
                 tasks.create_task(self.rotation.run(), name="rotation")
+            if self.ipsec is not None:
+                tasks.create_task(self.ipsec.run(), name="ipsec")
+            if self._opened is not None:
                 tasks.create_task(self._prune_encryption(), name="prune-encryption")
             tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
 

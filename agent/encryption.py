@@ -36,6 +36,12 @@ log = logging.getLogger("isthmus.agent.encryption")
 ENCRYPTION_KEY = 255  # of nodes and endpoints that WireGuard encrypts for
 
 
+def strict_prefixes(config: AgentConfig) -> dict[Prefix, bool]:
+    """Prefixes of which nothing leaves in clear text, as rows."""
+    texts = config.encryption_strict_mode_cidr if config.enable_encryption_strict_mode else ()
+    return {parse_prefix(text): True for text in texts}
+
+
 def opted_out(config: AgentConfig, node: Node) -> bool:
     """Whether a node's own traffic stays in clear text."""
     for text in config.node_encryption_opt_out_labels:
@@ -185,7 +191,7 @@ class WireguardNode:
         self.via_table: Table[Address, int] = Table(
             "encrypt-via", datapath.encrypt_via, self.via, clock=clock, draw=draw
         )
-        strict = self._strict_prefixes()
+        strict = strict_prefixes(opened.config)
         self.strict_table: Table[Prefix, bool] = Table(
             "strict", datapath.strict, strict, clock=clock, draw=draw
         )
@@ -193,11 +199,6 @@ class WireguardNode:
         self.first_seen_s: dict[PublicKey, float] = {}  # Unix time
         self.problems: dict[NodeKey, str] = {}
         mesh.nodes.on_node = self.node_changed
-
-    def _strict_prefixes(self) -> dict[Prefix, bool]:
-        config = self.opened.config
-        texts = config.encryption_strict_mode_cidr if config.enable_encryption_strict_mode else ()
-        return {parse_prefix(text): True for text in texts}
 
     def tables(self) -> tuple[Table[Any, Any], ...]:
         """In the order in which they are written: receivers before senders."""

@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from agent import ipsec_view
 from agent.view import View
 from encryption.device import DeviceState, PeerState
 from encryption.peers import PublicKey
@@ -13,6 +14,8 @@ from telemetry.metrics import Family, family
 
 def shape(view: View) -> dict[str, Any]:
     """``EncryptionStatus``, and the state of a rotation."""
+    if view.ipsec is not None:
+        return ipsec_view.shape(view.ipsec)
     node, rotation = view.wireguard, view.rotation
     if node is None or rotation is None:
         return {"mode": "Disabled"}
@@ -89,6 +92,8 @@ def _moment(unix_s: float) -> str | None:
 
 def collect(view: View) -> list[Family]:
     """Families of encryption; none while it is off."""
+    if view.ipsec is not None:
+        return ipsec_view.collect(view.ipsec)
     node, rotation = view.wireguard, view.rotation
     if node is None or rotation is None:
         return []

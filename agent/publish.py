@@ -102,14 +102,14 @@ class WantedEndpoints:
     ) -> None:
         """``ports`` gives the named ports of a pod of this node."""
         self._endpoints, self._node_ip, self._ports = endpoints, node_ip, ports
-        self._encryption_key = encryption_key
+        self.encryption_key = encryption_key
 
     def get(self, key: PodKey, /) -> PublishedEndpoint | None:
         """The object of a pod; of the newer one while two have the name."""
         found = [e for e in self._endpoints.of_pod(*key) if e.pod]
         if not found:
             return None
-        return published(found[-1], self._node_ip, self._encryption_key, self._ports(*key))
+        return published(found[-1], self._node_ip, self.encryption_key, self._ports(*key))
 
     def items(self) -> Iterator[tuple[PodKey, PublishedEndpoint]]:
         """All objects there should be."""

@@ -27,6 +27,9 @@ ORDER = (
     "wireguard",  # who encrypts for a node, before anything leads to what is behind it
     "wireguard-detour",  # the same on the second device, while keys change
     "encrypt-via",  # which of the two: when it can receive
+    "ipsec-states",  # what is received with, and sent with, before anything is marked for it
+    "ipsec-policies",  # what is marked leaves by its state
+    "ipsec-nodes",  # what is marked, and with which key
     "strict",  # what may not leave in clear text
     "ipcache",  # where an address is, before the host's routes lead packets to the programs
     "routes",  # the host's way to pods, before services choose pods

@@ -8,6 +8,7 @@ from agent.encryption import WireguardNode
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator
 from agent.ipam import Pool
+from agent.ipsec import IpsecNode
 from agent.key_rotation import KeyRotation
 from agent.kube_inputs import KubeInputs
 from agent.mesh_state import MeshState
@@ -59,8 +60,9 @@ class View:
     policy_inputs: PolicyInputs
     names: Names
     prober: Prober
-    wireguard: WireguardNode | None  # None: encryption is off
+    wireguard: WireguardNode | None  # None: this node does not encrypt by it
     rotation: KeyRotation | None
+    ipsec: IpsecNode | None  # None: this node does not encrypt by it
     progress: Progress
     server: str  # of the API server
     clock: Callable[[], float]

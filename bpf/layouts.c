@@ -9,6 +9,7 @@
 #include "lib/abi/ipcache.h"
 #include "lib/abi/marks.h"
 #include "lib/abi/metrics.h"
+#include "lib/abi/node.h"
 #include "lib/abi/policy.h"
 #include "lib/abi/reasons.h"
 #include "lib/abi/service.h"
@@ -24,6 +25,8 @@ LAYOUT(struct, fragment_value);
 LAYOUT(struct, ipcache_key);
 LAYOUT(struct, ipcache_prefix_key);
 LAYOUT(struct, ipcache_value);
+LAYOUT(struct, node_key);
+LAYOUT(struct, node_value);
 LAYOUT(struct, metrics_key);
 LAYOUT(struct, metrics_value);
 LAYOUT(struct, service_key);

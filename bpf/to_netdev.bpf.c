@@ -34,16 +34,20 @@ static __always_inline bool read_ends(struct __sk_buff *skb, struct ends *ends, 
 
 static __always_inline struct verdict decide(struct __sk_buff *skb, struct packet *packet)
 {
+	__u32 magic = skb->mark & MARK_MAGIC_MASK;
 	bool is_discovery = false;
 	struct ends ends = {};
 
-	if (!config_wireguard_ifindex || skb->mark == MARK_WIREGUARD)
+	if (skb->mark == MARK_WIREGUARD || (!config_wireguard_ifindex && !config_ipsec))
+		return VERDICT(VERDICT_STACK);
+	/* Judged where it went into the tunnel; by now it is encrypted, or need not be. */
+	if (config_ipsec && (magic == MARK_MAGIC_ENCRYPT || magic == MARK_MAGIC_OVERLAY))
 		return VERDICT(VERDICT_STACK);
 	if (!read_ends(skb, &ends, &is_discovery) || is_discovery)
 		return VERDICT(VERDICT_STACK);
 	packet->flow.source = ends.source;
 	packet->flow.destination = ends.destination;
-	return encrypt_decision(&ends, (skb->mark & MARK_MAGIC_MASK) == MARK_MAGIC_OVERLAY);
+	return encrypt_decision(&ends, magic == MARK_MAGIC_OVERLAY);
 }
 
 SEC("tc")

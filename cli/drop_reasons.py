@@ -34,6 +34,7 @@ _REASONS: dict[int, str] = {
     R.DROP_UNKNOWN_SENDER: "Unknown sender",
     R.DROP_FIRST_FRAGMENT_UNKNOWN: "First fragment not found",
     R.DROP_POLICY_DENY_RULE: "Policy denied by deny rule",
+    R.DROP_NO_NODE_ID: "No node ID found",
     R.DROP_UNENCRYPTED: "Traffic is unencrypted",
     R.DROP_TTL_EXCEEDED: "TTL exceeded",
     R.DROP_NO_POLICY_PROGRAM: "No policy program",

@@ -11,6 +11,8 @@ Object = Mapping[str, Any]
 
 def node(status: Object, now: datetime | None = None) -> str:
     """One node, with each peer."""
+    if status.get("mode") == "IPsec":
+        return _ipsec(status)
     if status.get("mode") != "Wireguard":
         return f"Encryption: {status.get('mode', 'Disabled')}"
     lines = ["Encryption: Wireguard"]
@@ -34,6 +36,33 @@ def node(status: Object, now: datetime | None = None) -> str:
     ]
     for interface in status["wireguard"]["interfaces"]:
         rows += [_peer(interface["name"], p, now) for p in interface["peers"]]
+    return "\n".join([*lines, output.table(rows)])
+
+
+def _ipsec(status: Object) -> str:
+    found = status["ipsec"]
+    lines = [
+        "Encryption: IPsec",
+        f"Decryption interface(s): {', '.join(found['decrypt-interfaces'])}",
+        f"Keys in use: {found['keys-in-use']} ({', '.join(map(str, found['key-ids']))})",
+        f"Current key: {found['current-key-id']}",
+        f"Max Seq. Number: {found['max-seq-number']}",
+        f"Strict mode: {'Enabled' if status['strict-mode'] else 'Disabled'}",
+        f"Errors: {found['error-count']}",
+    ]
+    lines += [f"\t{name}: {count}" for name, count in found["xfrm-errors"].items()]
+    lines += [f"Problem: {text}" for text in status["problems"]]
+    rows: list[tuple[str, ...]] = [("Node", "Address", "Node ID", "Its key", "We send with")]
+    rows += [
+        (
+            peer["node"],
+            peer["address"],
+            str(peer["node-id"]),
+            str(peer["key-id"] or "none"),
+            str(peer["sends-with"] or "clear text"),
+        )
+        for peer in found["peers"]
+    ]
     return "\n".join([*lines, output.table(rows)])
 
 
@@ -64,6 +93,12 @@ def mesh(answers: Mapping[str, Object]) -> list[tuple[str, ...]]:
         ("Node", "Mode", "By", "Peers", "Shaken hands", "Key age", "Rotation", "Received", "Sent")
     ]
     for name, status in answers.items():
+        if status.get("mode") == "IPsec":
+            found = status["ipsec"]
+            keys = ", ".join(map(str, found["key-ids"]))
+            encrypted = sum(1 for peer in found["peers"] if peer["sends-with"])
+            rows.append((name, "IPsec", "kernel", str(encrypted), "", "", f"keys {keys}"))
+            continue
         if status.get("mode") != "Wireguard":
             rows.append((name, str(status.get("mode", "?"))))
             continue
@@ -98,7 +133,7 @@ def faults(answers: Mapping[str, Object]) -> list[str]:
         modes.setdefault(str(s.get("mode", "?")), []).append(name)
     if len(modes) > 1:
         text = "; ".join(f"{mode} on {', '.join(names)}" for mode, names in sorted(modes.items()))
-        found.append(f"modes differ: {text}: set enable-wireguard alike everywhere")
+        found.append(f"modes differ: {text}: set enable-wireguard or enable-ipsec alike everywhere")
     return found
 
 

@@ -54,6 +54,8 @@ ALIASES = {
     "encryption.strictMode.allowRemoteNodeIdentities": (
         "encryption-strict-mode-allow-remote-node-identities"
     ),
+    "encryption.ipsec.keyRotationDuration": "ipsec-key-rotation-duration",
+    "encryption.ipsec.keyWatcher": "enable-ipsec-key-watcher",
     "encryption.wireguard.persistentKeepalive": "wireguard-persistent-keepalive",
     "clustermesh.enableEndpointSliceSynchronization": "clustermesh-enable-endpoint-sync",
     "clustermesh.enableMCSAPISupport": "clustermesh-enable-mcs-api",

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from datapath import netlink, pins, syscall
 from datapath.syscall import AttachType
 
 _FILTER_PRIORITY = 1
+_NAME_PREFIX = "isthmus_"  # of filters of ours; the program's name follows
 _ETH_P_ALL = 0x0003
 _PARENTS = {AttachType.TCX_INGRESS: 0xFFFFFFF2, AttachType.TCX_EGRESS: 0xFFFFFFF3}
 _HOOKS = {AttachType.TCX_INGRESS: "ingress", AttachType.TCX_EGRESS: "egress"}
@@ -68,8 +71,8 @@ class Attacher:
         _remove_filter(wanted)
 
     def attached(self) -> list[Attachment]:
-        """What links are pinned, whether or not their devices still live."""
-        found = []
+        """What links are pinned, whether or not their devices still live; and filters of ours."""
+        found = _own_filters() if self.mode is AttachMode.CLSACT else []
         for path in sorted((self._pin_dir / "links").glob("*")):
             parts = pins.parse_link_pin(path)
             if parts is not None and parts[1] in _ATTACH:
@@ -78,6 +81,8 @@ class Attacher:
 
     def is_live(self, wanted: Attachment) -> bool:
         """True when the program runs on the device of that name that exists now."""
+        if self.mode is AttachMode.CLSACT:
+            return _has_filter(wanted)
         link = pins.open_pinned(self._pin(wanted))
         if link is None:
             return False
@@ -127,7 +132,7 @@ def _ifindex(device: str) -> int:
 
 
 def _filter_name(wanted: Attachment) -> str:
-    return f"isthmus_{wanted.program}"
+    return f"{_NAME_PREFIX}{wanted.program}"
 
 
 def _filters(ipr: netlink.Handle, ifindex: int, wanted: Attachment) -> list[netlink.Message]:
@@ -143,6 +148,38 @@ def _is_ours(message: netlink.Message, wanted: Attachment) -> bool:
     options = message.get_attr("TCA_OPTIONS")
     name = options.get_attr("TCA_BPF_NAME") if options is not None else None
     return name is not None and name.startswith(_filter_name(wanted))
+
+
+def _own_filters() -> list[Attachment]:
+    """Every filter of ours on any device."""
+    with netlink.handle() as ipr:
+        with netlink.doing("list devices"):
+            devices = [(link["index"], link.get_attr("IFLA_IFNAME")) for link in ipr.link("dump")]
+        return [
+            Attachment(program, attach, device)
+            for index, device in devices
+            for attach in _PARENTS
+            for program in _own_programs(ipr, index, attach)
+        ]
+
+
+def _own_programs(ipr: netlink.Handle, ifindex: int, attach: AttachType) -> list[str]:
+    try:
+        filters = list(ipr.get_filters(index=ifindex, parent=_PARENTS[attach]))
+    except NetlinkError:
+        return []  # a device without clsact has none
+    options = [found.get_attr("TCA_OPTIONS") for found in filters if found["handle"]]
+    names = [found.get_attr("TCA_BPF_NAME") or "" for found in options if found is not None]
+    return [name.removeprefix(_NAME_PREFIX) for name in names if name.startswith(_NAME_PREFIX)]
+
+
+def _has_filter(wanted: Attachment) -> bool:
+    try:
+        ifindex = socket.if_nametoindex(wanted.device)
+    except OSError:
+        return False
+    with netlink.handle() as ipr:
+        return wanted.program in _own_programs(ipr, ifindex, wanted.attach)
 
 
 def _replace_filter(wanted: Attachment, program: int) -> None:

@@ -16,7 +16,7 @@ from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
-from datapath.encryption_tables import EncryptViaTable, StrictTable
+from datapath.encryption_tables import EncryptViaTable, NodeTable, StrictTable
 from datapath.kernel_thread import KernelThread
 from datapath.policy import PolicyTable
 from datapath.programs import Programs
@@ -33,6 +33,7 @@ from wire.bpf.layouts import TraceLevel
 _log = logging.getLogger("isthmus.datapath")
 
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/isthmus")
+_NETWORK_PROGRAMS = (programs.PROGRAM_NETWORK, programs.PROGRAM_FROM_NETWORK)
 OBJECT_DIR_VARIABLE = "ISTHMUS_BPF_DIR"
 
 
@@ -53,9 +54,9 @@ class TraceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """What leaves the node is encrypted by a WireGuard device, which must exist."""
+    """What leaves the node is encrypted by a WireGuard device, which must exist, or by IPsec."""
 
-    ifindex: int
+    ifindex: int  # 0: by IPsec
     overhead_bytes: int
     devices: tuple[str, ...] = ()  # that lead to other nodes; none: the underlay
     nodes: bool = False  # also what nodes send to nodes
@@ -126,6 +127,7 @@ class Datapath:
         self.routes = RouteTable(thread)
         self.encrypt_via = EncryptViaTable(thread, tables[map_names.ENCRYPT_VIA])
         self.strict = StrictTable(thread, tables[map_names.STRICT])
+        self.nodes = NodeTable(thread, tables[map_names.NODES])
         self.conntrack = Conntrack(thread, tables[map_names.CONNTRACK])
 
     @property
@@ -208,7 +210,7 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
             if wanted.program == programs.PROGRAM_CONTAINER:
                 attacher.attach(wanted, loaded.fds[wanted.program])
         for retired in attacher.attached():
-            is_network = retired.program == programs.PROGRAM_NETWORK
+            is_network = retired.program in _NETWORK_PROGRAMS
             # Of an earlier version, whose work is done by now, or of encryption that is off.
             if retired.program not in loaded.fds or (is_network and retired not in network):
                 attacher.detach(retired)
@@ -222,10 +224,12 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
 def _network_attachments(encryption: Encryption | None, found: Devices) -> tuple[Attachment, ...]:
     if encryption is None:
         return ()
-    return tuple(
-        Attachment(programs.PROGRAM_NETWORK, AttachType.TCX_EGRESS, name)
-        for name in encryption.devices or (found.underlay,)
-    )
+    names = encryption.devices or (found.underlay,)
+    out = [Attachment(programs.PROGRAM_NETWORK, AttachType.TCX_EGRESS, name) for name in names]
+    if encryption.ifindex:
+        return tuple(out)
+    back = [Attachment(programs.PROGRAM_FROM_NETWORK, AttachType.TCX_INGRESS, n) for n in names]
+    return (*back, *out)
 
 
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
@@ -247,6 +251,7 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_trace_interval_s": config.trace.interval_s,
         "config_wireguard_ifindex": encryption.ifindex if encryption else 0,
         "config_encrypt_nodes": int(encryption is not None and encryption.nodes),
+        "config_ipsec": int(encryption is not None and not encryption.ifindex),
         "config_strict": int(encryption is not None and encryption.strict),
         "config_strict_nodes": int(encryption is not None and encryption.strict_nodes),
     }

@@ -69,7 +69,7 @@ def error_of(body: bytes) -> int:
 
 def dump(kind: int, sequence: int) -> bytes:
     """Ask for all states or all policies."""
-    return _message(kind, _DUMP, sequence, bytes(64))
+    return _message(kind, _DUMP, sequence, b"")
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:

@@ -7,6 +7,7 @@
 #include "abi/marks.h"
 #include "icmp_error.h"
 #include "ipcache.h"
+#include "ipsec.h"
 #include "maps/metrics.h"
 #include "trace.h"
 
@@ -111,7 +112,18 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 		.remote_ipv4 = bpf_ntohl(verdict->remote),
 		.tunnel_ttl = 64,
 	};
+	__u32 mark = config_ipsec ? ipsec_mark_out(verdict->remote) : IPSEC_PLAIN;
 
+	if (mark == IPSEC_NO_NODE) {
+		struct verdict failed = DROP(SOURCE_ENCRYPT, DROP_NO_NODE_ID);
+
+		return act_drop(skb, packet, &failed, hook);
+	}
+	if (config_ipsec && config_strict && mark == IPSEC_PLAIN) {
+		struct verdict failed = DROP(SOURCE_ENCRYPT, DROP_UNENCRYPTED);
+
+		return act_drop(skb, packet, &failed, hook);
+	}
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX)) {
 		struct verdict failed = DROP(SOURCE_ACT, DROP_WRITE_FAILED);
 
@@ -120,7 +132,10 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 	count_forward(skb, DIRECTION_EGRESS);
 	trace(skb, packet, TRACE_TO_OVERLAY, config_vxlan_ifindex);
 	/* Stays on the packet through the tunnel device, to be known where it leaves the node. */
-	skb->mark = MARK_MAGIC_OVERLAY | verdict->identity << 16 | (verdict->identity >> 16 & 0xFF);
+	if (!mark)
+		mark = MARK_MAGIC_OVERLAY | verdict->identity << 16 |
+		       (verdict->identity >> 16 & 0xFF);
+	skb->mark = mark;
 	return bpf_redirect(config_vxlan_ifindex, 0);
 }
 

@@ -20,8 +20,9 @@ const volatile __u8 config_trace_flags;	       /* TCP flags whose first sight is
 const volatile __u16 config_trace_interval_s;  /* and a flow that lives is told this often */
 const volatile __u32 config_wireguard_ifindex; /* of ist_wg0; 0: not encrypted by WireGuard */
 const volatile __u8 config_encrypt_nodes;      /* also what nodes send to nodes */
-const volatile __u8 config_strict;	       /* what would leave in clear text is dropped */
-const volatile __u8 config_strict_nodes;       /* except to and from nodes */
+const volatile __u8 config_ipsec;	 /* the tunnel's packets are encrypted by the kernel */
+const volatile __u8 config_strict;	 /* what would leave in clear text is dropped */
+const volatile __u8 config_strict_nodes; /* except to and from nodes */
 
 /* Word by word: a copy of the whole would let the compiler take today's zeroes for granted. */
 static __always_inline void config_router(struct address *router, bool is_ip4)

@@ -76,8 +76,8 @@ static __always_inline struct verdict encrypt_decision(const struct ends *ends, 
 	peer = ipcache_find(&ends->destination);
 	source = identity_of_end(&ends->source);
 	nodes = is_node_identity(source) || (peer && is_node_identity(peer->identity));
-	if (peer && peer->encrypt_key && source != IDENTITY_UNKNOWN && source != IDENTITY_WORLD &&
-	    (!nodes || config_encrypt_nodes))
+	if (config_wireguard_ifindex && peer && peer->encrypt_key && source != IDENTITY_UNKNOWN &&
+	    source != IDENTITY_WORLD && (!nodes || config_encrypt_nodes))
 		return encrypt_for(address_is_zero(&peer->tunnel_endpoint)
 					   ? &ends->destination
 					   : &peer->tunnel_endpoint);

@@ -269,7 +269,7 @@ def test_every_reason_in_the_code_is_driven() -> None:
     text = "".join(p.read_text() for p in (ROOT / "bpf").glob("**/*.[ch]"))
     used = {R[name] for name in re.findall(r"DROP\(\s*SOURCE_\w+,\s*(DROP_\w+)\s*\)", text)}
     driven = {case[0] for case in CASES.values()} | {R.DROP_CT_INSERT_FAILED}
-    driven |= {R.DROP_UNENCRYPTED}  # by test_encrypt.py
+    driven |= {R.DROP_UNENCRYPTED, R.DROP_NO_NODE_ID}  # by test_encrypt.py, test_ipsec.py
     assert used - BEYOND_PACKETS == driven
 
 

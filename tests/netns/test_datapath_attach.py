@@ -127,6 +127,20 @@ def test_detach_is_repeatable(run: Run, pin_dir: Path) -> None:
     run(attacher.detach, WANTED)
 
 
+def test_filters_are_found_again(run: Run, pin_dir: Path) -> None:
+    """Without links the filters themselves tell what is attached; one that lives is no dead one."""
+    first = program(PASS)
+    run(Attacher(pin_dir, AttachMode.CLSACT).attach, WANTED, first)
+    os.close(first)
+    again = Attacher(pin_dir, AttachMode.CLSACT)
+    assert run(again.attached) == [WANTED]
+    assert run(again.is_live, WANTED)
+    assert run(again.drop_dead) == []
+    run(again.detach, WANTED)
+    assert run(again.attached) == []
+    assert not run(again.is_live, WANTED)
+
+
 def test_no_device_is_named(run: Run, pin_dir: Path) -> None:
     """Attaching to a device that does not exist says which one."""
     missing = Attachment("from_container", AttachType.TCX_INGRESS, "ist-t-none")

@@ -30,7 +30,7 @@ from wire.bpf import layouts as w
 
 ROOT = Path(__file__).parents[2]
 OK, SHOT, REDIRECT = 0, 2, 7  # what a tc program returns
-PROGRAMS = ("from_container", "from_overlay", "from_host", "to_netdev")
+PROGRAMS = ("from_container", "from_overlay", "from_host", "to_netdev", "from_network")
 MTU = 1450
 ROUTER4, ROUTER6 = "10.1.0.1", "fd00:1::1"
 TCP, UDP, ICMP = 6, 17, 1
@@ -77,6 +77,7 @@ class Outcome:
     drops: list[tuple[w.DropReason, w.SourceFile]]
     forwarded: dict[w.TrafficDirection, int]
     drop_directions: list[w.TrafficDirection]
+    mark: int  # that the packet leaves the program with
 
     @property
     def reason(self) -> w.DropReason | None:
@@ -121,6 +122,7 @@ class Machine:
             "config_trace_interval_s": 5,
             "config_wireguard_ifindex": 1,
             "config_encrypt_nodes": 0,
+            "config_ipsec": 0,
             "config_strict": 0,
             "config_strict_nodes": 0,
         }
@@ -132,7 +134,8 @@ class Machine:
     def _load(self, path: Path, constants: dict[str, int | bytes]) -> None:
         opened = BpfObject(path)
         self._objects.append(opened)
-        opened.set_constants(constants)
+        known = set(opened.constants())
+        opened.set_constants({k: v for k, v in constants.items() if k in known})
         for entry in opened.maps.values():
             if entry.internal:
                 continue
@@ -203,6 +206,7 @@ class Machine:
             [(w.DropReason(row.reason), w.SourceFile(row.file)) for row in drops],
             {d: after[d] - before[d] for d in after if after[d] != before[d]},
             [w.TrafficDirection(row.direction) for row in drops],
+            struct.unpack_from("=I", done.context, 8)[0],
         )
 
     def _forwarded(self) -> dict[w.TrafficDirection, int]:

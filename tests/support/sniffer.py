@@ -25,6 +25,7 @@ _COOKED = 113  # LINUX_SLL: 16 bytes of header, the last two the protocol
 _PCAP = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
 _ETHERTYPES = {0x0800: 4, 0x86DD: 6}
+_ESP = 50
 _WIREGUARD_TYPES = range(1, 5)
 
 
@@ -34,6 +35,7 @@ class Sightings:
 
     frames: int = 0
     bytes: int = 0
+    esp: int = 0
     wireguard: int = 0  # frames of UDP 51871 or its twin that look like WireGuard's
     leaked_bytes: int = 0
     leaks: list[str] = field(default_factory=list)  # the first few
@@ -48,7 +50,7 @@ class Sightings:
         """No leak, nothing missed, and something encrypted was there at all."""
         assert self.missed == 0, f"the sniffer missed {self.missed} frames"
         assert self.leaks == [], f"{self.leaked_bytes} bytes in clear text: {self.leaks}"
-        assert self.wireguard > 0, f"nothing encrypted among {self.frames} frames"
+        assert self.wireguard + self.esp > 0, f"nothing encrypted among {self.frames} frames"
 
 
 class Sniffer:
@@ -145,6 +147,8 @@ def judge(
         if any(end.version == pod.version and end in pod for pod in pods):
             seen.add_leak(f"pod address in {ends[0]} > {ends[1]} protocol {number}", len(packet))
             return
+    if number == _ESP:
+        seen.esp += 1
     if number != 17 or len(payload) < 12:
         return
     port = struct.unpack_from(">H", payload, 2)[0]

@@ -215,6 +215,7 @@ class DropReason(IntEnum):
     DROP_POLICY_DENY_RULE = 181
     DROP_UNENCRYPTED = 195
     DROP_TTL_EXCEEDED = 196
+    DROP_NO_NODE_ID = 197
     DROP_NO_POLICY_PROGRAM = 203
 
 
@@ -465,6 +466,43 @@ class IpcacheValue(NamedTuple):
     def parse(cls, data: bytes) -> "IpcacheValue":
         """From the bytes."""
         return cls(*IPCACHE_VALUE.unpack(data))
+
+
+NODE_KEY = struct.Struct("=16s")
+
+
+class NodeKey(NamedTuple):
+    """``struct node_key``."""
+
+    address: bytes
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return NODE_KEY.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "NodeKey":
+        """From the bytes."""
+        return cls(*NODE_KEY.unpack(data))
+
+
+NODE_VALUE = struct.Struct("=HB1x")
+
+
+class NodeValue(NamedTuple):
+    """``struct node_value``."""
+
+    id: int
+    key: int
+
+    def pack(self) -> bytes:
+        """The bytes."""
+        return NODE_VALUE.pack(*self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "NodeValue":
+        """From the bytes."""
+        return cls(*NODE_VALUE.unpack(data))
 
 
 METRICS_KEY = struct.Struct("=BBHB3x")

@@ -37,6 +37,7 @@ enum drop_reason {
 	DROP_POLICY_DENY_RULE = 181,
 	DROP_UNENCRYPTED = 195, /* strict mode: it would have left in clear text */
 	DROP_TTL_EXCEEDED = 196,
+	DROP_NO_NODE_ID = 197,
 	DROP_NO_POLICY_PROGRAM = 203,
 };
 

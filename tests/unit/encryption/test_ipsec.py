@@ -4,6 +4,7 @@ import pytest
 
 from encryption import ipsec
 from encryption.ipsec import Direction, Mark, NodeIds, Peer
+from encryption.ipsec_errors import by_label
 from encryption.ipsec_keys import End, KeyFileError, parse_secret
 from encryption.ipsec_rotation import KeyRing
 from model.address import parse_address
@@ -114,3 +115,12 @@ def test_one_id_is_one_key() -> None:
     with pytest.raises(KeyFileError, match=r"key ID 3 .* as 4\+"):
         ring.load([other], 1.0)
     assert ring.keys == (OLD,)
+
+
+def test_error_counters_have_the_names_of_the_reference() -> None:
+    """Every label is there from the beginning; what the kernel adds one day is ``other``."""
+    found = by_label({"XfrmOutPolBlock": 3, "XfrmInNoStates": 2, "XfrmInNewer": 1})
+    assert found["policy_blocked", "outbound"] == 3
+    assert found["no_state", "inbound"] == 2
+    assert found["other", "inbound"] == 1
+    assert found["bundle_check", "outbound"] == 0
