@@ -56,8 +56,12 @@ class Sightings:
 class Sniffer:
     """Captures in a namespace until ``stop``."""
 
-    def __init__(self, namespace: str, pods: Sequence[str], interface: str = "any") -> None:
-        """``pods``: prefixes whose addresses must not show on the underlay."""
+    def __init__(
+        self, namespace: str, pods: Sequence[str], interface: str = "any", way: str = "inout"
+    ) -> None:
+        """``pods``: prefixes whose addresses must not show on the underlay. ``way``: ``out`` where
+        the kernel shows what it has decrypted as if it had come in by the device.
+        """
         self._pods = [ip_network(text) for text in pods]
         self._directory = tempfile.TemporaryDirectory(prefix="ist-sniff-")
         self._file = Path(self._directory.name) / "frames.pcap"
@@ -76,7 +80,19 @@ class Sniffer:
         if interface != "any":
             capture = ["tcpdump", "-i", interface, "-n", "-U", "-s", "0", "--immediate-mode"]
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, *capture, "-B", "65536", "-w", str(self._file)],
+            [
+                "ip",
+                "netns",
+                "exec",
+                namespace,
+                *capture,
+                "-Q",
+                way,
+                "-B",
+                "65536",
+                "-w",
+                str(self._file),
+            ],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -99,9 +115,11 @@ class Sniffer:
 
 
 @contextmanager
-def sniffing(namespace: str, pods: Sequence[str], interface: str = "any") -> Iterator[Sightings]:
+def sniffing(
+    namespace: str, pods: Sequence[str], interface: str = "any", way: str = "inout"
+) -> Iterator[Sightings]:
     """The sightings are complete, and must be clean, when the block is left without an error."""
-    sniffer = Sniffer(namespace, pods, interface)
+    sniffer = Sniffer(namespace, pods, interface, way)
     result = Sightings()
     try:
         yield result
