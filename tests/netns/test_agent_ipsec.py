@@ -9,6 +9,7 @@ from agent.config import ConfigError
 from agent.ipsec_view import collect, shape
 from datapath.kernel_thread import KernelThread
 from encryption.xfrm import Policies
+from tests.support.agent import agent_node
 from tests.support.datapath import FakeTable, kernel_thread
 from tests.support.ipsec_agent import life, line, node, prune, until
 
@@ -77,3 +78,30 @@ async def test_who_cannot_be_a_peer_is_told(thread: KernelThread, tmp_path: Path
         agent.tell(node(5, 0), node(4, 3), node(2, 0), node(3, 0))
         await agent.ipsec.nodes.attempted(agent.ipsec.nodes.revision)
         assert {address: row.node_id for address, row in rows.rows.items()} == numbers
+
+
+async def test_an_agent_process_with_ipsec(tmp_path: Path) -> None:
+    """It comes up, marks at the underlay, serves pods, and tells its keys and nothing secret; off
+    again, the program leaves the device.
+    """
+    file = tmp_path / "keys"
+    file.write_text(line(3))
+    async with agent_node(tmp_path) as found:
+        found.flags = {"enable-ipsec": "true", "ipsec-key-file": str(file)}
+        found.start()
+        await found.ready()
+        said = await found.get("encryption")
+        assert (said["mode"], said["ipsec"]["current-key-id"]) == ("IPsec", 3)
+        assert said["ipsec"]["decrypt-interfaces"] != []
+        pod = await found.add(found.pod("web"))
+        assert found.reaches(pod)
+        links = found.bpf_root / "isthmus" / "links"
+        assert any("from_network" in path.name for path in links.iterdir())
+        assert "5a5a5a" not in str(said) + found.log.read_text()
+        found.kill()
+        found.flags = {}
+        found.start()
+        await found.ready()
+        assert (await found.get("encryption"))["mode"] == "Disabled"
+        assert not any("from_network" in path.name for path in links.iterdir())
+        assert found.reaches(pod)
