@@ -9,9 +9,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent.config import AgentConfig, ConfigError
 from agent.encryption import strict_prefixes
@@ -58,7 +60,7 @@ class OpenedIpsec:
 
     def announced(self, node: Node) -> Node:
         """This node with its current key, as others need it."""
-        return replace(node, encryption_key=self.announced_key)
+        return msgspec.structs.replace(node, encryption_key=self.announced_key)
 
     def for_datapath(self, me: Self) -> Encryption:
         """What the programs must know."""

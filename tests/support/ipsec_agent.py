@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import msgspec
 
 from agent import ipsec as agent_ipsec
 from agent.config import AgentConfig
@@ -36,7 +38,7 @@ def node(number: int, key_id: int, **changes: Any) -> Node:
         encryption_key=key_id,
         boot_id=f"{number:036d}",
     )
-    return replace(made, **changes)
+    return msgspec.structs.replace(made, **changes)
 
 
 def line(key_id: int) -> str:
