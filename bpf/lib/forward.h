@@ -208,6 +208,12 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}
+	/* Before it is judged: what is told of a verdict shows the packet that was judged. */
+	if (to.active) {
+		verdict = forward_translate(skb, packet, &before, &to);
+		if (verdict.kind != VERDICT_NONE)
+			return verdict;
+	}
 	if ((!from->is_host || to.active) && packet->kind == PACKET_FLOW) {
 		verdict = forward_track(skb, packet, from, &to, now);
 		if (verdict.kind != VERDICT_NONE)
@@ -215,11 +221,6 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 	}
 	if (!from->is_host && packet->kind != PACKET_FLOW && !related) {
 		verdict = policy_egress(skb, packet, false);
-		if (verdict.kind != VERDICT_NONE)
-			return verdict;
-	}
-	if (to.active) {
-		verdict = forward_translate(skb, packet, &before, &to);
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}

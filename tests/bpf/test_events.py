@@ -119,6 +119,23 @@ def test_denied_packet_has_a_verdict_and_a_drop(machine, reader, side) -> None:
         assert drop.line > 0
 
 
+def test_the_verdict_about_a_services_packet_shows_the_backend(
+    machine: Machine, reader: EventReader
+) -> None:
+    """Allowed or denied, at both sides: policy judges what the packet has become."""
+    machine.backend(1, B.address, 8080)
+    machine.service("10.96.0.10", 80, [1])
+    machine.run("from_container", tcp(dst="10.96.0.10"))
+    machine.policy(A.number, {PolicyKey(0, OUT): PolicyEntry(deny=True)})
+    machine.run("from_container", tcp(dst="10.96.0.10", sport=40001))
+    events = taken(reader)
+    assert len(events) == 4  # two verdicts, then a verdict and a drop
+    for event in events:
+        assert isinstance(event, PolicyVerdict | Drop)
+        assert event.packet[30:34] == bytes([10, 1, 0, 20])
+        assert event.packet[36:38] == (8080).to_bytes(2, "big")
+
+
 def test_audited_packet_is_told_so(machine: Machine, reader: EventReader) -> None:
     """It passes, and its verdict says that it would not have."""
     machine.policy(A.number, {PolicyKey(0, OUT): PolicyEntry(deny=True, audit=True, rule=9)})

@@ -1,6 +1,7 @@
 """Flows of two joined clusters, a Hubble beside each agent, asked over gRPC as clients do."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -128,6 +129,27 @@ def test_a_connection_between_clusters_is_seen_on_both_sides(world: World) -> No
     assert [w.name for w in into.destination.workloads] == ["x-wing"]
     assert out.l4.TCP.source_port == into.l4.TCP.source_port
     assert out.time.ToNanoseconds() <= into.time.ToNanoseconds()
+
+
+@pytest.mark.timeout(300)
+def test_the_command_shows_flows_with_their_names(world: World) -> None:
+    """`isthmus hubble observe` against a node's socket, by pod and as JSON."""
+    client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
+    world.curl(f"http://{server['status']['podIP']}/")
+    socket = world.node_of(client).root / "run/cilium/hubble.sock"
+    words = ("hubble", "observe", "--server", f"unix://{socket}", "--last", "500")
+    name = client["metadata"]["name"]
+    lines = labs.wait_until(
+        "lines",
+        lambda: world.mesh.isthmus(*words, "--from-pod", f"default/{name}", "--type", "trace"),
+    )
+    assert f"default/{name}" in lines
+    assert server["metadata"]["name"] in lines
+    assert "to-overlay FORWARDED (TCP Flags: SYN)" in lines
+    said = world.mesh.isthmus(*words, "--to-cluster", C2, "-o", "json")
+    flows = [json.loads(line)["flow"] for line in said.splitlines()]
+    assert flows
+    assert {flow["destination"]["cluster_name"] for flow in flows} == {C2}
 
 
 @pytest.mark.timeout(300)
