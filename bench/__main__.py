@@ -12,6 +12,7 @@ NAMES = (
     *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
     *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "policyapply"),
     "hubble",
+    "observer",
 )
 
 

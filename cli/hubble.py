@@ -11,6 +11,7 @@ from cli import hubble_connect, hubble_listing, hubble_status
 from cli.hubble_connect import Server
 from cli.hubble_observe import observe
 from cli.hubble_print import to_json
+from cli.hubble_record import record, replay
 from wire.hubble import observer_pb2, peer_pb2
 
 
@@ -20,6 +21,8 @@ def hubble() -> None:
 
 
 hubble.add_command(observe)
+hubble.add_command(record)
+hubble.add_command(replay)
 
 
 async def _ask(server: Server, path: str, request: Message) -> bytes:

@@ -6,7 +6,7 @@ line that is no response at all ends the command with its number.
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -38,10 +38,10 @@ def parse(lines: Iterable[str], name: str) -> Iterator[Response]:
             raise click.ClickException(f"{name}, line {number}: no flow: {error}") from None
 
 
-def read_file(
-    path: Path, request: observer_pb2.GetFlowsRequest, last_max: int
+def read_files(
+    paths: Sequence[Path], request: observer_pb2.GetFlowsRequest, last_max: int
 ) -> Iterable[Response]:
-    """What the request asks for, of a file."""
+    """What the request asks for, of these files one after the other."""
     try:
         passes = compile_filters(request.whitelist, request.blacklist)
     except FilterError as error:
@@ -49,7 +49,8 @@ def read_file(
     since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
 
     def chosen() -> Iterator[Response]:
-        for answer in parse(_lines(path), str(path)):
+        everything = (answer for path in paths for answer in parse(_lines(path), str(path)))
+        for answer in everything:
             time = answer.time.ToNanoseconds()
             if answer.HasField("flow"):
                 if since and time < since:

@@ -13,15 +13,16 @@ import click
 from google.protobuf import json_format
 
 from cli import hubble_connect, hubble_flags, hubble_times
+from cli.hubble_file import read_files
 from cli.hubble_flags import FlagError, Given
-from cli.hubble_print import FORMATS, Printer, printer
+from cli.hubble_print import FORMATS, Joined, Printer, printer
 from cli.hubble_text import Look
 from hubble import fieldmask
 from wire.hubble import flow_pb2, observer_pb2
 
 DEFAULT_LAST: Final = 20
 ALL: Final = 2**64 - 1
-_FILE_MAX: Final = 1_000_000  # flows kept for --last of a file
+FILE_MAX: Final = 1_000_000  # flows kept for --last of a file
 Request = observer_pb2.GetFlowsRequest
 Response = observer_pb2.GetFlowsResponse
 
@@ -85,16 +86,16 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _json_filters(values: Iterable[str], flag: str) -> list[flow_pb2.FlowFilter]:
-    filters = []
+    parsed = []
     for value in values:
         try:
-            filters.append(json_format.Parse(value, flow_pb2.FlowFilter()))
+            parsed.append(json_format.Parse(value, flow_pb2.FlowFilter()))
         except json_format.ParseError as error:
             raise click.UsageError(f"{flag} {value}: {error}") from None
-    return filters
+    return parsed
 
 
-def _filters(
+def filters(
     allow: Sequence[str], deny: Sequence[str]
 ) -> tuple[list[flow_pb2.FlowFilter], list[flow_pb2.FlowFilter]]:
     given = click.get_current_context().meta["hubble.given"]
@@ -187,11 +188,15 @@ def print_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated  # type: ignore[no-any-return]
 
 
-def make_printer(follow: bool, **given: Any) -> Printer:
+def make_printer(*, follow: bool, joined: bool = False, **given: Any) -> Printer:
     """The printer for these options."""
     output = "table" if given["output"] == "tab" else given["output"]
     if output == "table" and follow:
         raise click.UsageError("table output format is not compatible with follow mode")
+    if joined and output not in ("compact", "json"):
+        raise click.UsageError(f"{output} output format is not compatible with --joined")
+    if joined and follow:
+        raise click.UsageError("--joined needs all flows of a connection: not with --follow")
     terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     look = Look(
         time=hubble_times.formatter(given["layout"]),
@@ -200,6 +205,8 @@ def make_printer(follow: bool, **given: Any) -> Printer:
         translate=given["ip_translation"] and not given["numeric"],
         colour=given["color"] == "always" or (given["color"] == "auto" and terminal),
     )
+    if joined:
+        return Joined(look, as_json=output == "json", silent=given["silent_errors"])
     legacy = os.environ.get("HUBBLE_COMPAT") == "legacy-json-output"
     return printer(
         output, look, legacy=legacy, silent=given["silent_errors"], verbose=given["debug"]
@@ -218,7 +225,7 @@ def _mask(request: Request, output: str, paths: str | None) -> None:
         raise click.UsageError(f"--field-mask: {error}") from None
 
 
-async def _stream(
+async def stream(
     server: hubble_connect.Server, path: str, request: bytes, show: Callable[[list[bytes]], None]
 ) -> None:
     async with (
@@ -252,6 +259,7 @@ def observe() -> None:
 @click.option("--field-mask", help="Fields to ask for, separated by commas (JSON only).")
 @click.option("--use-default-field-masks/--no-default-field-masks", default=True, hidden=True)
 @click.option("--input-file", help="Flows as JSON lines instead of a server; - is stdin.")
+@click.option("--joined", is_flag=True, help="One line per connection, seen from both sides.")
 @click.option("--print-raw-filters", is_flag=True, help="Print the filters and stop.")
 @hubble_connect.options
 def flows(
@@ -268,6 +276,7 @@ def flows(
     use_default_field_masks: bool,
     input_file: str | None,
     print_raw_filters: bool,
+    joined: bool,
     **given: Any,
 ) -> None:
     """Flows, the newest 20 unless asked otherwise.
@@ -275,7 +284,7 @@ def flows(
     Filters: flags of one kind are alternatives, different flags restrict each other; --pod, --ip
     and others without from- or to- mean either side. A flag after --not takes out.
     """
-    white, black = _filters(allowlist, denylist)
+    white, black = filters(allowlist, denylist)
     if print_raw_filters:
         click.echo(raw_filters(white, black))
         return
@@ -283,11 +292,9 @@ def flows(
     span = {"first": first, "last": last, "follow": follow, "since": since, "until": until}
     select(request, everything=everything, **span)  # type: ignore[arg-type]
     _mask(request, given["output"], field_mask)
-    shown = make_printer(follow, **given)
+    shown = make_printer(follow=follow, joined=joined, **given)
     if input_file is not None:
-        from cli.hubble_file import read_file
-
-        for answer in read_file(Path(input_file), request, _FILE_MAX):
+        for answer in read_files([Path(input_file)], request, FILE_MAX):
             shown.flow(answer)
         shown.end()
         return
@@ -297,7 +304,7 @@ def flows(
             shown.flow(Response.FromString(message))
         shown.flush()
 
-    asyncio.run(_stream(server, "/observer.Observer/GetFlows", request.SerializeToString(), show))
+    asyncio.run(stream(server, "/observer.Observer/GetFlows", request.SerializeToString(), show))
     shown.end()
 
 
@@ -319,7 +326,7 @@ def _events_command(name: str, request_type: Any, response_type: Any, method: st
         request = request_type()
         span = {"first": first, "last": last, "follow": follow, "since": since, "until": until}
         select(request, everything=everything, **span)  # type: ignore[arg-type]
-        shown = make_printer(follow, **given)
+        shown = make_printer(follow=follow, **given)
 
         def show(messages: list[bytes]) -> None:
             for message in messages:
@@ -327,7 +334,7 @@ def _events_command(name: str, request_type: Any, response_type: Any, method: st
             shown.flush()
 
         path = f"/observer.Observer/{method}"
-        asyncio.run(_stream(server, path, request.SerializeToString(), show))
+        asyncio.run(stream(server, path, request.SerializeToString(), show))
         shown.end()
 
     events.help = f"{name.replace('-', ' ').capitalize()} of a node (not of a relay)."

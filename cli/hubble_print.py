@@ -8,7 +8,7 @@ import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from cli import hubble_events, hubble_text, output
+from cli import hubble_events, hubble_joined, hubble_text, output
 from cli.hubble_text import Look
 from wire.hubble import observer_pb2, relay_pb2
 
@@ -161,6 +161,36 @@ class _Json(_Lines):
 
     def event(self, answer: hubble_events.Response) -> None:
         self.put(to_json(answer))
+
+
+class Joined(_Lines):
+    """One line per connection at the end; losses and nodes as they come, on stderr."""
+
+    def __init__(self, look: Look, *, as_json: bool, silent: bool) -> None:
+        super().__init__(look, silent=silent, verbose=False)
+        self._as_json = as_json
+        self._joiner = hubble_joined.Joiner()
+
+    def flow(self, answer: Response) -> None:
+        match answer.WhichOneof("response_types"):
+            case "flow":
+                self._joiner.add(answer)
+            case "lost_events":
+                self.status(hubble_text.compact_loss(answer, self.look))
+            case "node_status" if self.wants_status(answer):
+                self.status(hubble_text.node_status(answer, self.look))
+
+    def event(self, answer: hubble_events.Response) -> None:
+        raise TypeError("events have no connection")
+
+    def end(self) -> None:
+        for connection in self._joiner.connections():
+            if self._as_json:
+                shown = hubble_joined.data(connection)
+                self.put(json.dumps(shown, separators=(",", ":"), ensure_ascii=False))
+            else:
+                self.put(hubble_joined.line(connection, self.look))
+        self.flush()
 
 
 def printer(name: str, look: Look, *, legacy: bool, silent: bool, verbose: bool) -> Printer:

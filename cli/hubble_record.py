@@ -1,0 +1,151 @@
+"""``isthmus hubble record`` and ``replay``: flows into files and back. Adapter.
+
+A recording is lines of ``observe -o json``. When a file is full it becomes ``FILE.1``, what was
+``FILE.1`` becomes ``FILE.2``, and so on; replay reads them oldest first.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from cli import hubble_connect, hubble_observe
+from cli.hubble_file import read_files
+from cli.hubble_print import to_json
+from wire.hubble import observer_pb2
+
+Request = observer_pb2.GetFlowsRequest
+Response = observer_pb2.GetFlowsResponse
+
+
+class Recording:
+    """A file with its elder pieces."""
+
+    def __init__(self, path: Path, max_bytes: int, max_backups: int) -> None:
+        self._path, self._max_bytes, self._max_backups = path, max_bytes, max_backups
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._size = path.stat().st_size
+        self.written = 0
+
+    def write(self, lines: list[str]) -> None:
+        """Append lines; a full file is put aside first."""
+        for line in lines:
+            size = len(line.encode()) + 1
+            if self._size and self._size + size > self._max_bytes:
+                self._rotate()
+            self._file.write(line + "\n")
+            self._size += size
+            self.written += 1
+        self._file.flush()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(self._max_backups, 0, -1):
+            elder = _piece(self._path, number - 1)
+            if elder.exists():
+                elder.replace(_piece(self._path, number))
+        self._file = self._path.open("w", encoding="utf-8")
+        self._size = 0
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._file.close()
+
+
+def _piece(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def pieces(path: Path) -> list[Path]:
+    """The files of a recording, oldest first."""
+    found = [path]
+    while (elder := _piece(path, len(found))).exists():
+        found.append(elder)
+    return found[::-1]
+
+
+@click.command(cls=hubble_observe.FilterCommand)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--max-size-mb", type=click.FloatRange(min=0.001), default=10.0, show_default=True)
+@click.option("--max-backups", type=click.IntRange(min=1), default=5, show_default=True)
+@hubble_observe.selector_options
+@hubble_observe.filter_options
+@click.option("--allowlist", multiple=True, help="A filter as JSON; what it describes is kept.")
+@click.option("--denylist", multiple=True, help="A filter as JSON; what it describes is left out.")
+@hubble_connect.options
+def record(
+    server: hubble_connect.Server,
+    file: Path,
+    max_size_mb: float,
+    max_backups: int,
+    allowlist: tuple[str, ...],
+    denylist: tuple[str, ...],
+    **span: Any,
+) -> None:
+    """Write flows to FILE as they come, or those that are selected.
+
+    What is in FILE stays; when it is full it becomes FILE.1, and so on.
+    """
+    white, black = hubble_observe.filters(allowlist, denylist)
+    if not any(value not in (None, False) for value in span.values()):
+        span["follow"] = True
+    request = Request(whitelist=white, blacklist=black)
+    hubble_observe.select(request, **span)
+    recording = Recording(file, int(max_size_mb * 10**6), max_backups)
+
+    def keep(messages: list[bytes]) -> None:
+        answers = [Response.FromString(message) for message in messages]
+        recording.write([to_json(one) for one in answers if not one.HasField("node_status")])
+
+    path = "/observer.Observer/GetFlows"
+    try:
+        asyncio.run(hubble_observe.stream(server, path, request.SerializeToString(), keep))
+    finally:
+        recording.close()
+        click.echo(f"{recording.written} lines written to {file}", err=True)
+
+
+@click.command(cls=hubble_observe.FilterCommand)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@hubble_observe.selector_options
+@hubble_observe.filter_options
+@hubble_observe.print_options
+@click.option("--allowlist", multiple=True, help="A filter as JSON; what it describes is shown.")
+@click.option("--denylist", multiple=True, help="A filter as JSON; what it describes is not shown.")
+@click.option("--joined", is_flag=True, help="One line per connection, seen from both sides.")
+def replay(
+    files: tuple[Path, ...],
+    allowlist: tuple[str, ...],
+    denylist: tuple[str, ...],
+    joined: bool,
+    everything: bool,
+    first: int | None,
+    last: int | None,
+    follow: bool,
+    since: str | None,
+    until: str | None,
+    **given: Any,
+) -> None:
+    """Show recorded flows: all of FILES and their elder pieces, unless selected otherwise."""
+    if follow:
+        raise click.UsageError("a recording has an end: --follow has no meaning here")
+    white, black = hubble_observe.filters(allowlist, denylist)
+    request = Request(whitelist=white, blacklist=black)
+    everything = everything or (first is None and last is None)
+    hubble_observe.select(
+        request,
+        everything=everything,
+        first=first,
+        last=last,
+        follow=False,
+        since=since,
+        until=until,
+    )
+    shown = hubble_observe.make_printer(follow=False, joined=joined, **given)
+    found = [piece for file in files for piece in pieces(file)]
+    for answer in read_files(found, request, hubble_observe.FILE_MAX):
+        shown.flow(answer)
+    shown.end()
