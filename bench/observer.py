@@ -1,4 +1,4 @@
-"""What it takes to read flows: the newest 10,000 of a full ring.
+"""What it takes to read flows: the newest 10,000 of a full ring, and a relay's merge.
 
 The observer runs in a process of its own and is asked over its socket by this one, which prints
 what comes as the command does, into nothing.
@@ -12,22 +12,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from bench.figure import Figure
 from cli import hubble_text, hubble_times
-from hubble.observer_server import Observer
-from hubble.peers import PeerTable
+from hubble import rpc
+from hubble.observer_server import Observer, flow_answer
+from hubble.peers import Peer, PeerTable
+from hubble.relay_merge import time_ns
+from hubble.relay_pool import Pool
+from hubble.relay_server import Relay
 from hubble.ring import CAPACITY_MAX, Entry, Ring
 from hubble.rpc_client import connect
-from hubble.rpc_server import Server
+from hubble.rpc_server import Call, Server
 from hubble.source import Message
 from wire.hubble import flow_pb2, observer_pb2
 
 RUNS = 7
 LAST = 10_000
+NODES = 100
+FLOWS_OF_NODE = 2000
 BEGIN_NS = 1_750_000_000 * 10**9
 
 
@@ -85,17 +91,16 @@ def serve(path: str, records: int) -> None:
 
 
 @contextmanager
-def observer(path: Path, records: int) -> Iterator[None]:
-    """An observer with so many flows while the context lasts."""
-    code = f"from bench.observer import serve; serve({str(path)!r}, {records})"
-    process = subprocess.Popen([sys.executable, "-c", code])
+def process(work: str, ready: Path) -> Iterator[None]:
+    """A function of this module in a process of its own, from when ``ready`` is there."""
+    child = subprocess.Popen([sys.executable, "-c", f"from bench import observer; observer.{work}"])
     try:
-        while not path.exists():
+        while not ready.exists():
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
-        process.wait()
+        child.terminate()
+        child.wait()
 
 
 async def read_last(path: Path, nothing: TextIO) -> tuple[int, float]:
@@ -118,7 +123,7 @@ def observe_10k_s() -> Figure:
     """``observe --last 10000`` over a full ring of 65,535."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "hubble.sock"
-        with observer(path, CAPACITY_MAX):
+        with process(f"serve({str(path)!r}, {CAPACITY_MAX})", path):
             samples = []
             with open(os.devnull, "w") as nothing:
                 for _ in range(RUNS):
@@ -129,6 +134,80 @@ def observe_10k_s() -> Figure:
     return Figure("hubble.observe_10k_s", round(statistics.median(samples), 3), "s", detail)
 
 
+def speak(folder: str) -> None:
+    """In a process of its own: simulated nodes, each a socket that says all its flows."""
+
+    async def run() -> None:
+        here = Path(folder)
+        answers = []
+        for number in range(FLOWS_OF_NODE):
+            flow = flow_pb2.Flow.FromString(made_record(number)[1:])
+            flow.time.FromNanoseconds(BEGIN_NS + number * 10**6)
+            answers.append(flow_answer(flow))
+        data = rpc.join(answers)
+
+        async def flows(call: Call) -> None:
+            call.answer()
+            await call.stream.send_bytes(data)
+
+        peers = PeerTable()
+        peers.replace({f"node-{n}": Peer(str(here / f"{n}.sock")) for n in range(NODES)})
+        handlers = Observer(MadeSource(0), peers, "bench").handlers()
+        async with Server({**handlers, "/observer.Observer/GetFlows": flows}) as server:
+            for number in range(NODES):
+                await server.listen_unix(here / f"{number}.sock")
+            (here / "ready").touch()
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def relay(folder: str) -> None:
+    """In a process of its own: a relay over the simulated nodes."""
+
+    async def run() -> None:
+        pool = Pool(f"{folder}/0.sock", None, None)
+        handlers = Relay(pool, "bench", "bench").handlers()
+        async with Server(handlers) as server, asyncio.TaskGroup() as group:
+            group.create_task(pool.run())
+            while len(pool.connected()) < NODES:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await server.listen_unix(Path(folder) / "relay.sock")
+
+    asyncio.run(run())
+
+
+async def read_relay(path: Path) -> tuple[int, float]:
+    """Flows that came through the relay, and seconds."""
+    request = observer_pb2.GetFlowsRequest().SerializeToString()
+    channel = await connect(f"unix://{path}", None, 5)
+    begin, count, last_ns = time.perf_counter(), -1, 0  # the first answer names the nodes
+    async with channel.call("/observer.Observer/GetFlows", request) as answer:
+        while messages := await answer.take():
+            count += len(messages)
+            now_ns = time_ns(messages[-1])
+            assert count <= len(messages) or now_ns >= last_ns
+            last_ns = now_ns
+    channel.close()
+    return count, time.perf_counter() - begin
+
+
+def relay_flows_per_s() -> Figure:
+    """Flows a second that a relay over 100 nodes merges by time and passes on."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        here = Path(folder)
+        stack.enter_context(process(f"speak({folder!r})", here / "ready"))
+        stack.enter_context(process(f"relay({folder!r})", here / "relay.sock"))
+        samples = []
+        for _ in range(RUNS):
+            count, spent_s = asyncio.run(read_relay(here / "relay.sock"))
+            assert count == NODES * FLOWS_OF_NODE, count
+            samples.append(count / spent_s)
+    detail = {"nodes": NODES, "flows": NODES * FLOWS_OF_NODE, "samples": [*map(round, samples)]}
+    return Figure("hubble.relay_flows_per_s", round(statistics.median(samples)), "1/s", detail)
+
+
 def measure() -> Iterator[Figure]:
-    """One figure."""
+    """Two figures."""
     yield observe_10k_s()
+    yield relay_flows_per_s()

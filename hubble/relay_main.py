@@ -1,0 +1,101 @@
+"""``hubble-relay serve``: one observer for all nodes of the mesh. Wiring.
+
+Flags are those of the well-known relay; each also as ``RELAY_…`` in the environment.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hubble.relay_pool import RETRY_S, Pool
+from hubble.relay_server import Relay
+from hubble.rpc_client import ClientTls
+from hubble.rpc_server import Server, server_tls
+from hubble.standard_services import Health, Reflection
+
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _address(text: str) -> tuple[str | None, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        raise click.BadParameter(f"{text!r} is not of the form [host]:port")
+    return host.strip("[]") or None, int(port)
+
+
+@click.group(context_settings={"auto_envvar_prefix": "RELAY"})
+def main() -> None:
+    """Flows of all nodes through one address."""
+
+
+@main.command(context_settings={"auto_envvar_prefix": "RELAY"})
+@click.option("--cluster-name", default="default", show_default=True)
+@click.option("--listen-address", default=":4245", show_default=True)
+@click.option("--health-listen-address", default=":4222", show_default=True, help="Without TLS.")
+@click.option("--peer-service", default="unix:///var/run/cilium/hubble.sock", show_default=True)
+@click.option("--retry-timeout", type=float, default=RETRY_S, show_default=True, help="Seconds.")
+@click.option("--disable-client-tls", is_flag=True, help="Speak to nodes without TLS.")
+@click.option("--disable-server-tls", is_flag=True, help="Serve without TLS.")
+@click.option("--tls-hubble-client-cert-file", type=_FILE)
+@click.option("--tls-hubble-client-key-file", type=_FILE)
+@click.option("--tls-hubble-server-ca-files", type=_FILE)
+@click.option("--tls-relay-server-cert-file", type=_FILE)
+@click.option("--tls-relay-server-key-file", type=_FILE)
+@click.option("--tls-relay-client-ca-files", type=_FILE)
+def serve(cluster_name: str, **given: Any) -> None:
+    """Serve until stopped."""
+    logging.basicConfig(level=logging.INFO)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(cluster_name, given))
+
+
+def _client_tls(cluster: str, given: dict[str, Any]) -> tuple[ClientTls | None, ClientTls | None]:
+    """To the nodes and to the peer service."""
+    if given["disable_client_tls"]:
+        return None, None
+    names = ("tls_hubble_client_cert_file", "tls_hubble_client_key_file")
+    if None in (given[names[0]], given[names[1]], given["tls_hubble_server_ca_files"]):
+        raise click.UsageError(
+            "TLS to nodes needs --tls-hubble-client-cert-file, --tls-hubble-client-key-file and "
+            "--tls-hubble-server-ca-files, or --disable-client-tls"
+        )
+    authorities = (given["tls_hubble_server_ca_files"],)
+    nodes = ClientTls(authorities, given[names[0]], given[names[1]])
+    server_name = f"hubble-peer.{cluster.replace('.', '-')}.hubble-grpc.cilium.io"
+    service = ClientTls(authorities, given[names[0]], given[names[1]], server_name=server_name)
+    is_local = given["peer_service"].startswith(("unix://", "/"))
+    return nodes, None if is_local else service
+
+
+async def _serve(cluster: str, given: dict[str, Any]) -> None:
+    nodes_tls, service_tls = _client_tls(cluster, given)
+    tls = None
+    if not given["disable_server_tls"]:
+        certificate, key = given["tls_relay_server_cert_file"], given["tls_relay_server_key_file"]
+        if certificate is None or key is None:
+            raise click.UsageError(
+                "--tls-relay-server-cert-file and --tls-relay-server-key-file are needed, or "
+                "--disable-server-tls"
+            )
+        tls = server_tls(certificate, key, given["tls_relay_client_ca_files"])
+    pool = Pool(given["peer_service"], service_tls, nodes_tls)
+    version = importlib.metadata.version("isthmus")
+    relay = Relay(pool, f"{cluster}/{platform.node()}", f"hubble-relay v{version}")
+    health = Health(relay.is_serving).handlers()
+    handlers = {**relay.handlers(), **health, **Reflection(("observer.Observer",)).handlers()}
+    async with Server(handlers) as server, Server(health) as plain, asyncio.TaskGroup() as group:
+        await server.listen_tcp(*_address(given["listen_address"]), tls)
+        await plain.listen_tcp(*_address(given["health_listen_address"]), None)
+        work = group.create_task(pool.run(given["retry_timeout"]))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The nodes a relay knows, and a connection to each. Adapter.
+
+Nodes come from the peer service of one node, which is asked again when its stream ends; what was
+known is kept meanwhile. A node that cannot be reached is tried again after 1 s, then up to 60 s.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+from hubble.peers import Peer
+from hubble.rpc import RpcError
+from hubble.rpc_client import Channel, ClientTls, connect
+from wire.hubble import peer_pb2
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = 5.0  # of the peer service
+_BACKOFF_MAX_S: Final = 60.0
+_LOOK_S: Final = 1.0
+_Kind = peer_pb2.ChangeNotificationType
+
+
+@dataclass
+class Node:
+    """A node and how it is reached."""
+
+    name: str
+    peer: Peer
+    channel: Channel | None = None
+    error: str = ""
+    backoff_s: float = 1.0
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def is_connected(self) -> bool:
+        """Calls can be made."""
+        return self.channel is not None and self.channel.is_open
+
+
+class Pool:
+    """Run ``run`` in a task; ``nodes`` is what is known."""
+
+    def __init__(self, service: str, service_tls: ClientTls | None, tls: ClientTls | None) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.is_informed = False  # the peer service speaks to us
+        self._service, self._service_tls, self._tls = service, service_tls, tls
+
+    def connected(self) -> list[Node]:
+        """Nodes that can be asked now."""
+        return [node for node in self.nodes.values() if node.is_connected]
+
+    async def run(self, retry_s: float = RETRY_S) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    await self._listen(group)
+                except RpcError as error:
+                    log.warning('event=peer-service-lost error="%s"', error)
+                self.is_informed = False
+                await asyncio.sleep(retry_s)
+
+    async def _listen(self, group: asyncio.TaskGroup) -> None:
+        channel = await connect(self._service, self._service_tls, CONNECT_TIMEOUT_S)
+        try:
+            async with channel.call("/peer.Peer/Notify", b"") as answer:
+                while messages := await answer.take():
+                    for message in messages:
+                        self._told(peer_pb2.ChangeNotification.FromString(message), group)
+                    self.is_informed = True
+        finally:
+            channel.close()
+
+    def _told(self, told: peer_pb2.ChangeNotification, group: asyncio.TaskGroup) -> None:
+        known = self.nodes.get(told.name)
+        peer = Peer(told.address, told.tls.server_name if told.HasField("tls") else None)
+        if known is not None and (told.type == _Kind.PEER_DELETED or known.peer != peer):
+            del self.nodes[told.name]
+            if known.task is not None:
+                known.task.cancel()
+            known = None
+        if known is None and told.type != _Kind.PEER_DELETED:
+            node = self.nodes[told.name] = Node(told.name, peer)
+            node.task = group.create_task(self._keep(node))
+
+    async def _keep(self, node: Node) -> None:
+        """Connect, and again whenever the connection is lost."""
+        try:
+            while True:
+                if not node.is_connected:
+                    await self._connect(node)
+                await asyncio.sleep(_LOOK_S if node.is_connected else node.backoff_s)
+        finally:
+            if node.channel is not None:
+                node.channel.close()
+
+    async def _connect(self, node: Node) -> None:
+        name = node.peer.server_name
+        if (name is None) != (self._tls is None):
+            node.error = "missing TLS ServerName" if name is None else "unexpected TLS ServerName"
+            node.backoff_s = _BACKOFF_MAX_S
+            return
+        tls = None
+        if self._tls is not None:
+            tls = ClientTls(
+                self._tls.authorities, self._tls.certificate, self._tls.key, server_name=name
+            )
+        try:
+            node.channel = await connect(node.peer.address, tls, CONNECT_TIMEOUT_S)
+            node.error, node.backoff_s = "", 1.0
+        except RpcError as error:
+            node.error = error.message
+            node.backoff_s = min(2 * node.backoff_s, _BACKOFF_MAX_S)

@@ -1,0 +1,267 @@
+"""The relay over several observers, asked by the real gRPC library."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from hubble.peers import Peer, PeerTable
+from hubble.relay_merge import Merger, time_ns
+from hubble.relay_pool import Pool
+from hubble.relay_server import Relay
+from hubble.rpc_server import Call, Server
+from hubble.standard_services import Health
+from tests.support.cli import isthmus
+from tests.support.hubble import BEGIN_NS, SECOND, MemorySource, Stub, asking, observing
+from wire.hubble import flow_pb2, observer_pb2, relay_pb2
+
+State = relay_pb2.NodeState
+Request = observer_pb2.GetFlowsRequest
+
+
+class World:
+    """Observers a, b and c, and a relay in front of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sources = {name: MemorySource() for name in "abc"}
+        self.peers = PeerTable()
+        self.pool = Pool(str(folder / "a"), None, None)
+        self.relay = Relay(self.pool, "west/relay", "hubble-relay v0")
+
+    def peer(self, name: str) -> Peer:
+        return Peer(str(self.folder / name))
+
+    async def connected(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.pool.connected()) != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def relaying(folder: Path) -> AsyncIterator[tuple[World, Stub]]:
+    world = World(folder)
+    world.peers.replace({name: world.peer(name) for name in "abc"})
+    async with contextlib.AsyncExitStack() as stack:
+        for name, source in world.sources.items():
+            source.node_name = f"west/{name}"
+            await stack.enter_async_context(observing(source, folder / name, world.peers))
+        health = Health(world.relay.is_serving)
+        server = Server({**world.relay.handlers(), **health.handlers()})
+        await stack.enter_async_context(server)
+        await server.listen_unix(folder / "relay")
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        task = group.create_task(world.pool.run(0.05))
+        try:
+            await world.connected(3)
+            yield world, await stack.enter_async_context(asking(folder / "relay"))
+        finally:
+            task.cancel()
+
+
+async def test_flows_of_all_nodes_come_in_order_of_time(tmp_path: Path) -> None:
+    """After saying which nodes are asked; ``number`` is of each node."""
+    async with relaying(tmp_path) as (world, stub):
+        for count, (name, source) in enumerate(world.sources.items(), 3):
+            source.add_flows(2 * count, node_name=f"west/{name}")
+        answers = [answer async for answer in stub.flows(Request(number=5))]
+        first = answers[0].node_status
+        assert (first.state_change, list(first.node_names)) == (
+            State.NODE_CONNECTED,
+            ["a", "b", "c"],
+        )
+        flows = [answer for answer in answers if answer.HasField("flow")]
+        times = [answer.time.ToNanoseconds() for answer in flows]
+        assert times == sorted(times)
+        assert sorted({answer.node_name for answer in flows}) == ["west/a", "west/b", "west/c"]
+        assert len(flows) == 15
+
+
+async def test_a_silent_node_delays_a_follow_stream_a_little(tmp_path: Path) -> None:
+    """One node speaks, two are silent: its flows come within a second; new nodes join."""
+    async with relaying(tmp_path) as (world, stub):
+        world.peers.replace({name: world.peer(name) for name in "ab"})
+        await world.connected(2)
+        call = stub.flows(Request(follow=True))
+        assert (await call.read()).node_status.state_change == State.NODE_CONNECTED
+        while not world.sources["a"].ring._watchers:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            world.sources["a"].add_flows(1)
+            async with asyncio.timeout(1):
+                assert (await call.read()).HasField("flow")
+        world.peers.replace({name: world.peer(name) for name in "abc"})
+        async with asyncio.timeout(20):
+            while not world.sources["c"].ring._watchers:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            world.sources["c"].add_flows(1, node_name="west/c")
+            assert (await call.read()).node_name == "west/c"
+        call.cancel()
+
+
+async def test_a_node_that_fails_is_told_in_the_stream(tmp_path: Path) -> None:
+    """Garbage from one, another unreachable: NODE_ERROR and NODE_UNAVAILABLE, the rest comes."""
+
+    async def garbage(call: Call) -> None:
+        await call.request()
+        await call.send(b"\xff\xff\xff")
+
+    async with relaying(tmp_path) as (world, stub):
+        world.sources["a"].add_flows(3)
+        async with Server({"/observer.Observer/GetFlows": garbage}) as bad:
+            await bad.listen_unix(tmp_path / "bad")
+            nodes = {"a": world.peer("a"), "bad": world.peer("bad"), "no": world.peer("no")}
+            world.peers.replace(nodes)
+            async with asyncio.timeout(20):
+                while {n.name for n in world.pool.connected()} != {"a", "bad"}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            answers = [answer async for answer in stub.flows(Request())]
+            said = {
+                answer.node_status.state_change: list(answer.node_status.node_names)
+                for answer in answers
+                if answer.HasField("node_status")
+            }
+            assert said[State.NODE_UNAVAILABLE] == ["no"]
+            assert said[State.NODE_ERROR] == ["bad"]
+            assert sum(answer.HasField("flow") for answer in answers) == 3
+            nodes_said = await stub.nodes(observer_pb2.GetNodesRequest())
+            assert {node.name: node.state for node in nodes_said.nodes} == {
+                "a": State.NODE_CONNECTED,
+                "bad": State.NODE_ERROR,
+                "no": State.NODE_UNAVAILABLE,
+            }
+
+
+async def test_numbers_of_all_nodes(tmp_path: Path) -> None:
+    """Summed status with the nodes' wrappers, the union of namespaces, health, nothing else."""
+    async with relaying(tmp_path) as (world, stub):
+        for name, source in world.sources.items():
+            source.add_flows(10)
+            source.known_namespaces = [("west", "shop"), ("west", name)]
+        status = await stub.status(observer_pb2.ServerStatusRequest())
+        assert (status.num_flows, status.max_flows, status.seen_flows) == (30, 3069, 30)
+        assert status.num_connected_nodes.value == 3
+        assert status.HasField("num_unavailable_nodes")
+        assert status.version == "hubble-relay v0"
+        known = await stub.namespaces(observer_pb2.GetNamespacesRequest())
+        assert [one.namespace for one in known.namespaces] == ["a", "b", "c", "shop"]
+        for wrong, code in (
+            (Request(whitelist=[flow_pb2.FlowFilter(source_ip=["x"])]), "INVALID_ARGUMENT"),
+            (Request(first=True, follow=True), "INVALID_ARGUMENT"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match=code):
+                [answer async for answer in stub.flows(wrong)]
+        with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+            [a async for a in stub.agent_events(observer_pb2.GetAgentEventsRequest())]
+        async with grpc.aio.insecure_channel(f"unix://{tmp_path}/relay") as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                health_pb2.HealthCheckRequest.SerializeToString,
+                health_pb2.HealthCheckResponse.FromString,
+            )
+            asked = health_pb2.HealthCheckRequest(service="hubble.server.Observer")
+            assert (await check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+            world.peers.replace({})
+            await world.connected(0)
+            assert (await check(asked)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def answer_at(second: float, text: str = "") -> bytes:
+    made = observer_pb2.GetFlowsResponse(node_name="n")
+    made.flow.Summary = text
+    made.time.FromNanoseconds(BEGIN_NS + int(second * SECOND))
+    return made.SerializeToString()
+
+
+def test_the_merge_waits_for_the_slower_and_not_for_ever() -> None:
+    """In order as far as all have spoken; after the wait without them; at the end all of it."""
+    merger = Merger(wait_s=1)
+    merger.open("a", 0)
+    merger.open("b", 0)
+    merger.push("a", [answer_at(1), answer_at(3)], now_s=0)
+    assert merger.pop(0.5) == []
+    merger.push("b", [answer_at(2)], now_s=0.5)
+    assert merger.pop(0.5) == [answer_at(1), answer_at(2)]
+    assert merger.pop(0.9) == []
+    assert merger.pop(1.1) == [answer_at(3)]
+    merger.push("a", [answer_at(9)], now_s=2)
+    merger.push("b", [answer_at(8)], now_s=2)
+    merger.close("a")
+    merger.close("b")
+    assert merger.pop(2) == [answer_at(8), answer_at(9)]
+    assert len(merger) == 0
+
+
+def test_a_clock_that_is_behind_delays_nobody_for_long() -> None:
+    """A node that always speaks of ten seconds ago: others wait as for a silent one."""
+    merger = Merger(wait_s=0.2)
+    merger.open("right", 0)
+    merger.open("behind", 0)
+    waited, sent_s = [], {}
+    for step in range(100):
+        now_s = step * 0.05
+        if step % 4 == 0:
+            right = answer_at(100 + now_s, f"right {step}")
+            sent_s[right] = now_s
+            merger.push("right", [right], now_s)
+        merger.push("behind", [answer_at(90 + now_s)], now_s)
+        waited += [now_s - sent_s[one] for one in merger.pop(now_s) if one in sent_s]
+    assert len(waited) > 20
+    assert max(waited) <= 0.25
+
+
+def test_the_time_is_read_without_the_rest() -> None:
+    """Of large and small answers, and of those without; what is no answer is refused."""
+    for second in (0, 0.000000001, 1, 123456.789):
+        expected = observer_pb2.GetFlowsResponse.FromString(answer_at(second)).time
+        assert time_ns(answer_at(second, "x" * 300)) == expected.ToNanoseconds()
+    assert time_ns(b"") == 0
+    for garbage in (b"\xff", b"\x0a\x05x", b"\x08\x01", b"\xff" * 20):
+        with pytest.raises(ValueError, match=r"cut short|not of|64 bits"):
+            time_ns(garbage)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_the_process_and_the_command(tmp_path: Path) -> None:
+    """``hubble-relay serve`` over one node: status, nodes and flows by ``isthmus hubble``."""
+    source, peers = MemorySource(), PeerTable()
+    source.add_flows(3)
+    peers.replace({"east/node-9": Peer("127.0.0.1:1"), "node-1": Peer(str(tmp_path / "a"))})
+    port, health = free_port(), free_port()
+    async with observing(source, tmp_path / "a", peers):
+        command = [sys.executable, "-m", "hubble.relay_main", "serve", "--disable-client-tls"]
+        command += ["--disable-server-tls", "--peer-service", f"unix://{tmp_path}/a"]
+        command += ["--listen-address", f"127.0.0.1:{port}"]
+        command += ["--health-listen-address", f"127.0.0.1:{health}"]
+        process = await asyncio.create_subprocess_exec(*command)
+        try:
+            at = ("--server", f"localhost:{port}")
+            async with asyncio.timeout(40):
+                while (said := await asyncio.to_thread(isthmus, "hubble", "status", *at)).code:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert "Connected Nodes: 1/2" in said.out
+            assert "Unavailable Nodes: 1\n  - east/node-9" in said.out
+            said = await asyncio.to_thread(isthmus, "hubble", "list", "nodes", *at)
+            states = [line.split()[:2] for line in said.out.splitlines()[1:]]
+            assert states == [["east/node-9", "Unavailable"], ["node-1", "Connected"]]
+            said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
+            assert len(said.out.splitlines()) == 3
+            assert said.err.splitlines()[0].endswith("1 nodes are unavailable: east/node-9")
+            at = ("--server", f"localhost:{health}")
+            said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
+            assert "unknown method /observer.Observer/GetFlows" in said.err
+        finally:
+            process.terminate()
+            await process.wait()
+    assert process.returncode in (0, -15)
