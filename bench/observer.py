@@ -7,6 +7,7 @@ what comes as the command does, into nothing.
 import asyncio
 import os
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,16 +20,19 @@ from typing import TextIO
 from bench.figure import Figure
 from cli import hubble_text, hubble_times
 from hubble import rpc
+from hubble.decode import Decoder
+from hubble.names import Names
 from hubble.observer_server import Observer, flow_answer
 from hubble.peers import Peer, PeerTable
 from hubble.relay_merge import time_ns
 from hubble.relay_pool import Pool
 from hubble.relay_server import Relay
-from hubble.ring import CAPACITY_MAX, Entry, Ring
+from hubble.ring import CAPACITY_MAX, Ring
 from hubble.rpc_client import connect
 from hubble.rpc_server import Call, Server
-from hubble.source import Message
+from wire.bpf import layouts
 from wire.hubble import flow_pb2, observer_pb2
+from wire.names import EndpointLine, Self, Workload
 
 RUNS = 7
 LAST = 10_000
@@ -37,20 +41,32 @@ FLOWS_OF_NODE = 2000
 BEGIN_NS = 1_750_000_000 * 10**9
 
 
-class MadeSource:
-    """Flows like those of pods that talk, each record holding its flow."""
+PODS = 50
+_CLUSTER = "k8s:io.cilium.k8s.policy.cluster=west"
+
+
+class NodeFlows:
+    """Raw traces of pods of one node that talk, decoded as a node's observer does."""
 
     node_name = "west/node-1"
 
     def __init__(self, records: int) -> None:
+        names = Names()
+        names.apply(Self("west", "node-1"), 0)
+        for number in range(1, PODS + 1):
+            line = EndpointLine(
+                id=number,
+                addresses=(f"10.1.0.{number}",),
+                identity=65536 + number,
+                namespace="shop",
+                pod=f"cart-6c9d4b-{number:04d}",
+                labels=(f"k8s:app=cart-{number}", _CLUSTER),
+                workload=Workload(f"cart-{number}", "Deployment"),
+            )
+            names.apply(line, 0)
         self.ring = Ring(CAPACITY_MAX)
         self.ring.extend((BEGIN_NS + n * 10**6, made_record(n)) for n in range(records))
-
-    def decode(self, entry: Entry) -> Message | None:
-        """The flow of the record."""
-        flow = flow_pb2.Flow.FromString(entry.record[1:])
-        flow.time.FromNanoseconds(entry.time_ns)
-        return flow
+        self.decode = Decoder(names, bytes(8)).decode
 
     def namespaces(self) -> list[tuple[str, str]]:
         """None."""
@@ -58,31 +74,24 @@ class MadeSource:
 
 
 def made_record(number: int) -> bytes:
-    """A trace between two pods."""
-    flow = flow_pb2.Flow(
-        uuid=f"00000000-0000-4000-8000-{number:012d}",
-        verdict=flow_pb2.Verdict.FORWARDED,
-        node_name="west/node-1",
-        Type=flow_pb2.FlowType.L3_L4,
-        Summary="TCP Flags: ACK",
+    """A trace of a segment from one pod to another."""
+    client, server = number % PODS + 1, (number * 7) % PODS + 1
+    packet = (
+        bytes.fromhex("020000000001020000000002" + "0800")
+        + struct.pack(">BBHHHBBH", 0x45, 0, 40, number & 0xFFFF, 0, 64, 6, 0)
+        + bytes((10, 1, 0, client, 10, 1, 0, server))
+        + struct.pack(">HHIIBBHHH", 1024 + number % 60_000, 8080, 1, 1, 0x50, 0x10, 512, 0, 0)
     )
-    flow.event_type.type = 4
-    flow.is_reply.value = bool(number % 2)
-    flow.IP.source, flow.IP.destination = "10.1.0.5", "10.2.0.9"
-    flow.l4.TCP.source_port, flow.l4.TCP.destination_port = 1024 + number % 60_000, 8080
-    flow.l4.TCP.flags.ACK = True
-    for side, name in ((flow.source, "cart"), (flow.destination, "pay")):
-        side.identity, side.namespace, side.pod_name = 21001, "shop", f"{name}-6c9d4b-x2v"
-        side.labels.extend((f"k8s:app={name}", "k8s:io.kubernetes.pod.namespace=shop"))
-        side.cluster_name = "west"
-    return b"\4" + flow.SerializeToString()
+    header = layouts.EVENT_HEADER.pack(4, 0, server, 0, len(packet), len(packet), 1)
+    event = layouts.TraceEvent(header, 65536 + client, 65536 + server, 0, 1, 0, 7, bytes(16))
+    return event.pack() + packet
 
 
 def serve(path: str, records: int) -> None:
     """In a process of its own: an observer on this socket, until it is ended."""
 
     async def run() -> None:
-        observer = Observer(MadeSource(records), PeerTable(), "bench")
+        observer = Observer(NodeFlows(records), PeerTable(), "bench")
         async with Server(observer.handlers()) as server:
             await server.listen_unix(Path(path))
             await asyncio.Event().wait()
@@ -139,12 +148,10 @@ def speak(folder: str) -> None:
 
     async def run() -> None:
         here = Path(folder)
-        answers = []
-        for number in range(FLOWS_OF_NODE):
-            flow = flow_pb2.Flow.FromString(made_record(number)[1:])
-            flow.time.FromNanoseconds(BEGIN_NS + number * 10**6)
-            answers.append(flow_answer(flow))
-        data = rpc.join(answers)
+        source = NodeFlows(FLOWS_OF_NODE)
+        entries = [source.ring.at(number + 1) for number in range(FLOWS_OF_NODE)]
+        flows_of_node = [source.decode(entry) for entry in entries if entry is not None]
+        data = rpc.join(flow_answer(f) for f in flows_of_node if isinstance(f, flow_pb2.Flow))
 
         async def flows(call: Call) -> None:
             call.answer()
@@ -152,7 +159,7 @@ def speak(folder: str) -> None:
 
         peers = PeerTable()
         peers.replace({f"node-{n}": Peer(str(here / f"{n}.sock")) for n in range(NODES)})
-        handlers = Observer(MadeSource(0), peers, "bench").handlers()
+        handlers = Observer(NodeFlows(0), peers, "bench").handlers()
         async with Server({**handlers, "/observer.Observer/GetFlows": flows}) as server:
             for number in range(NODES):
                 await server.listen_unix(here / f"{number}.sock")

@@ -28,6 +28,7 @@ _VERDICT_COLOURS: Final = {
     "TRACED": _YELLOW,
     "TRANSLATED": _YELLOW,
 }
+_VERDICTS: Final = {number: name for name, number in flow_pb2.Verdict.items()}
 _STATES: Final = {
     relay_pb2.NodeState.NODE_UNAVAILABLE: "unavailable",
     relay_pb2.NodeState.NODE_CONNECTED: "connected",
@@ -54,7 +55,9 @@ def safe(text: str) -> str:
 
 
 def _paint(text: str, colour: int, look: Look) -> str:
-    return f"\x1b[{colour}m{text}\x1b[0m" if look.colour and text else text
+    if not look.colour or not text:
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
 
 
 def _ports(flow: Flow) -> tuple[str, str]:
@@ -160,8 +163,7 @@ def event_type(flow: Flow) -> str:
 
 def verdict(flow: Flow, look: Look) -> str:
     """The column VERDICT."""
-    known = flow_pb2.Verdict.values()
-    name = flow_pb2.Verdict.Name(flow.verdict) if flow.verdict in known else str(flow.verdict)
+    name = _VERDICTS.get(flow.verdict) or str(flow.verdict)
     if flow.event_type.type != 5:
         return _paint(name, _VERDICT_COLOURS.get(name, 0), look)
     judged = {

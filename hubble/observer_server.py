@@ -118,10 +118,21 @@ class _Decoded:
 
 def flow_answer(flow: flow_pb2.Flow) -> bytes:
     """A GetFlowsResponse with the flow, its time and node."""
-    answer = observer_pb2.GetFlowsResponse(flow=flow, node_name=flow.node_name)
+    rest = observer_pb2.GetFlowsResponse(node_name=flow.node_name)
     if flow.HasField("time"):
-        answer.time.CopyFrom(flow.time)
-    return answer.SerializeToString()
+        rest.time.CopyFrom(flow.time)
+    # Field 1 by hand: to put the flow into the answer would copy all of it.
+    data = flow.SerializeToString()
+    return b"\x0a" + _varint(len(data)) + data + rest.SerializeToString()
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 class Observer:
