@@ -29,6 +29,10 @@ QUIET_S = 1.5
 QUIET_BYTES = 300  # in that time: keepalives and handshakes, but no connection
 
 
+class DeviceLostError(OSError):
+    """The main device is another one than we made: programs and peers must be set up anew."""
+
+
 @dataclass(slots=True)
 class _Meter:
     """When the bytes of a peer last grew by more than keepalives."""
@@ -85,6 +89,8 @@ class KeyRotation:
                 async with self._busy:
                     await self._look()
                 self.error = ""
+            except DeviceLostError:
+                raise
             except OSError as error:
                 if str(error) != self.error:
                     log.warning('event=rotation-failed error="%s"', error)
@@ -115,6 +121,9 @@ class KeyRotation:
 
     async def _look(self) -> None:
         await self.refresh()
+        if self.main is not None and self.main.public_key != self._opened.public_key:
+            name = self._opened.device.name
+            raise DeviceLostError(f"device {name} was made anew by another: starting again with it")
         now_s = self._clock()
         self._steer()
         due = rotation.next_event(

@@ -9,6 +9,7 @@ import sys
 from bench import results
 
 NAMES = (
+    "encrypt",
     *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
     *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "policyapply"),
     "hubble",

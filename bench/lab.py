@@ -13,10 +13,13 @@ NAME = "bench"
 
 
 @contextmanager
-def joined_lab() -> Iterator[tuple[story.Mesh, Topology]]:
-    """Two clusters of two nodes, connected and synchronised, rebel-base and x-wing in both."""
+def joined_lab(*values: str) -> Iterator[tuple[story.Mesh, Topology]]:
+    """Two clusters of two nodes, connected and synchronised, rebel-base and x-wing in both.
+
+    ``values``: settings of the installation, ``key=value``.
+    """
     down.remove(NAME)
-    up.run(up.Request(NAME), lambda *_: None)
+    up.run(up.Request(NAME, values=values), lambda *_: None)
     try:
         mesh = story.Mesh(NAME)
         for number, act in enumerate((story.clusters, story.joined), 1):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from kind.story import C1, C2
 from tests.support import lab as labs
 from tests.support.lab import Lab
 from tests.support.nodes import Process
-from tests.support.sniffer import sniffing
+from tests.support.sniffer import Sightings, sniffing
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("wireguard")]
 
 TRAFFIC = Path(__file__).parents[1] / "support" / "traffic.py"
 PYTHON = os.path.realpath(sys.executable)
 PODS = ["10.1.0.0/16", "10.2.0.0/16"]
+NODES = ["172.20.0.0/16"]
 ROTATION_S = 90
 SLOWEST_S = 1.0  # of a request while keys change; the figure itself is measured by the bench
 
@@ -97,10 +99,44 @@ class World:
                     return path.name
         raise AssertionError(f"no pod has {address}")
 
+    def sniffing(self) -> AbstractContextManager[Sightings]:
+        """Between nodes; their own traffic is not encrypted here."""
+        return sniffing(self.underlay, PODS, nodes=NODES)
+
     def stop(self) -> None:
         for process in self.running:
             process.kill()
         self.running.clear()
+
+    def configure(self, **settings: str) -> None:
+        """Change settings, and let every agent read them."""
+        patch = json.dumps({"data": settings})
+        for context in (C1, C2):
+            named = ("-n", "kube-system")
+            self.mesh.kubectl(
+                context, *named, "patch", "configmap", "cilium-config", "--type=merge", "-p", patch
+            )
+            for name in self.mesh.agents(context).values():
+                self.mesh.kubectl(context, *named, "delete", "pod", name, "--wait")
+            labs.wait_until("agents are back", lambda c=context: len(self.mesh.agents(c)) == 2)
+            for pod in self.mesh.agents(context).values():
+                self.lab.wait_ready(pod, namespace="kube-system", cluster=context)
+
+    def pod_of(self, name: str) -> str | None:
+        """The address of a pod of cluster2."""
+        pods = self.lab.get("pods", cluster=C2)["items"]
+        return next((p["status"]["podIP"] for p in pods if p["metadata"]["name"] == name), None)
+
+    def newest(self) -> str | None:
+        """The address of cluster2's youngest pod, once it has one."""
+        pods = self.lab.get("pods", cluster=C2)["items"]
+        last = max(pods, key=lambda p: p["metadata"]["creationTimestamp"])
+        return last["status"].get("podIP")
+
+    def node_of(self, address: str) -> str:
+        """Where a pod of cluster1 is."""
+        pods = self.lab.get("pods", cluster=C1)["items"]
+        return next(p["spec"]["nodeName"] for p in pods if p["status"].get("podIP") == address)
 
     def steady(self) -> list[Process]:
         """Traffic within a cluster and across, of connections that last."""
@@ -143,7 +179,7 @@ def judge(results: list[dict[str, Any]]) -> float:
 
 def test_nothing_of_pods_is_seen_between_nodes(world: World) -> None:
     """In one cluster and across two: addresses, services and names."""
-    with sniffing(world.underlay, PODS):
+    with world.sniffing():
         traffic = world.steady()
         client = world.mesh.pods(C1, "name=x-wing")[0]["metadata"]["name"]
         for _ in range(5):
@@ -155,7 +191,7 @@ def test_nothing_of_pods_is_seen_between_nodes(world: World) -> None:
 
 def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
     """kill -9, and a container that the kubelet starts again: sessions live on in the other one."""
-    with sniffing(world.underlay, PODS):
+    with world.sniffing():
         traffic = world.steady()
         before = world.keys()
         killed = 0
@@ -171,7 +207,36 @@ def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
         assert status["rotation"]["phase"] == "steady"
 
 
+def test_a_killed_wireguard_comes_back(world: World) -> None:
+    """Userspace only: without its process nothing leaves in clear text, and it is set up anew."""
+    if any(s["wireguard"]["interfaces"][0]["kind"] == "kernel" for s in world.status().values()):
+        return  # there is no process that could end
+    before = world.keys()
+    with world.sniffing():
+        world.start(world.two, "serve-tcp", world.two, 7021, "far").ready()
+        world.start(world.one, "tcp", world.two, 7021, 1).finish()
+        for pid in _processes(world.lab.name, b"wireguard-go"):
+            os.kill(pid, 9)
+        lost = world.start(world.one, "ping", world.two, 1).finish()
+        assert lost["answered"] == 0
+        labs.wait_until(
+            "packets pass again",
+            lambda: world.start(world.one, "ping", world.two, 1).finish()["answered"] == 1,
+            timeout_s=60,
+        )
+        labs.wait_until("agents answer", lambda: world.keys() == before, timeout_s=60)
+        labs.wait_until(
+            "they pass between clusters",
+            lambda: world.start(world.one, "ping", world.three, 1).finish()["answered"] == 1,
+            timeout_s=60,
+        )
+
+
 def _agents(lab: str) -> list[int]:
+    return _processes(lab, b"/isthmus-agent")
+
+
+def _processes(lab: str, name: bytes) -> list[int]:
     from kind.lab import host
 
     found = []
@@ -180,7 +245,7 @@ def _agents(lab: str) -> list[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(word.endswith(b"/isthmus-agent") for word in words):
+        if any(word.endswith(name) for word in words[:2]):
             found.append(pid)
     return found
 
@@ -188,7 +253,7 @@ def _agents(lab: str) -> list[int]:
 def test_keys_change_under_traffic(world: World) -> None:
     """Every node of both clusters has another key, and no packet was lost or in clear text."""
     before = world.keys()
-    with sniffing(world.underlay, PODS) as sightings:
+    with world.sniffing() as sightings:
         traffic = world.steady()
         done = world.isthmus("encrypt", "rotate", "--context", C1, "--wait-duration", "90")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -217,7 +282,7 @@ def test_a_rotation_is_taken_back(world: World) -> None:
     """Aborted while it waits for a node whose agent is away: the old keys stay everywhere."""
     before = world.keys()
     victim = _agents(world.lab.name)[0]
-    with sniffing(world.underlay, PODS):
+    with world.sniffing():
         traffic = world.steady()
         os.kill(victim, 19)
         try:
@@ -259,3 +324,36 @@ def test_private_keys_are_in_their_files_only(world: World) -> None:
         texts.append(world.lab.exec(node.name, "isthmus", "status", "-o", "json")[1])
     for secret in secrets:
         assert not any(secret in text for text in texts)
+
+
+def test_strict_mode_lets_nothing_out(world: World) -> None:
+    """Addresses of the mesh that nobody has, a pod that ends, one that begins: never in clear."""
+    cidr = "10.1.0.0/16,10.2.0.0/16"
+    world.configure(
+        **{"enable-encryption-strict-mode": "true", "encryption-strict-mode-cidr": cidr}
+    )
+    gone = world.three
+    victim = next(
+        p["metadata"]["name"]
+        for p in world.lab.get("pods", cluster=C2)["items"]
+        if p["status"]["podIP"] == gone
+    )
+    with world.sniffing():
+        within = world.start(world.one, "ping", world.two, 20)
+        stray = [
+            world.start(world.one, "udp", address, 9, 3, 200)
+            for address in ("10.1.77.1", "10.2.77.1")
+        ]
+        shouting = world.start(world.one, "steady-udp", gone, 7999, 0.01).ready()
+        world.lab.kubectl("delete", "pod", victim, "--wait=false", cluster=C2)
+        labs.wait_until("the pod is another", lambda: world.pod_of(victim) is None)
+        fresh = labs.wait_until("its successor has an address", world.newest)
+        reached = world.start(world.one, "ping", fresh, 5)
+        assert reached.finish()["answered"] >= 1
+        assert within.finish()["answered"] == 20
+        assert all(len(process.finish()["errors"]) == 3 for process in stray)
+        shouting.kill()
+    node = world.node_of(world.one)
+    code, counters = world.lab.exec(node, "isthmus", "bpf", "metrics", "list")
+    assert code == 0
+    assert "Traffic is unencrypted" in counters, counters

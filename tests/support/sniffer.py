@@ -57,12 +57,21 @@ class Sniffer:
     """Captures in a namespace until ``stop``."""
 
     def __init__(
-        self, namespace: str, pods: Sequence[str], interface: str = "any", way: str = "inout"
+        self,
+        namespace: str,
+        pods: Sequence[str],
+        interface: str = "any",
+        way: str = "inout",
+        nodes: Sequence[str] = (),
     ) -> None:
         """``pods``: prefixes whose addresses must not show on the underlay. ``way``: ``out`` where
         the kernel shows what it has decrypted as if it had come in by the device.
+
+        ``nodes``: what a pod says to one of these, or hears from it, is the node's own traffic, and
+        may show its addresses where nodes are not encrypted; a canary it must not show.
         """
         self._pods = [ip_network(text) for text in pods]
+        self._nodes = [ip_network(text) for text in nodes]
         self._directory = tempfile.TemporaryDirectory(prefix="ist-sniff-")
         self._file = Path(self._directory.name) / "frames.pcap"
         capture = [
@@ -109,17 +118,21 @@ class Sniffer:
         dropped = re.search(r"(\d+) packets? dropped by kernel", said)
         seen = Sightings(missed=int(dropped[1]) if dropped else 0)
         for protocol, packet in frames(self._file):
-            judge(seen, protocol, packet, self._pods)
+            judge(seen, protocol, packet, self._pods, self._nodes)
         self._directory.cleanup()
         return seen
 
 
 @contextmanager
 def sniffing(
-    namespace: str, pods: Sequence[str], interface: str = "any", way: str = "inout"
+    namespace: str,
+    pods: Sequence[str],
+    interface: str = "any",
+    way: str = "inout",
+    nodes: Sequence[str] = (),
 ) -> Iterator[Sightings]:
     """The sightings are complete, and must be clean, when the block is left without an error."""
-    sniffer = Sniffer(namespace, pods, interface, way)
+    sniffer = Sniffer(namespace, pods, interface, way, nodes)
     result = Sightings()
     try:
         yield result
@@ -144,7 +157,11 @@ def frames(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def judge(
-    seen: Sightings, protocol: int, packet: bytes, pods: Sequence[IPv4Network | IPv6Network]
+    seen: Sightings,
+    protocol: int,
+    packet: bytes,
+    pods: Sequence[IPv4Network | IPv6Network],
+    nodes: Sequence[IPv4Network | IPv6Network] = (),
 ) -> None:
     """Count one frame, and what of it is a leak."""
     seen.frames += 1
@@ -161,8 +178,8 @@ def judge(
     else:
         source, target, number, payload = packet[8:24], packet[24:40], packet[6], packet[40:]
     ends = ip_address(source), ip_address(target)
-    for end in ends:
-        if any(end.version == pod.version and end in pod for pod in pods):
+    for end, other in (ends, ends[::-1]):
+        if any(end in pod for pod in pods) and not any(other in node for node in nodes):
             seen.add_leak(f"pod address in {ends[0]} > {ends[1]} protocol {number}", len(packet))
             return
     if number == _ESP:
