@@ -122,6 +122,9 @@ class Peers:
                 touched |= self._by_key.get(claim.key, set())
                 for address in claim.addresses:
                     touched |= self._by_address.get(address, set())
+                    # What the ipcache puts behind another node may be a node's own address now.
+                    host = self._hosts.get(host_prefix(address))
+                    touched |= self._by_address.get(host, set()) if host is not None else set()
         keys = {self._claims[n].key for n in touched if n in self._claims}
         if old is not None:
             del self._claims[name]

@@ -2,7 +2,7 @@
 
 import base64
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from encryption.peers import Peer, Peers, PublicKey, desired_peers
@@ -39,6 +39,18 @@ ROWS = st.tuples(st.sampled_from(PREFIXES), st.none() | st.sampled_from(ADDRESSE
 DROPS = st.tuples(st.sampled_from(CLUSTERS), st.sampled_from([NodeName("n1"), NodeName("n2")]))
 
 
+def _own_node(name: str, key: PublicKey, address: Address) -> Node:
+    addresses = (NodeAddress(INTERNAL_IP, address),)
+    return Node(OWN, NodeName(name), ClusterId(1), addresses=addresses, wireguard_public_key=key)
+
+
+@example(
+    [
+        _own_node("n2", KEYS[1], ADDRESSES[1]),
+        (parse_prefix("192.0.2.1/32"), ADDRESSES[1]),
+        _own_node("n1", KEYS[2], ADDRESSES[0]),
+    ]
+)
 @given(st.lists(st.one_of(NODES, ROWS, DROPS.map(lambda d: ("drop", *d))), max_size=40))
 def test_incremental_is_the_whole(steps: list) -> None:
     """After every step; and a key that nobody was told of has not changed."""
