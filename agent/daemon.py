@@ -11,7 +11,6 @@ import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -64,7 +63,6 @@ CNI_FILE_S = 5.0
 DRAIN_CHECK_S = 1.0
 MAP_CHECK_S = 30.0
 ZONE_LABEL = "topology.kubernetes.io/zone"
-IDS_DELAY_S = 0.1
 GAP_S = 0.01  # between writes to the kernel while changes keep coming: ten cost what one costs
 
 
@@ -283,7 +281,6 @@ class Daemon:
             self.mesh,
             config.state_dir / "state" / "remote-clusters.json",
             config.clustermesh_service_v2,
-            later=partial(asyncio.get_running_loop().call_later, IDS_DELAY_S),
         )
         self.remotes = Remotes(
             ConfigDirectory(config.clustermesh_config, config.cluster_name),

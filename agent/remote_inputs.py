@@ -36,17 +36,13 @@ class RemoteInputs:
         mesh: MeshState,
         ids_file: Path,
         preference: Preference = Preference.SLICES,
-        later: Callable[[Callable[[], None]], object] = lambda act: act(),
     ) -> None:
-        """``later`` runs the writing of the file, so that many clusters cost one."""
         self._mesh = mesh
         self._preference = preference
         self._services = RemoteServices()
         self._ids_file = ids_file
         self._ids = _read_ids(ids_file)
         self.labels = RemoteLabels(mesh.identities, ids_file.with_suffix(""))
-        self._later = later
-        self._unwritten = False
         self._restored: dict[ClusterId, list[Prefix]] = {}  # last words that still count
         self.status: Callable[[ClusterName], RemoteStatus | None] = lambda cluster: None
 
@@ -138,7 +134,7 @@ class RemoteInputs:
         if cluster_id is not None:
             self._forget_addresses(cluster_id)
             self._mesh.services.forget(cluster_id)
-            self._ids_changed()
+            self._write_ids()
         log.info("event=forgotten cluster=%s", cluster)
 
     def on_revoked(self, cluster: ClusterName) -> None:
@@ -196,20 +192,14 @@ class RemoteInputs:
         if found is None or found == known:
             return known
         self._ids[cluster] = found
-        self._ids_changed()
+        self._write_ids()
         if known is not None and known not in self._ids.values():
             # It has another ID than before our restart: nobody speaks for the old one any more.
             self._forget_addresses(known)
             self._mesh.services.forget(known)
         return found
 
-    def _ids_changed(self) -> None:
-        if not self._unwritten:
-            self._unwritten = True
-            self._later(self._write_ids)
-
     def _write_ids(self) -> None:
-        self._unwritten = False
         write_atomically(self._ids_file, msgspec.json.encode(self._ids))
 
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import pytest
 from pyroute2 import IPRoute
 
@@ -65,7 +66,9 @@ def _ipcache(stack: ExitStack) -> Case:
         IpcacheTable(thread, hosts, prefixes),
         lambda: IpcacheTable(thread, copy_of(hosts), copy_of(prefixes)),
         _ipcache_row,
-        lambda entry: entry._replace(tunnel_endpoint=None, identity=NumericIdentity(9)),
+        lambda entry: msgspec.structs.replace(
+            entry, tunnel_endpoint=None, identity=NumericIdentity(9)
+        ),
         capacity=2 * ENTRIES,
     )
 
