@@ -37,11 +37,13 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
     machine that is not done after ``timeout_s`` is ended, which its output then says.
     """
     exports = "; ".join(f"export {name}={shlex.quote(v)}" for name, v in environment.items())
-    inside = f"{PREPARE}; cd {shlex.quote(str(ROOT))}; {exports}; {script}"
+    # In a file: the way in is the kernel's command line, of which everything past 2 KiB is lost.
+    inside = shared / "script"
+    inside.write_text(f"{PREPARE}; cd {shlex.quote(str(ROOT))}; {exports}; {script}\n", "utf-8")
     command = [
         *(str(ROOT / ".venv/bin/vng"), "--disable-kvm", "--force-9p", "--verbose"),
         *("--run", str(kernel()), "--user", "root", "--cpus", str(CPUS), "--memory", MEMORY),
-        *(f"--rwdir={shared}", "--exec", inside),
+        *(f"--rwdir={shared}", "--exec", f"sh {shlex.quote(str(inside))}"),
     ]
     own = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
     with subprocess.Popen(
@@ -59,3 +61,6 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             return f"{child.communicate()[0]}\nended: not done after {timeout_s:.0f} s"
+        finally:
+            if child.poll() is None:  # somebody ends the tests
+                os.killpg(child.pid, signal.SIGKILL)
