@@ -6,6 +6,7 @@ Errors have a JSON string as their body, as clients of this API expect.
 import contextlib
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from model.address import host_prefix, parse_address, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity
 from telemetry.metrics import render
-from wire import names
+from wire import deadline, names
 
 _BODY_LIMIT = 1 << 20  # a network configuration has some hundred bytes
 
@@ -77,6 +78,12 @@ class Api:
 
     async def change_encryption(self, request: web.Request) -> web.Response:
         """Begin a rotation of keys, or abort it."""
+        try:
+            late = deadline.is_past(request.headers.get(deadline.HEADER), time.time())
+        except ValueError as error:
+            return _json(str(error), 400)
+        if late:
+            return _json("nobody waits for this any more: nothing was done", 408)
         rotation, action = self._view.rotation, request.match_info["action"]
         if rotation is None:
             return _json(

@@ -102,6 +102,9 @@ class KeyRotation:
     async def begin(self) -> int:
         """A person's wish; the number of the rotation. Raises ``ValueError`` while one runs."""
         async with self._busy:
+            await self.refresh()
+            if busy := rotation.under_way(self.pairs.values(), self._clock()):
+                raise ValueError(f"a rotation is under way: {busy}")
             known = [s.number for s in self._node.said.values() if s is not None]
             number = max([self.own.number, *known]) + 1
             await self._act(Event.BEGIN, number)

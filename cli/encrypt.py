@@ -86,11 +86,11 @@ def rotate(
     """
     action = "abort" if abort else "rotate"
     if _is_node(host, context):
-        answer = json.loads(rest.fetch(host, f"encryption/{action}", method="PUT"))
+        answer = json.loads(rest.change(host, f"encryption/{action}"))
         click.echo(f"rotation {answer['number']}: {'aborting' if abort else 'begun'}")
         return
     words = ("rotate", "--abort") if abort else ("rotate",)
-    said = _ask_first(kubeconfig, context, namespace, words)
+    said = _ask_in_turn(kubeconfig, context, namespace, words)
     click.echo(said)
     if wait and not abort:
         cluster.run(_until_steady(kubeconfig, context, namespace, wait_duration))
@@ -155,20 +155,24 @@ async def _agents(api: Client, namespace: str) -> list[tuple[str, str]]:
     ]
 
 
-def _ask_first(kubeconfig: str, context: str, namespace: str, words: tuple[str, ...]) -> str:
+def _ask_in_turn(kubeconfig: str, context: str, namespace: str, words: tuple[str, ...]) -> str:
+    """What the first agent answered that did it."""
+
     async def work() -> str:
+        argv = ("cilium-dbg", "encrypt", *words)
         async with cluster.client(kubeconfig, context) as api:
             errors = []
             for pod, node in sorted(await _agents(api, namespace), key=lambda row: row[1]):
-                argv = ("cilium-dbg", "encrypt", *words)
-                result = await api.exec(
-                    namespace, pod, "cilium-agent", argv, mesh_ask.EXEC_TIMEOUT_S
-                )
+                try:
+                    result = await api.exec(
+                        namespace, pod, "cilium-agent", argv, mesh_ask.EXEC_TIMEOUT_S
+                    )
+                except OSError as error:
+                    errors.append(f"{node}: {error}")
+                    continue
                 if result.exit_code == 0:
                     return f"{result.stdout.decode().strip()} on node {node}"
                 errors.append(f"{node}: {result.stderr.decode(errors='replace').strip()}")
-                if "--abort" not in words:
-                    break
             raise click.ClickException("; ".join(errors) or "the cluster has no agents")
 
     return asyncio.run(work())

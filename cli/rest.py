@@ -8,18 +8,23 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
 from click.core import ParameterSource
 
+from wire import deadline
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 SOCKET_VARIABLE = "CILIUM_SOCK"
 DEFAULT_SOCKET = "/var/run/cilium/cilium.sock"
 TIMEOUT_S = 30.0
+CHANGE_TIMEOUT_S = 15.0  # shorter than whoever executes us in a container waits
 
 
 class AgentUnreachableError(OSError):
@@ -72,7 +77,19 @@ class _Connection(http.client.HTTPConnection):
         self.sock = made
 
 
-def fetch(host: str, path: str, timeout_s: float = TIMEOUT_S, method: str = "GET") -> bytes:
+def change(host: str, path: str) -> bytes:
+    """``PUT /v1/<path>``, which the agent refuses when it gets to it after we have given up."""
+    headers = deadline.header(time.time() + CHANGE_TIMEOUT_S)
+    return fetch(host, path, CHANGE_TIMEOUT_S, "PUT", headers)
+
+
+def fetch(
+    host: str,
+    path: str,
+    timeout_s: float = TIMEOUT_S,
+    method: str = "GET",
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """``GET /v1/<path>``: the body as it came. ``path`` is already quoted.
 
     Raises ``AgentUnreachableError`` or ``AgentRefusedError``, each with a sentence for a person.
@@ -80,7 +97,7 @@ def fetch(host: str, path: str, timeout_s: float = TIMEOUT_S, method: str = "GET
     place = host.removeprefix("unix://")
     connection = _Connection(place, timeout_s)
     try:
-        connection.request(method, f"/v1/{path}")
+        connection.request(method, f"/v1/{path}", headers=dict(headers))
         answer = connection.getresponse()
         body = answer.read()
     except TimeoutError as error:

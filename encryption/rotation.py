@@ -153,6 +153,14 @@ def waiting_for(own: Own, pairs: Iterable[Pair], now_s: float) -> list[str]:
     return found
 
 
+def under_way(pairs: Iterable[Pair], now_s: float) -> str:
+    """A node that lives and has not ended its rotation, as a clause; empty: there is none."""
+    for pair in pairs:
+        if pair.said and pair.said.phase is not Phase.STEADY and pair.is_live(now_s):
+            return f"node {pair.name} is {pair.said.phase.value}"
+    return ""
+
+
 def _went_back(own: Own, pair: Pair, now_s: float) -> bool:
     """Nobody ends this rotation while we are turning, but by giving it up."""
     said = pair.said

@@ -74,6 +74,16 @@ def test_who_is_waited_for_is_named() -> None:
     assert rotation.next_event(own, pairs[:1], 1100, 0) == (Event.PROMOTE, 2)
 
 
+def test_no_second_rotation_beside_one_that_lives() -> None:
+    """Begun by hand on a node that has not heard of the first."""
+    turning = Announcement(3, Phase.TURNING, KEY)
+    lives, gone = (
+        Pair(name, turning, handshake) for name, handshake in (("a/x", 990.0), ("a/y", 1.0))
+    )
+    assert rotation.under_way([gone, Pair("a/z", Announcement(3), 990.0)], 1000.0) == ""
+    assert rotation.under_way([gone, lives], 1000.0) == "node a/x is turning"
+
+
 def test_others_cannot_make_us_rotate_all_the_time() -> None:
     """A higher number begins ours, but not within a minute of the last."""
     pairs = [Pair("c/n", Announcement(9, Phase.TURNING, KEY), 1000)]
