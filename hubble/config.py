@@ -14,6 +14,7 @@ from telemetry.logs import LogOptions, parse_options
 
 QUEUE_MAX = 65536
 PORT = 4244
+ACCESS_LOG = "envoy/sockets/access_log.sock"
 
 
 class ConfigError(ValueError):
@@ -69,6 +70,7 @@ class HubbleConfig:
     bpf_root: Path = _key(_path, Path("/sys/fs/bpf"))
     socket_path: Path = _key(_path, Path("/var/run/cilium/cilium.sock"))  # the agent's
     hubble_socket_path: Path = _key(_path, Path("/var/run/cilium/hubble.sock"))
+    hubble_access_log_path: Path | None = _key(_path, None)  # None: below the agent's socket
     hubble_listen_address: tuple[str, int] | None = _key(_listen, None)  # None: no TCP
     hubble_disable_tls: bool = _key(_boolean, False)  # of TCP; the socket has none
     hubble_tls_cert_file: Path | None = _key(_path, None)
@@ -78,6 +80,11 @@ class HubbleConfig:
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(lambda text: parse_options([text]), LogOptions())
+
+    @property
+    def access_log_path(self) -> Path:
+        """The socket on which proxies tell of requests."""
+        return self.hubble_access_log_path or self.socket_path.parent / ACCESS_LOG
 
     @property
     def queue_size(self) -> int:

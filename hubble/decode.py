@@ -6,10 +6,12 @@ that two readers get the same, down to the UUID.
 
 from google.protobuf.message import DecodeError
 
-from hubble import packet, ring
+from hubble import l7, packet, ring
+from hubble.dns_names import DnsNames
 from hubble.endpoints import EndpointMessages
 from hubble.names import Names
 from hubble.packet import Addresses, CutShortError
+from wire import access_log
 from wire.bpf import events
 from wire.bpf import layouts as w
 from wire.hubble import flow_pb2 as f
@@ -51,8 +53,9 @@ Message = f.Flow | f.LostEvent | f.AgentEvent
 class Decoder:
     """For one ring. ``salt`` makes UUIDs differ between processes: eight random bytes."""
 
-    def __init__(self, names: Names, salt: bytes) -> None:
+    def __init__(self, names: Names, salt: bytes, dns: DnsNames | None = None) -> None:
         self.names = names
+        self.dns = DnsNames() if dns is None else dns
         self.failed = 0  # records that could not be read, ever
         self._salt = salt
         self._messages = EndpointMessages(names)
@@ -72,8 +75,13 @@ class Decoder:
             return None
 
     def _flow(self, entry: ring.Entry) -> f.Flow:
-        event = events.parse(entry.record)
         flow = f.Flow()
+        if entry.record[0] == ring.RECORD_ACCESS_LOG:
+            found, identities = l7.fill(flow, access_log.decode(entry.record[1:]))
+            self._fill_ends(flow, found, identities, entry.time_ns)
+            self._common(flow, entry)
+            return flow
+        event = events.parse(entry.record)
         if isinstance(event, events.Trace):
             self._trace(flow, event, entry.time_ns)
         elif isinstance(event, events.Drop):
@@ -237,6 +245,12 @@ class Decoder:
         name = service(found.destination, found.destination_port, found.protocol, at_ns)
         if name is not None:
             flow.destination_service.namespace, flow.destination_service.name = name
+        if self.dns:
+            # Who has looked the other side up: the pod of this node at the one end or the other.
+            if destination.ID:
+                flow.source_names.extend(self.dns.get(destination.ID, found.source, at_ns))
+            if source.ID:
+                flow.destination_names.extend(self.dns.get(source.ID, found.destination, at_ns))
 
     def _interface(self, flow: f.Flow, ifindex: int) -> None:
         flow.interface.index = ifindex

@@ -9,9 +9,12 @@ import socket
 import time
 from collections.abc import Iterable
 
+from hubble.access_log import AccessLog
+from hubble.access_log_socket import AccessLogSocket
 from hubble.agent_events import event_of
 from hubble.config import HubbleConfig
 from hubble.decode import Decoder
+from hubble.dns_names import DnsNames
 from hubble.intake import Intake
 from hubble.names import Names
 from hubble.names_client import NamesClient
@@ -30,7 +33,10 @@ class NodeSource:
         self.ring = Ring(config.hubble_event_buffer_capacity)
         self.names = Names()
         self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
-        self.decoder = Decoder(self.names, os.urandom(8))
+        self.dns = DnsNames()
+        self.decoder = Decoder(self.names, os.urandom(8), self.dns)
+        self.access_log = AccessLog(self.names, self.dns)
+        self._proxies = AccessLogSocket(config.access_log_path, self.access_log, self.ring)
         self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)
         self.client = NamesClient(self.names, config.socket_path, self._told)
         self.started_ns = time.time_ns()
@@ -46,6 +52,7 @@ class NodeSource:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.intake.run(), name="intake")
             tasks.create_task(self.client.run(), name="names")
+            tasks.create_task(self._proxies.run(), name="access-log")
             tasks.create_task(self._keep(), name="upkeep")
 
     async def _keep(self) -> None:
@@ -53,7 +60,9 @@ class NodeSource:
         while True:
             self.decoder.interfaces = dict(socket.if_nameindex())
             oldest = self.ring.at(self.ring.oldest)
-            self.names.forget(oldest.time_ns if oldest else time.time_ns())
+            before_ns = oldest.time_ns if oldest else time.time_ns()
+            self.names.forget(before_ns)
+            self.dns.forget(before_ns)
             await asyncio.sleep(UPKEEP_S)
 
     def _told(self, line: Line, now_ns: int) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from datapath.events import open_events
-from hubble.config import HubbleConfig
+from hubble.config import ACCESS_LOG, HubbleConfig
 from hubble.node import NodeSource
+from tests.support.access_log import Proxy, dns_answer
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
@@ -106,6 +107,10 @@ async def test_a_connection_through_a_service_is_seen_from_end_to_end(node: Agen
         source = await stack.enter_async_context(hubble(node))
         await until(lambda: source.names.synced, "names")
         await until(lambda: source.names.service(bytes([10, 96, 7, 7]), 80, 6, 0), "the service")
+        proxy = Proxy(node.socket.parent / ACCESS_LOG)
+        proxy.tell(dns_answer("web.default.svc.", VIP, asker=client.address))
+        proxy.close()
+        await until(lambda: len(source.dns), "the name")
         connect(client, VIP, 80)
 
         def seen() -> list[f.Flow]:
@@ -115,6 +120,7 @@ async def test_a_connection_through_a_service_is_seen_from_end_to_end(node: Agen
         traced, translated = flows(source, lambda flow: flow.Type == f.SOCK)[:2]
         assert (traced.verdict, translated.verdict) == (f.TRACED, f.TRANSLATED)
         assert traced.source.pod_name == "client"
+        assert list(traced.destination_names) == ["web.default.svc"]
         assert (traced.destination_service.namespace, traced.destination_service.name) == (
             "default",
             "web",
