@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from agent import routing_rules
 from kvstore.allowance import Limits
 from mesh.data_path import Rules
 from mesh.remote_slices import Preference
@@ -143,6 +144,12 @@ def _prefixes(text: str) -> tuple[str, ...]:
     return words
 
 
+def _prefix_of_4(text: str) -> str:
+    if text and (":" in text or len(_prefixes(text)) != 1):
+        raise ValueError("use one IPv4 prefix like 10.0.0.0/8")
+    return text
+
+
 def _absolute(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError("use an absolute path")
@@ -176,7 +183,10 @@ class AgentConfig:
     max_connected_clusters: int = _key(lambda text: int(_one_of("255", "511")(text)), 255)
     enable_ipv4: bool = _key(_boolean, True)
     enable_ipv6: bool = _key(lambda text: _one_of("false")(text) != "false", False)
-    routing_mode: str = _key(_one_of("tunnel"), "tunnel")
+    routing_mode: str = _key(_one_of("tunnel", "native"), "tunnel")
+    auto_direct_node_routes: bool = _key(_boolean, False)
+    direct_routing_skip_unreachable: bool = _key(_boolean, False)
+    ipv4_native_routing_cidr: str = _key(_prefix_of_4, "")
     tunnel_protocol: str = _key(_one_of("vxlan"), "vxlan")
     ipam: str = _key(_one_of("kubernetes"), "kubernetes")
     enable_wireguard: bool = _key(_boolean, False)
@@ -338,6 +348,8 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
             'enable-encryption-strict-mode is "true" while nothing encrypts: '
             "set enable-wireguard or enable-ipsec"
         )
+    if (refusal := routing_rules.refusal(config)) is not None:
+        raise ConfigError(refusal)
     if not config.enable_ipv4:
         raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
     return config

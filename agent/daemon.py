@@ -40,6 +40,7 @@ from agent.probing import Prober
 from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
 from agent.relabel import Relabeller
 from agent.remote_inputs import RemoteInputs
+from agent.routing import far_routes, is_native
 from agent.targets import Routes, Tables
 from agent.view import Progress, View
 from datapath.kernel_thread import KernelThread
@@ -119,6 +120,8 @@ async def open_kernel(
             router_ip=me.router,
             pod_cidrs=me.node.pod_cidrs,
             underlay=config.devices.split(",")[0] or None,
+            devices=tuple(name for name in config.devices.split(",") if name),
+            native=is_native(config),
             mtu=config.mtu or None,
             pin_dir=config.bpf_root / PIN_DIRECTORY,
             map_sizes=map_pressure.sizes(config),
@@ -298,7 +301,8 @@ class Daemon:
         me = self.me
         host = NumericIdentity(ReservedIdentity.HOST)
         addresses = {a.ip: host for a in me.node.addresses}
-        routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.router, self.datapath.route_mtu)
+        far = far_routes(self.config, me.router, self.datapath.devices)
+        routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.router, far)
         tables = Tables(
             self.datapath,
             self.config.cluster_name,

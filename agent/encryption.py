@@ -112,11 +112,16 @@ class Opened:
         return Encryption(
             self.ifindex,
             OVERHEAD_BYTES,
-            tuple(name for name in config.devices.split(",") if name),
+            self.names,
             nodes=config.encrypt_node and not opted_out(config, me.node),
             strict=config.enable_encryption_strict_mode,
             strict_nodes=config.encryption_strict_mode_allow_remote_node_identities,
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the devices that there are."""
+        return (self.device.name, *((self.detour.name,) if self.detour else ()))
 
     async def set_main_key(self, key: PrivateKey) -> None:
         """Onto the main device; what peers send under the earlier one is still understood."""
@@ -198,6 +203,7 @@ class WireguardNode:
         self.said: dict[NodeKey, rotation.Announcement | None] = {}
         self.first_seen_s: dict[PublicKey, float] = {}  # Unix time
         self.problems: dict[NodeKey, str] = {}
+        self.attach = datapath.attach_wireguard  # a device that comes while we run
         mesh.nodes.on_node = self.node_changed
 
     def tables(self) -> tuple[Table[Any, Any], ...]:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent import encryption_view, map_pressure, shapes
+from agent.routing import is_native
 from agent.view import View
 from certs.presented import presented
 from kvstore.shape import connection
@@ -126,9 +127,9 @@ def status(view: View) -> dict[str, Any]:
         "controllers": shapes.controllers(tables, view.clock()),
         "identity-range": {"min-identity": numbers.first, "max-identity": numbers.last},
         "routing": {
-            "inter-host-routing-mode": "Tunnel",
+            "inter-host-routing-mode": "Native" if is_native(view.config) else "Tunnel",
             "intra-host-routing-mode": "BPF",
-            "tunnel-protocol": view.config.tunnel_protocol,
+            "tunnel-protocol": "" if is_native(view.config) else view.config.tunnel_protocol,
         },
         "hubble": _state("Disabled"),
         "encryption": encryption_view.shape(view),

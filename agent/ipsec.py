@@ -69,7 +69,6 @@ class OpenedIpsec:
         return Encryption(
             0,
             self.ring.overhead_bytes,
-            tuple(name for name in config.devices.split(",") if name),
             strict=config.enable_encryption_strict_mode,
             strict_nodes=config.encryption_strict_mode_allow_remote_node_identities,
         )
@@ -316,7 +315,7 @@ class IpsecNode:
     @property
     def interfaces(self) -> tuple[str, ...]:
         """Devices on which what comes in is marked for decryption."""
-        return self.opened.for_datapath(self._me).devices or (self._datapath.devices.underlay,)
+        return self._datapath.underlays
 
     def sentences(self) -> list[str]:
         """What is wrong with the key file and with what nodes announce."""

@@ -201,6 +201,7 @@ class KeyRotation:
         if event is Event.BEGIN:
             await opened.open_detour()
             assert opened.detour is not None
+            await node.attach(opened.detour.name)
             node.detour_target.table = PeerTable(opened.detour, opened.call, rotation.KEEPALIVE_S)
             node.nodes_again()
             # Also for peers to come: a promoted key of another node is shaken hands with at once.

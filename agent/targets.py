@@ -6,6 +6,7 @@ from typing import Any
 from agent.endpoint_store import Endpoint
 from agent.known import KnownEndpoints, KnownIpcache
 from agent.policies import Policies, PolicyRowsTable
+from agent.routing import Far
 from datapath.routes import Route
 from datapath.runtime import Datapath
 from mesh.ipcache import Claimant, Ipcache, IpClaim
@@ -38,39 +39,39 @@ ORDER = (
 
 
 class Routes:
-    """Pod prefixes lead to `ist_host`: our own, and those the ipcache puts behind the tunnel.
+    """Pod prefixes: our own lead to `ist_host`, those that the ipcache puts behind a node as `far`
+    says.
 
     Of a peer with both families only the prefixes of the router's family have a way here.
     """
 
-    def __init__(
-        self, ipcache: Ipcache, own: Iterable[Prefix], router: Address, route_mtu: int
-    ) -> None:
+    def __init__(self, ipcache: Ipcache, own: Iterable[Prefix], router: Address, far: Far) -> None:
         self._ipcache = ipcache
         self._version = router.version
         self.own = frozenset(p for p in own if p.version == self._version)
         # Packets inside the node need no room for the tunnel's headers.
-        self._near = Route(source=router)
-        self._far = Route(source=router, mtu=route_mtu)
+        self._near, self._far = Route(source=router), far
 
     def get(self, prefix: Prefix, /) -> Route | None:
         """The wanted route of a prefix."""
         if prefix in self.own:
             return self._near
-        if is_host(prefix) or prefix.version != self._version:
-            return None
         found = self._ipcache.get(prefix)
-        return self._far if found is not None and found.tunnel_endpoint is not None else None
+        return self._route(prefix, found.tunnel_endpoint if found is not None else None)
+
+    def _route(self, prefix: Prefix, node: Address | None) -> Route | None:
+        has_way = not is_host(prefix) and prefix.version == self._version
+        return self._far(node) if node is not None and has_way else None
 
     def items(self) -> Iterator[tuple[Prefix, Route]]:
         """All wanted routes."""
         for prefix in self.own:
             yield prefix, self._near
         for prefix, found in self._ipcache.items():
-            tunnelled = not is_host(prefix) and found.tunnel_endpoint is not None
-            has_way = tunnelled and prefix.version == self._version
-            if has_way and prefix not in self.own:
-                yield prefix, self._far
+            node = None if prefix in self.own else found.tunnel_endpoint
+            route = self._route(prefix, node)
+            if route is not None:
+                yield prefix, route
 
 
 class Tables:

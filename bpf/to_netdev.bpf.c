@@ -47,7 +47,7 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 		return VERDICT(VERDICT_STACK);
 	packet->flow.source = ends.source;
 	packet->flow.destination = ends.destination;
-	return encrypt_decision(&ends, magic == MARK_MAGIC_OVERLAY);
+	return encrypt_decision(&ends, !config_native && magic == MARK_MAGIC_OVERLAY);
 }
 
 SEC("tc")

@@ -10,7 +10,7 @@ from typing import Any
 
 from certs import check
 from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET
-from cli import mesh_checks, mesh_own_faults
+from cli import mesh_checks, mesh_own_faults, mesh_routing
 from cli.mesh_examined import AgentSeen, Examined
 from cli.mesh_findings import Finding, ordered
 from cli.mesh_status import age_s, why_not_ready
@@ -46,6 +46,7 @@ def faults(sides: Sequence[Examined], now: datetime) -> list[Finding]:
             *_early(a, b, now),
             *_trust(a, b),
             *mesh_own_faults.trust(a, b),
+            *mesh_routing.uncovered(a, b),
             *_reach(a, b),
             *_one_way(a, b),
         ]

@@ -1,15 +1,17 @@
 """The devices of the node itself: `ist_host`/`ist_net`, `ist_vxlan`. Adapter; blocking, repeatable.
 
 `ist_host` holds the router address and is the way from the host's stack to pods; `ist_vxlan` is one
-device for all tunnels, its remote and its identity set per packet by our programs.
+device for all tunnels, its remote and its identity set per packet by our programs. With native
+routing there is none.
 """
 
 import errno
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 from datapath import netlink, sysctl
 from datapath.links import mac_text, random_mac
-from model.address import Address
+from model.address import Address, Prefix, parse_prefix
 from model.kernel_numbers import (
     DEVICE_HOST,
     DEVICE_NET,
@@ -33,9 +35,10 @@ class Devices:
     host_mac: bytes
     net_ifindex: int
     net_mac: bytes
-    vxlan_ifindex: int
+    vxlan_ifindex: int  # 0: no tunnel
     device_mtu: int  # of pods' devices: that of the underlay
-    route_mtu: int  # of pods' routes: what is left inside the tunnel
+    route_mtu: int  # of pods' routes: what is left inside the tunnel and what encrypts
+    on_link: tuple[Prefix, ...] = ()  # what the underlay reaches without a gateway
 
 
 def ensure_devices(
@@ -44,22 +47,26 @@ def ensure_devices(
     underlay: str | None,
     mtu: int | None,
     encryption_overhead_bytes: int = 0,
+    *,
+    native: bool = False,
 ) -> Devices:
     """Make what is missing, correct what differs, leave the rest untouched."""
     with netlink.handle() as ipr:
         below = _underlay(ipr, node_ip, underlay)
         device_mtu = mtu if mtu is not None else int(below.get_attr("IFLA_MTU"))
-        overhead = TUNNEL_OVERHEAD_BYTES + encryption_overhead_bytes
+        overhead = (0 if native else TUNNEL_OVERHEAD_BYTES) + encryption_overhead_bytes
         route_mtu = device_mtu - overhead
         if route_mtu < _IPV6_MINIMUM_MTU:
             raise OSError(
                 errno.EINVAL,
-                f"MTU {device_mtu} of {below.get_attr('IFLA_IFNAME')} leaves {route_mtu} inside "
-                f"the tunnel: raise it to at least {_IPV6_MINIMUM_MTU + overhead}",
+                f"MTU {device_mtu} of {below.get_attr('IFLA_IFNAME')} leaves {route_mtu} for "
+                f"packets between nodes: raise it to at least {_IPV6_MINIMUM_MTU + overhead}",
             )
         _node_settings(router)
         host, net = _ensure_pair(ipr, device_mtu)
-        vxlan = _ensure_vxlan(ipr, route_mtu)
+        if native:
+            _remove_vxlan(ipr)
+        vxlan = 0 if native else int(_ensure_vxlan(ipr, route_mtu)["index"])
         _ensure_router_address(ipr, host["index"], router)
         return Devices(
             underlay=below.get_attr("IFLA_IFNAME"),
@@ -68,9 +75,10 @@ def ensure_devices(
             host_mac=_mac(host),
             net_ifindex=int(net["index"]),
             net_mac=_mac(net),
-            vxlan_ifindex=int(vxlan["index"]),
+            vxlan_ifindex=vxlan,
             device_mtu=device_mtu,
             route_mtu=route_mtu,
+            on_link=_on_link(ipr, int(below["index"])),
         )
 
 
@@ -85,6 +93,24 @@ def remove_devices() -> list[str]:
                     ipr.link("del", index=link["index"])
                 removed.append(name)
     return removed
+
+
+def _remove_vxlan(ipr: netlink.Handle) -> None:
+    """Of a time with tunnels; a stranger's is left alone."""
+    link = netlink.find_link(ipr, DEVICE_VXLAN)
+    if link is not None and _may_take(link):
+        with netlink.doing(f"delete device {DEVICE_VXLAN}"):
+            ipr.link("del", index=link["index"])
+
+
+def _on_link(ipr: netlink.Handle, index: int) -> tuple[Prefix, ...]:
+    """Prefixes of a device's addresses."""
+    with netlink.doing("list addresses"):
+        found = [a for a in ipr.addr("dump") if a["index"] == index]
+    texts = ((a.get_attr("IFA_ADDRESS"), a["prefixlen"]) for a in found)
+    return tuple(
+        parse_prefix(str(ip_interface(f"{text}/{length}").network)) for text, length in texts
+    )
 
 
 def _mac(link: netlink.Message) -> bytes:

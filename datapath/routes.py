@@ -68,9 +68,9 @@ class RouteTable(ThreadedTarget[Prefix, Route]):
                 ours = {p: ready[p] for p in taken - strange}
                 failed = {p: c for p, c in failed.items() if p not in ours}
                 failed |= kernel.write(ours, replace=True)
-        devices_of = {p: route.device for p, route in rows}
+        wanted = dict(rows)
         for prefix, code in failed.items():
-            errors[prefix] = _write_error(prefix, devices_of[prefix], code)
+            errors[prefix] = _write_error(prefix, wanted[prefix], code)
         return errors
 
     def delete_now(self, keys: Collection[Prefix]) -> dict[Prefix, OSError]:
@@ -83,13 +83,19 @@ class RouteTable(ThreadedTarget[Prefix, Route]):
         }
 
 
-def _write_error(prefix: Prefix, device: str, code: int) -> OSError:
+def _write_error(prefix: Prefix, route: Route, code: int) -> OSError:
     if code == errno.EEXIST:
         return FileExistsError(
             code,
             f"a route to {prefix} exists that is not ours: remove it, or take another pod CIDR",
         )
-    return OSError(code, f"add route to {prefix} by {device}: {os.strerror(code)}")
+    if code == errno.ENETUNREACH and route.gateway is not None:
+        return OSError(
+            code,
+            f"route to {prefix}: node {route.gateway} is not on the link of {route.device}: "
+            "connect the two, or set direct-routing-skip-unreachable and have the network route it",
+        )
+    return OSError(code, f"add route to {prefix} by {route.device}: {os.strerror(code)}")
 
 
 class _Names:

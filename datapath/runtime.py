@@ -33,7 +33,12 @@ from wire.bpf.layouts import TraceLevel
 _log = logging.getLogger("isthmus.datapath")
 
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/isthmus")
-_NETWORK_PROGRAMS = (programs.PROGRAM_NETWORK, programs.PROGRAM_FROM_NETWORK)
+_NETWORK_PROGRAMS = (
+    programs.PROGRAM_NETWORK,
+    programs.PROGRAM_FROM_NETWORK,
+    programs.PROGRAM_FROM_WIREGUARD,
+    programs.PROGRAM_OVERLAY,
+)
 OBJECT_DIR_VARIABLE = "ISTHMUS_BPF_DIR"
 
 
@@ -58,7 +63,7 @@ class Encryption:
 
     ifindex: int  # 0: by IPsec
     overhead_bytes: int
-    devices: tuple[str, ...] = ()  # that lead to other nodes; none: the underlay
+    names: tuple[str, ...] = ()  # of all its devices: while keys change there are two
     nodes: bool = False  # also what nodes send to nodes
     strict: bool = False  # what would leave in clear text is dropped
     strict_nodes: bool = False  # except to and from nodes
@@ -73,6 +78,8 @@ class DatapathConfig:
     pod_cidrs: tuple[Prefix, ...] = ()
     service_cidr: Prefix | None = None
     underlay: str | None = None  # None: the device that holds ``node_ip``
+    devices: tuple[str, ...] = ()  # that lead to other nodes; none: the underlay
+    native: bool = False  # no tunnel: routes lead to other nodes' pods
     mtu: int | None = None  # None: that of the underlay
     node_identity: NumericIdentity = NumericIdentity(ReservedIdentity.HOST)
     pin_dir: Path = DEFAULT_PIN_DIR
@@ -136,6 +143,11 @@ class Datapath:
         return self.devices.device_mtu
 
     @property
+    def underlays(self) -> tuple[str, ...]:
+        """Devices that lead to other nodes."""
+        return self.config.devices or (self.devices.underlay,)
+
+    @property
     def route_mtu(self) -> int:
         """MTU of pods' routes and of routes to pods."""
         return self.devices.route_mtu
@@ -154,6 +166,12 @@ class Datapath:
         if not self._attacher.is_live(wanted):
             self._attacher.detach(wanted)
 
+    async def attach_wireguard(self, device: str) -> None:
+        """Take what a second device has decrypted, where no tunnel brings it. Repeatable."""
+        if self.config.native:
+            program = self._programs.fds[programs.PROGRAM_FROM_WIREGUARD]
+            await self._thread.call(self._attacher.attach, _of_wireguard(device), program)
+
     async def metrics(self) -> list[metrics.Counter]:
         """What the programs counted since they were first loaded."""
         tables = self._programs.tables
@@ -165,6 +183,10 @@ class Datapath:
         """Release descriptors and the thread; everything in the kernel stays and works."""
         self._thread.close()
         self._programs.close()
+
+
+def _of_wireguard(device: str) -> Attachment:
+    return Attachment(programs.PROGRAM_FROM_WIREGUARD, AttachType.TCX_INGRESS, device)
 
 
 def _of_endpoint(interface: str) -> Attachment:
@@ -194,6 +216,7 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
         config.underlay,
         config.mtu,
         encryption.overhead_bytes if encryption else 0,
+        native=config.native,
     )
     loaded = programs.load_programs(
         config.object_dir, config.pin_dir, _constants(config, found), config.map_sizes
@@ -203,15 +226,15 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
         mode = config.attach_mode or (AttachMode.TCX if probes.has_tcx() else AttachMode.CLSACT)
         attacher = Attacher(config.pin_dir, mode)
         attacher.drop_dead()
-        network = _network_attachments(encryption, found)
-        for wanted in (*programs.NODE_ATTACHMENTS, *network):
+        network = _network_attachments(config, found)
+        for wanted in (programs.HOST_ATTACHMENT, *network):
             attacher.attach(wanted, loaded.fds[wanted.program])
         for wanted in attacher.attached():
             if wanted.program == programs.PROGRAM_CONTAINER:
                 attacher.attach(wanted, loaded.fds[wanted.program])
         for retired in attacher.attached():
             is_network = retired.program in _NETWORK_PROGRAMS
-            # Of an earlier version, whose work is done by now, or of encryption that is off.
+            # Of an earlier version, whose work is done by now, or of what is off.
             if retired.program not in loaded.fds or (is_network and retired not in network):
                 attacher.detach(retired)
         loaded.commit()
@@ -221,15 +244,21 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     return Datapath(config, thread, found, loaded, attacher)
 
 
-def _network_attachments(encryption: Encryption | None, found: Devices) -> tuple[Attachment, ...]:
-    if encryption is None:
-        return ()
-    names = encryption.devices or (found.underlay,)
-    out = [Attachment(programs.PROGRAM_NETWORK, AttachType.TCX_EGRESS, name) for name in names]
-    if encryption.ifindex:
-        return tuple(out)
-    back = [Attachment(programs.PROGRAM_FROM_NETWORK, AttachType.TCX_INGRESS, n) for n in names]
-    return (*back, *out)
+def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attachment, ...]:
+    """What stands between this node and others, receivers first."""
+    encryption, out = config.encryption, list[Attachment]()
+    names = config.devices or (found.underlay,)
+    if not config.native:
+        out.append(programs.TUNNEL_ATTACHMENT)
+    if config.native or (encryption and not encryption.ifindex):
+        program = programs.PROGRAM_FROM_NETWORK
+        out += [Attachment(program, AttachType.TCX_INGRESS, name) for name in names]
+    if config.native and encryption and encryption.ifindex:
+        out += [_of_wireguard(name) for name in encryption.names]
+    if encryption:
+        program = programs.PROGRAM_NETWORK
+        out += [Attachment(program, AttachType.TCX_EGRESS, name) for name in names]
+    return tuple(out)
 
 
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
@@ -240,6 +269,8 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_router_ip6": pack(router) if router.version == 6 else bytes(16),
         "config_vxlan_ifindex": found.vxlan_ifindex,
         "config_host_ifindex": found.host_ifindex,
+        "config_host_mac": found.host_mac,
+        "config_native": int(config.native),
         "config_route_mtu": found.route_mtu,
         "config_tunnel_port": VXLAN_PORT,
         "config_redirect_peer": int(config.redirect_peer),
@@ -282,7 +313,8 @@ def _remove_all(pin_dir: Path, thread: KernelThread) -> list[str]:
     removed += [f"route {prefix}" for prefix in prefixes]
     attacher = Attacher(pin_dir, AttachMode.TCX)
     pods = [_of_endpoint(interface) for interface in links.endpoint_interfaces()]
-    for attachment in {*attacher.attached(), *programs.NODE_ATTACHMENTS, *pods}:
+    node = (programs.HOST_ATTACHMENT, programs.TUNNEL_ATTACHMENT)
+    for attachment in {*attacher.attached(), *node, *pods}:
         attacher.detach(attachment)
         removed.append(f"program {attachment.program} of {attachment.device}")
     pins.remove_tree(pin_dir)

@@ -9,6 +9,7 @@
 #include "ipcache.h"
 #include "ipsec.h"
 #include "maps/metrics.h"
+#include "route.h"
 #include "trace.h"
 
 enum hook {
@@ -16,6 +17,7 @@ enum hook {
 	HOOK_OVERLAY,	/* what comes out of the tunnel */
 	HOOK_HOST,	/* what the node's stack sends by ist_host */
 	HOOK_NETWORK,	/* what leaves the node */
+	HOOK_ARRIVAL,	/* what comes from other nodes without a tunnel */
 };
 
 static __always_inline void count_forward(struct __sk_buff *skb, __u32 direction)
@@ -53,7 +55,7 @@ static __noinline int count_drop(struct __sk_buff *skb, __u32 reason_direction, 
 
 static __always_inline __u32 hook_direction(enum hook hook)
 {
-	return hook == HOOK_OVERLAY ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+	return hook == HOOK_OVERLAY || hook == HOOK_ARRIVAL ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 }
 
 static __always_inline int act_drop(struct __sk_buff *skb, const struct packet *packet,
@@ -75,9 +77,9 @@ static __always_inline int act_refuse(struct __sk_buff *skb, const struct packet
 	__u32 kind = icmp_kind(verdict->reason, packet->is_ip4);
 
 	act_drop(skb, packet, verdict, hook);
-	/* No errors about errors, and none into the tunnel. */
+	/* No errors about errors, and none to other nodes' pods. */
 	if (!kind || packet->kind == PACKET_ICMP_ERROR || packet->is_later ||
-	    hook == HOOK_OVERLAY || icmp_error(skb, kind, packet->is_ip4))
+	    hook == HOOK_OVERLAY || hook == HOOK_ARRIVAL || icmp_error(skb, kind, packet->is_ip4))
 		return TC_SHOT;
 	return bpf_redirect(skb->ifindex, hook == HOOK_HOST ? BPF_F_INGRESS : 0);
 }
@@ -96,7 +98,10 @@ static __always_inline int act_deliver(struct __sk_buff *skb, const struct packe
 	__builtin_memcpy(ethernet->h_source, &verdict->endpoint->node_mac, ETH_ALEN);
 	count_forward(skb, DIRECTION_INGRESS);
 	trace(skb, packet, TRACE_TO_ENDPOINT, verdict->endpoint->ifindex);
-	if (hook == HOOK_HOST || !config_redirect_peer)
+	/* What IPsec has decrypted sheds the signs of it, which the pod's stack would ask about,
+	 * only on the way through the host end.
+	 */
+	if (hook == HOOK_HOST || !config_redirect_peer || (hook == HOOK_ARRIVAL && config_ipsec))
 		return bpf_redirect(verdict->endpoint->ifindex, 0);
 	/* The tunnel's frames are addressed to nobody here; the pod's stack must not mind. */
 	if (skb->pkt_type != PACKET_HOST)
@@ -139,6 +144,40 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 	return bpf_redirect(config_vxlan_ifindex, 0);
 }
 
+static __always_inline int act_route(struct __sk_buff *skb, const struct packet *packet,
+				     const struct verdict *verdict, enum hook hook)
+{
+	struct bpf_redir_neigh neighbour = {};
+	__u32 ifindex = route_find(skb, packet, &neighbour);
+
+	if (!ifindex) {
+		struct verdict failed = DROP(SOURCE_ROUTE, DROP_FIB_LOOKUP_FAILED);
+
+		return act_drop(skb, packet, &failed, hook);
+	}
+	count_forward(skb, DIRECTION_EGRESS);
+	trace(skb, packet, TRACE_TO_NETWORK, ifindex);
+	return bpf_redirect_neigh(ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+/* Back into the node's stack, whose IPsec encrypts what carries the mark. */
+static __always_inline int act_encrypt(struct __sk_buff *skb, const struct packet *packet,
+				       const struct verdict *verdict, enum hook hook)
+{
+	struct ethhdr *ethernet = packet_at(skb, 0, sizeof(*ethernet));
+
+	if (!ethernet) {
+		struct verdict failed = DROP(SOURCE_ACT, DROP_MALFORMED);
+
+		return act_drop(skb, packet, &failed, hook);
+	}
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++) /* a copy of the whole would be of today's zeroes */
+		ethernet->h_dest[i] = config_host_mac.bytes[i];
+	skb->mark = verdict->mark;
+	return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
+}
+
 static __always_inline int act(struct __sk_buff *skb, const struct packet *packet,
 			       const struct verdict *verdict, enum hook hook)
 {
@@ -148,7 +187,8 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 	case VERDICT_TUNNEL:
 		return act_tunnel(skb, packet, verdict, hook);
 	case VERDICT_STACK:
-		if (hook == HOOK_NETWORK) /* counted where it set out; other programs may follow */
+		/* Counted where it set out, or not ours at all; other programs may follow. */
+		if (hook == HOOK_NETWORK || hook == HOOK_ARRIVAL)
 			return TC_NEXT;
 		count_forward(skb, hook_direction(hook));
 		trace(skb, packet,
@@ -163,7 +203,10 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 		trace(skb, packet, TRACE_TO_STACK, config_host_ifindex);
 		return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
 	case VERDICT_ENCRYPT:
-		return bpf_redirect(verdict->ifindex, 0);
+		return verdict->ifindex ? bpf_redirect(verdict->ifindex, 0)
+					: act_encrypt(skb, packet, verdict, hook);
+	case VERDICT_ROUTE:
+		return act_route(skb, packet, verdict, hook);
 	case VERDICT_TURN_BACK:
 		count_forward(skb, hook_direction(hook));
 		return bpf_redirect(skb->ifindex, 0);

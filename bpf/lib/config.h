@@ -9,10 +9,12 @@ const volatile struct address config_router_ip4; /* source of ICMP errors of our
 const volatile struct address config_router_ip6;
 const volatile __u32 config_vxlan_ifindex;
 const volatile __u32 config_host_ifindex; /* of ist_host */
-const volatile __u32 config_route_mtu;	  /* largest IP packet that fits into the tunnel */
+const volatile __u32 config_route_mtu;	  /* largest IP packet that reaches another node */
 const volatile __u16 config_tunnel_port;  /* host order; pods may not send to it */
-const volatile __u8 config_redirect_peer; /* deliver straight into the pod's namespace */
-const volatile __u8 config_policy;	  /* policy is asked; an endpoint without rows is closed */
+const volatile __u8 config_native; /* no tunnel: by the routes to the nodes behind which pods are */
+const volatile struct mac config_host_mac; /* of ist_host */
+const volatile __u8 config_redirect_peer;  /* deliver straight into the pod's namespace */
+const volatile __u8 config_policy;	   /* policy is asked; an endpoint without rows is closed */
 const volatile __u8 config_policy_keeps_flows; /* what was allowed once stays so for its flow */
 const volatile __u8 config_events;	       /* drops and verdicts are told to user space */
 const volatile __u8 config_trace;	       /* enum trace_level: what passes is told, too */

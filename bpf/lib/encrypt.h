@@ -6,6 +6,7 @@
 #include "config.h"
 #include "endpoint.h"
 #include "ipcache.h"
+#include "ipsec.h"
 #include "maps/encrypt.h"
 #include "verdict.h"
 
@@ -64,6 +65,19 @@ static __always_inline struct verdict strict_check(const struct ends *ends,
 	return VERDICT(VERDICT_STACK);
 }
 
+/* Without a tunnel: for the node `remote`, by the kernel's IPsec. NONE: it has no key that we have.
+ */
+static __always_inline struct verdict encrypt_by_ipsec(const struct address *remote)
+{
+	__u32 mark = address_is_ip4(remote) ? ipsec_mark_out(remote->words[3]) : IPSEC_NO_NODE;
+
+	if (mark == IPSEC_NO_NODE)
+		return DROP(SOURCE_ENCRYPT, DROP_NO_NODE_ID);
+	if (mark == IPSEC_PLAIN)
+		return VERDICT(VERDICT_NONE);
+	return (struct verdict){.kind = VERDICT_ENCRYPT, .mark = mark};
+}
+
 /* `is_overlay`: our own tunnel's packet, which ends at a node and carries others' traffic. */
 static __always_inline struct verdict encrypt_decision(const struct ends *ends, bool is_overlay)
 {
@@ -81,5 +95,11 @@ static __always_inline struct verdict encrypt_decision(const struct ends *ends, 
 		return encrypt_for(address_is_zero(&peer->tunnel_endpoint)
 					   ? &ends->destination
 					   : &peer->tunnel_endpoint);
+	if (config_ipsec && config_native && peer && !address_is_zero(&peer->tunnel_endpoint)) {
+		struct verdict verdict = encrypt_by_ipsec(&peer->tunnel_endpoint);
+
+		if (verdict.kind != VERDICT_NONE)
+			return verdict;
+	}
 	return strict_check(ends, peer, source);
 }

@@ -138,10 +138,15 @@ static __always_inline struct verdict forward_decision(const struct packet *pack
 			return VERDICT(VERDICT_REINJECT);
 		return DROP(SOURCE_FORWARD, DROP_UNROUTABLE_IP);
 	}
-	if (!address_is_ip4(&peer->tunnel_endpoint))
+	if (config_native && from->is_host) /* as above; the stack has the routes */
+		return translated ? VERDICT(VERDICT_REINJECT)
+				  : DROP(SOURCE_FORWARD, DROP_UNROUTABLE_IP);
+	if (!config_native && !address_is_ip4(&peer->tunnel_endpoint))
 		return DROP(SOURCE_FORWARD, DROP_NO_TUNNEL_ENDPOINT);
 	if (packet->l3_length > config_route_mtu)
 		return DROP(SOURCE_FORWARD, DROP_FRAGMENTATION_NEEDED);
+	if (config_native)
+		return VERDICT(VERDICT_ROUTE);
 	return (struct verdict){
 		.kind = VERDICT_TUNNEL,
 		.remote = peer->tunnel_endpoint.words[3],

@@ -9,7 +9,7 @@
 static __always_inline bool trace_is_entry(__u32 point)
 {
 	return point == TRACE_FROM_ENDPOINT || point == TRACE_FROM_HOST ||
-	       point == TRACE_FROM_OVERLAY;
+	       point == TRACE_FROM_OVERLAY || point == TRACE_FROM_NETWORK;
 }
 
 /* Nobody keeps the flows of the node's own packets: of TCP their beginning and end are told. */

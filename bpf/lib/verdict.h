@@ -12,9 +12,10 @@ enum verdict_kind {
 	VERDICT_DROP,
 	VERDICT_DELIVER,   /* into the pod behind `endpoint` */
 	VERDICT_TUNNEL,	   /* to node `remote`, as `identity` */
+	VERDICT_ROUTE,	   /* to another node, by the routes of this one */
 	VERDICT_STACK,	   /* to the host's stack, as it came */
 	VERDICT_REINJECT,  /* to the host's stack, again: its destination changed */
-	VERDICT_ENCRYPT,   /* into the WireGuard device `ifindex` */
+	VERDICT_ENCRYPT,   /* into the WireGuard device `ifindex`; 0: by IPsec, with `mark` */
 	VERDICT_TURN_BACK, /* the packet became an answer: out where it came in */
 };
 
@@ -27,6 +28,7 @@ struct verdict {
 	__be32 remote;
 	__u32 identity; /* what the tunnel claims */
 	__u32 ifindex;	/* of the device that encrypts */
+	__u32 mark;	/* for the kernel's IPsec */
 	const struct endpoint_value *endpoint;
 };
 

@@ -1,4 +1,4 @@
-"""The main job, end to end: the story of ``isthmus lab demo``, a test per step."""
+"""The main job, end to end: the story of ``isthmus lab demo``, in both routing modes, by steps."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,18 @@ import pytest
 from kind import story
 from tests.support import lab as labs
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("story")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
+NATIVE = ("--set=routing-mode=native", "--set=auto-direct-node-routes=true")
+MODES = [
+    pytest.param((), id="tunnel", marks=pytest.mark.xdist_group("story")),
+    pytest.param(NATIVE, id="native", marks=pytest.mark.xdist_group("story-native")),
+]
 
 
-@pytest.fixture(scope="module")
-def told() -> Iterator[dict[int, story.Step]]:
+@pytest.fixture(scope="module", params=MODES)
+def told(request: pytest.FixtureRequest) -> Iterator[dict[int, story.Step]]:
     """The story, told once on a lab of its own."""
-    made = labs.start("s")
+    made = labs.start("s", *request.param)
     try:
         yield {step.number: step for step in story.tell(story.Mesh(made.name))}
     finally:

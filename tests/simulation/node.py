@@ -15,6 +15,7 @@ from agent.policies import Policies
 from agent.remote_inputs import RemoteInputs
 from agent.targets import Routes, Tables
 from datapath import encoding
+from datapath.routes import Route
 from datapath.runtime import Datapath
 from kind.simulate import shape as layout
 from kind.simulate.population import Population, service_name
@@ -145,7 +146,7 @@ class SimulatedNode:
         )
         inputs.status = remotes.status
         node = _own_node(own, me, self.number)
-        routes = Routes(state.ipcache, node.pod_cidrs, layout.OWN_IP, 1450)
+        routes = Routes(state.ipcache, node.pod_cidrs, layout.OWN_IP, lambda node: Route(mtu=1450))
         tables = self.tables = Tables(
             cast("Datapath", self.kernel),
             own,

@@ -30,7 +30,14 @@ from wire.bpf import layouts as w
 
 ROOT = Path(__file__).parents[2]
 OK, SHOT, REDIRECT = 0, 2, 7  # what a tc program returns
-PROGRAMS = ("from_container", "from_overlay", "from_host", "to_netdev", "from_network")
+PROGRAMS = (
+    "from_container",
+    "from_overlay",
+    "from_host",
+    "to_netdev",
+    "from_network",
+    "from_wireguard",
+)
 MTU = 1450
 ROUTER4, ROUTER6 = "10.1.0.1", "fd00:1::1"
 TCP, UDP, ICMP = 6, 17, 1
@@ -111,6 +118,8 @@ class Machine:
             "config_router_ip6": address(ROUTER6),
             "config_vxlan_ifindex": 1,
             "config_host_ifindex": 1,
+            "config_host_mac": mac("02:00:00:00:ff:01"),
+            "config_native": 0,
             "config_route_mtu": MTU,
             "config_tunnel_port": VXLAN_PORT,
             "config_redirect_peer": 1,

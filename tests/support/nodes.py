@@ -245,10 +245,12 @@ async def _introduce(stage: Stage) -> None:
         rows = [(a, NumericIdentity(ReservedIdentity.HOST)) for a in own]
         assert await node.datapath.host_addresses.upsert(rows) == {}
         for other in stage.nodes:
+            here = other is node
             route = Route(source=node.config.router_ip, mtu=node.datapath.route_mtu)
+            if node.config.native and not here:
+                route = Route(node.datapath.devices.underlay, gateway=other.config.node_ip)
             prefix = other.config.pod_cidrs[0]
             assert await node.datapath.routes.upsert([(prefix, route)]) == {}
-            here = other is node
             identity = ReservedIdentity.HOST if here else ReservedIdentity.REMOTE_NODE
             entries = [
                 (host_prefix(other.config.node_ip), IpcacheEntry(NumericIdentity(identity))),

@@ -70,6 +70,8 @@ class TracePoint(IntEnum):
     TRACE_FROM_ENDPOINT = 5
     TRACE_FROM_HOST = 7
     TRACE_FROM_OVERLAY = 9
+    TRACE_FROM_NETWORK = 10
+    TRACE_TO_NETWORK = 11
 
 
 class TraceReason(IntEnum):
@@ -178,6 +180,8 @@ class SourceFile(IntEnum):
     SOURCE_ACT = 12
     SOURCE_POLICY = 13
     SOURCE_ENCRYPT = 14
+    SOURCE_FROM_NETWORK = 15
+    SOURCE_ROUTE = 16
 
 
 class DropReason(IntEnum):

@@ -35,6 +35,8 @@ enum trace_point {
 	TRACE_FROM_ENDPOINT = 5,
 	TRACE_FROM_HOST = 7,
 	TRACE_FROM_OVERLAY = 9,
+	TRACE_FROM_NETWORK = 10,
+	TRACE_TO_NETWORK = 11,
 };
 
 enum trace_reason {

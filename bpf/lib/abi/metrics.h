@@ -21,6 +21,8 @@ enum source_file {
 	SOURCE_ACT = 12,
 	SOURCE_POLICY = 13,
 	SOURCE_ENCRYPT = 14,
+	SOURCE_FROM_NETWORK = 15,
+	SOURCE_ROUTE = 16,
 };
 
 struct metrics_key {

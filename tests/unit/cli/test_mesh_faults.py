@@ -119,6 +119,19 @@ def test_a_healthy_cluster_alone_gives_no_finding() -> None:
     assert faults(pair()[:1], NOW) == []
 
 
+def test_native_routing_must_know_of_all_pods() -> None:
+    """A warning for each cluster whose prefix is too small; none where there is no prefix."""
+    native = settings(routing_mode="native")
+    small = settings(ipv4_native_routing_cidr="10.2.0.0/16")
+    a, b = pair()
+    assert faults([native(a), native(b)], NOW) == []
+    (found,) = faults([native(a), small(native(b))], NOW)
+    assert (found.check, found.blocking) == ("native-routing-cidr", False)
+    assert "cluster b: ipv4-native-routing-cidr 10.2.0.0/16 does not hold pods" in found.found
+    assert "10.1.0.0/16 of cluster a" in found.found
+    assert faults([a, small(b)], NOW) == []
+
+
 PLANTED: list[tuple[str, Change, bool, tuple[str, ...]]] = [
     ("tunnel-protocol", of_facts(tunnel="geneve"), True, ("'vxlan' and 'geneve'",)),
     ("max-connected-clusters", of_facts(max_connected=511), True, ("255 and 511",)),
