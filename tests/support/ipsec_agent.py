@@ -82,9 +82,7 @@ async def life(
     opened = await open_ipsec(config, me, thread)
     assert opened is not None
     mesh = MeshState(OWN, me.node.name, Selection.RANDOM)
-    datapath = SimpleNamespace(
-        nodes=nodes, strict=FakeTable(), devices=SimpleNamespace(underlay="eth9")
-    )
+    datapath = SimpleNamespace(nodes=nodes, strict=FakeTable(), underlays=("eth9",))
     announced = [opened.announced_key]
     made = IpsecNode(opened, mesh, me, datapath, lambda: announced.append(opened.announced_key))
     await made.take_over()
