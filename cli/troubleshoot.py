@@ -4,22 +4,16 @@ Runs on a node. ``clustermesh doctor`` executes it in agents' containers, so tha
 from where it will be used and not from a workstation.
 """
 
-import hashlib
-import socket
-import ssl
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 
 from cli import output, rest
 
 CONFIG = "/var/lib/cilium/clustermesh/"
-PARALLEL = 64  # 250 clusters that do not answer take four rounds
-Row = dict[str, Any]
 
 
 @click.group()
@@ -32,6 +26,7 @@ def troubleshoot() -> None:
 @click.argument("clusters", nargs=-1)
 @click.option("--clustermesh-config", "directory", default=CONFIG, show_default=True)
 @click.option("--timeout", default="5s", show_default=True, help="For one endpoint.")
+@click.option("-v", "--verbose", is_flag=True, help="Every step, also without named clusters.")
 @click.option("--reach", multiple=True, metavar="IP:PORT", help="Also try a store by its address.")
 @output.option
 def clustermesh(
@@ -39,10 +34,12 @@ def clustermesh(
     clusters: tuple[str, ...],
     directory: str,
     timeout: str,
+    verbose: bool,
     reach: tuple[str, ...],
     how: str,
 ) -> None:
     """Ways from this node to the stores of other clusters. Exit 1 when one does not work."""
+    from kvstore import ways
     from model.duration import parse_duration_s
 
     seconds = parse_duration_s(timeout)
@@ -51,88 +48,19 @@ def clustermesh(
             f"there is no directory {directory}: run this in an agent's container, or name another "
             "with --clustermesh-config"
         )
-    rows = configured(Path(directory), clusters)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        rows = list(pool.map(lambda row: _explained(row, seconds), rows))
-        rows += pool.map(lambda place: reached(place, seconds), reach)
+    try:
+        rows = ways.examine(ways.configured(Path(directory), clusters), seconds)
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from error
+    with ThreadPoolExecutor(ways.PARALLEL) as pool:
+        rows += pool.map(lambda place: ways.reach(place, seconds), reach)
     if how == "json":
         found = {"time": time.time(), "device-mtu": _device_mtu(host), "endpoints": rows}
         click.echo(output.as_json(found))
     else:
-        click.echo(output.table([["CLUSTER", "ENDPOINT", "RESULT"], *map(_cells, rows)]))
+        click.echo(ways.text(rows, verbose or bool(clusters)))
     if any(row["error"] for row in rows):
         sys.exit(1)
-
-
-def configured(directory: Path, wanted: tuple[str, ...]) -> list[Row]:
-    """One row per endpoint of the files in a directory; ``config`` is what was read."""
-    from kvstore.config import StoreConfigError, load_store_config
-
-    paths = sorted(directory.iterdir()) if directory.is_dir() else []
-    rows: list[Row] = []
-    for path in paths:
-        if path.name.startswith(".") or not path.is_file() or b"endpoints:" not in _head(path):
-            continue
-        if wanted and path.name not in wanted:
-            continue
-        try:
-            config = load_store_config(path)
-        except (StoreConfigError, OSError) as error:
-            rows.append({"cluster": path.name, "endpoint": "", "error": str(error)})
-            continue
-        rows += [
-            {"cluster": path.name, "endpoint": target.authority, "config": config, "to": target}
-            for target in config.targets()
-        ]
-    missing = set(wanted) - {row["cluster"] for row in rows}
-    if missing:
-        raise click.ClickException(
-            f"{directory} has no file for cluster {sorted(missing)[0]}: "
-            "is it connected (`isthmus clustermesh status`)?"
-        )
-    return rows
-
-
-def reached(place: str, seconds: float) -> Row:
-    """Connect and greet; whose certificate is shown is not judged, for we have no CA of theirs."""
-    row: Row = {"cluster": "", "endpoint": place, "error": ""}
-    address, _, port = place.rpartition(":")
-    began = time.monotonic()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((address.strip("[]"), int(port)), seconds) as connection,
-            context.wrap_socket(connection) as tls,
-        ):
-            shown = tls.getpeercert(binary_form=True) or b""
-    except ssl.SSLError as error:
-        row["error"] = f"what listens there does not speak TLS ({error.reason or error})"
-    except (OSError, ValueError) as error:
-        row["error"] = str(getattr(error, "strerror", None) or error)
-    else:
-        row["certificate"] = hashlib.sha256(shown).hexdigest()
-    row["ms"] = round((time.monotonic() - began) * 1e3, 1)
-    return row
-
-
-def _explained(row: Row, seconds: float) -> Row:
-    from kvstore import diagnose
-
-    if "config" not in row:
-        return row
-    began = time.monotonic()
-    error = diagnose.explain(row["config"], row["to"], seconds)
-    ms = round((time.monotonic() - began) * 1e3, 1)
-    return {"cluster": row["cluster"], "endpoint": row["endpoint"], "error": error, "ms": ms}
-
-
-def _head(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def _device_mtu(host: str) -> int:
@@ -141,7 +69,3 @@ def _device_mtu(host: str) -> int:
         return int((rest.get(host, "config").get("status") or {}).get("deviceMTU") or 0)
     except (rest.AgentUnreachableError, rest.AgentRefusedError):
         return 0
-
-
-def _cells(row: Row) -> list[str]:
-    return [row["cluster"] or "-", row["endpoint"], row["error"] or f"ok ({row['ms']} ms)"]

@@ -19,8 +19,10 @@ from clustermesh_apiserver import (
     kvstoremesh,
     own_trust,
     service,
+    troubleshoot,
 )
 from clustermesh_apiserver.front import Door, Front
+from kvstore.ways import Way
 from model.duration import parse_duration_s
 from telemetry import logs
 
@@ -310,6 +312,33 @@ def join_command(
     _run(work, _log_of(log))
 
 
+_TROUBLESHOOT = _together(
+    click.option("--etcd-config", default=troubleshoot.ETCD_CONFIG, show_default=True),
+    click.option("--timeout", default="5s", show_default=True, help="for one step"),
+    click.option("-o", "--output", type=click.Choice(["summary", "json"]), default="summary"),
+)
+
+
+def _examine(find: Callable[[], list[Way]], timeout: str, how: str) -> None:
+    """Raised settings and missing files end with one line."""
+    try:
+        troubleshoot.report(find(), config.parse_seconds("timeout", timeout), how)
+    except (LookupError, ValueError) as error:
+        _end([error])
+
+
+@main.group("clustermesh-dbg")
+def clustermesh_dbg() -> None:
+    """Look into the process that publishes this cluster."""
+
+
+@clustermesh_dbg.command("troubleshoot")
+@_TROUBLESHOOT
+def clustermesh_troubleshoot_command(etcd_config: str, timeout: str, output: str) -> None:
+    """The way to this cluster's own store, step by step."""
+    _examine(lambda: troubleshoot.local(etcd_config), timeout, output)
+
+
 @main.group("kvstoremesh-dbg")
 def kvstoremesh_dbg() -> None:
     """Ask a running kvstoremesh."""
@@ -333,6 +362,28 @@ def kvstoremesh_status_command(host: str, output: str, verbose: bool) -> None:
         word = "ready" if cluster["ready"] else "not-ready"
         age = f"{cluster['age-seconds']} s" if "age-seconds" in cluster else "unknown"
         click.echo(f"{cluster['name']}: {word}, age of data: {age}\n└  {cluster['status']}")
+
+
+@kvstoremesh_dbg.command("troubleshoot")
+@click.argument("clusters", nargs=-1)
+@click.option("--include-local", is_flag=True, help="also the store that copies are written to")
+@click.option("--clustermesh-config", default=troubleshoot.CLUSTERS, show_default=True)
+@_TROUBLESHOOT
+def kvstoremesh_troubleshoot_command(
+    clusters: tuple[str, ...],
+    include_local: bool,
+    clustermesh_config: str,
+    etcd_config: str,
+    timeout: str,
+    output: str,
+) -> None:
+    """The ways to other clusters' stores, step by step."""
+
+    def find() -> list[Way]:
+        own = troubleshoot.local(etcd_config) if include_local else []
+        return own + troubleshoot.remote(clustermesh_config, clusters)
+
+    _examine(find, timeout, output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 from certs.issue import create_ca, issue
 from certs.profiles import Profile
-from cli.troubleshoot import reached
+from kvstore.ways import reach
 from tests.support.cli import isthmus
 
 AUTHORITY = create_ca(datetime.now(UTC))
@@ -56,47 +56,19 @@ def listener(directory: Path | None = None) -> Iterator[int]:
 def test_reached_over_tls(tmp_path: Path) -> None:
     """Whose certificate it is does not matter here."""
     with listener(tmp_path) as port:
-        row = reached(f"127.0.0.1:{port}", 5)
+        row = reach(f"127.0.0.1:{port}", 5)
     assert row["error"] == ""
     assert len(row["certificate"]) == 64
 
 
-def test_not_reached() -> None:
+def test_not_reach() -> None:
     """Nobody listens, somebody else listens, and no address at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert "refused" in reached(f"127.0.0.1:{port}", 5)["error"]
+    assert "refused" in reach(f"127.0.0.1:{port}", 5)["error"]
     with listener() as port:
-        assert "does not speak TLS" in reached(f"127.0.0.1:{port}", 5)["error"]
-    assert reached("nowhere", 1)["error"]
-
-
-def config(directory: Path, name: str, port: int) -> None:
-    lines = ["endpoints:", f"- https://127.0.0.1:{port}", f"trusted-ca-file: {directory / 'ca'}"]
-    (directory / "files" / name).write_text("\n".join(lines))
-
-
-def test_configured_stores(tmp_path: Path) -> None:
-    """Exit status 1 when one is not reached, 0 when those that are named are."""
-    (tmp_path / "files").mkdir()
-    where = ("--clustermesh-config", tmp_path / "files", "--timeout", "2s")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = int(server.getsockname()[1])
-    with listener(tmp_path) as port:
-        config(tmp_path, "oslo", port)
-        config(tmp_path, "paris", closed)
-        all_of_them = isthmus("troubleshoot", "clustermesh", *where)
-        one = isthmus("troubleshoot", "clustermesh", "oslo", *where, "-o", "json")
-        none = isthmus("troubleshoot", "clustermesh", "rome", *where)
-    assert all_of_them.code == 1
-    rows = {line.split()[0]: line for line in all_of_them.out.splitlines()}
-    assert "ok (" in rows["oslo"]
-    assert "refused" in rows["paris"]
-    assert one.code == 0
-    assert [(e["cluster"], e["error"]) for e in one.json["endpoints"]] == [("oslo", "")]
-    assert abs(one.json["time"] - datetime.now(UTC).timestamp()) < 60
-    assert none.code == 1
-    assert "no file for cluster rome" in none.err
+        assert "does not speak TLS" in reach(f"127.0.0.1:{port}", 5)["error"]
+    assert reach("nowhere", 1)["error"]
 
 
 def test_broken_file(tmp_path: Path) -> None:
