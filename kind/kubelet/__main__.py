@@ -15,8 +15,8 @@ from kind.kubelet.api import Api
 from kind.kubelet.config import Config
 from kind.kubelet.link import Link
 from kind.kubelet.manager import Manager, ObjectCache
-from kind.kubelet.pod import Tools
 from kind.kubelet.sandbox import Network
+from kind.kubelet.tools import Tools
 
 # Calls to the runtime and CNI plugins block a thread each for some milliseconds.
 THREADS = 32

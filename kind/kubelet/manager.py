@@ -8,8 +8,9 @@ from typing import Any
 from kind.kubelet.api import key_of
 from kind.kubelet.events import timestamp
 from kind.kubelet.link import Link
-from kind.kubelet.pod import PodWorker, Tools
+from kind.kubelet.pod import PodWorker
 from kind.kubelet.podspec import Sources
+from kind.kubelet.tools import Tools
 from kind.runtime.records import Record
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Manager:
             if name is None or record.launch.id == name:
                 worker = self._workers.get(record.launch.id.split(".")[0])
                 if worker is not None and record.launch.id.count(".") == 2:
-                    worker.record_changed(record)
+                    worker.containers.record_changed(record)
 
     async def housekeeping(self) -> None:
         """Keep logs from filling the memory, for ever."""

@@ -95,7 +95,7 @@ class Handlers:
         """The output of a container: ``tailLines``, ``limitBytes``, ``previous``, ``follow``."""
         worker = self._worker(request)
         container = request.match_info["container"]
-        state = worker.container_state(container)
+        state = worker.containers.state(container)
         if state is None:
             raise web.HTTPNotFound(text=f"no container {container!r} in the pod")
         previous = request.query.get("previous") in ("true", "1")
@@ -143,7 +143,7 @@ class Handlers:
     async def execute(self, request: web.Request) -> web.StreamResponse:
         """Run a command in a container over a WebSocket."""
         worker = self._worker(request)
-        found = worker.running_container(request.match_info["container"])
+        found = worker.containers.running(request.match_info["container"])
         if found is None:
             raise web.HTTPBadRequest(
                 text=f"container {request.match_info['container']!r} is not running"
@@ -160,7 +160,7 @@ class Handlers:
         wanted = _Wanted(request)
         socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=None)
         await socket.prepare(request)
-        launch = worker.exec_launch(container, state, argv)
+        launch = worker.containers.exec_launch(container, state, argv)
         files = _Files(wanted.tty)
         try:
             running = await self._runtime.execute(
