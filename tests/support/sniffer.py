@@ -21,6 +21,9 @@ from model.kernel_numbers import VXLAN_PORT
 
 # In every payload of tests/support/traffic.py and of the lab's probes.
 CANARY = b"isthmus-canary-5d0c1a7e"
+# Without immediate mode the kernel packs frames into blocks of this buffer, and misses none on a
+# busy machine; a block is handed over when it is full, or after a second.
+BUFFER_KIB, HANDED_OVER_S = 65536, 1.3
 _COOKED = 113  # LINUX_SLL: 16 bytes of header, the last two the protocol
 _PCAP = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
@@ -74,33 +77,12 @@ class Sniffer:
         self._nodes = [ip_network(text) for text in nodes]
         self._directory = tempfile.TemporaryDirectory(prefix="ist-sniff-")
         self._file = Path(self._directory.name) / "frames.pcap"
-        capture = [
-            "tcpdump",
-            "-i",
-            interface,
-            "-y",
-            "LINUX_SLL",
-            "-n",
-            "-U",
-            "-s",
-            "0",
-            "--immediate-mode",
-        ]
-        if interface != "any":
-            capture = ["tcpdump", "-i", interface, "-n", "-U", "-s", "0", "--immediate-mode"]
+        cooked = ["-y", "LINUX_SLL"] if interface == "any" else []
         self._process = subprocess.Popen(
             [
-                "ip",
-                "netns",
-                "exec",
-                namespace,
-                *capture,
-                "-Q",
-                way,
-                "-B",
-                "65536",
-                "-w",
-                str(self._file),
+                *("ip", "netns", "exec", namespace),
+                *("tcpdump", "-i", interface, *cooked, "-n", "-U", "-s", "0", "-Q", way),
+                *("-B", str(BUFFER_KIB), "-w", str(self._file)),
             ],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -112,7 +94,7 @@ class Sniffer:
 
     def stop(self) -> Sightings:
         """End the capture and judge it."""
-        time.sleep(0.2)  # what has just been sent
+        time.sleep(HANDED_OVER_S)
         self._process.send_signal(signal.SIGINT)
         _, said = self._process.communicate(timeout=20)
         dropped = re.search(r"(\d+) packets? dropped by kernel", said)
