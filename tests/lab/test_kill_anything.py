@@ -13,7 +13,12 @@ import pytest
 from kind.lab import host
 from tests.support.lab import Json, Lab, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.lab,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("shared"),
+]
 
 REPLICAS = 12
 KILLS = 14

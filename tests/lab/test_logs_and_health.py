@@ -10,7 +10,12 @@ import pytest
 from tests.lab.test_bad_input import C1, C2, Mesh
 from tests.support.lab import Lab, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.lab,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("shared"),
+]
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 PROBED = 24  # characters of a line of a key: enough to be no chance
 

@@ -7,7 +7,12 @@ import pytest
 
 from tests.support.lab import Lab, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.lab,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("shared"),
+]
 
 GOOD: dict[str, Any] = {
     "apiVersion": "cilium.io/v2",
