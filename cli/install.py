@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli import cluster, options
+from cli import cluster, install_hubble, options
 from kube import resources
 from kube.port import Client
 from model.cluster import MAX_CONNECTED_CLUSTERS, parse_cluster_id, parse_cluster_name
@@ -64,6 +64,7 @@ ALIASES = {
     "clustermesh.enableMCSAPISupport": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.enabled": "clustermesh-enable-mcs-api",
     "clustermesh.mcsapi.installCRDs": "clustermesh-mcs-api-install-crds",
+    **install_hubble.ALIASES,
 }
 
 
@@ -87,6 +88,7 @@ def configuration(name: str, number: int, values: Sequence[str]) -> dict[str, st
                 f'cluster name "default" with cluster ID {number}: give the cluster its own name'
             )
     found["cluster-id"] = str(number)
+    install_hubble.complete(found)
     _as_agents_read_it(found)
     return found
 
@@ -112,10 +114,19 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
         for item in agent:
             pod = item["spec"]["template"]["spec"]
             pod["containers"] = [c for c in pod["containers"] if c["name"] != "hubble"]
+            mounted = {m["name"] for c in pod["containers"] for m in c["volumeMounts"]}
+            pod["volumes"] = [v for v in pod["volumes"] if v["name"] in mounted]
     if config.get("enable-wireguard", "false") not in ("true", "1"):
         for item in agent:
             containers = item["spec"]["template"]["spec"]["containers"]
             containers[:] = [c for c in containers if c["name"] != "wireguard"]
+    for items, key in (
+        (agent, "prometheus-serve-addr"),
+        (operator, "operator-prometheus-serve-addr"),
+    ):
+        for item in items:
+            metadata = item["spec"]["template"]["metadata"]
+            metadata.setdefault("annotations", {}).update(install_hubble.scraped(config, key))
     host, port = config.get("k8sServiceHost"), config.get("k8sServicePort", "6443")
     if host:
         for item in (*agent, *operator):
@@ -131,6 +142,7 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
         config_map,
         *operator,
         *agent,
+        *install_hubble.services(config, namespace),
     ]
 
 
@@ -179,7 +191,8 @@ def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
 
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
-            made = objects(dict(DEFAULTS), namespace, "isthmus")
+            config = {**DEFAULTS, "enable-hubble": "true", install_hubble.SERVER: ":9965"}
+            made = objects(config, namespace, "isthmus")
             # What people have put into a namespace of ours would go with it.
             await cluster.remove(api, [item for item in made if item["kind"] != "Namespace"])
             click.echo("✅ Isthmus is removed")

@@ -21,6 +21,10 @@ async def run(config: HubbleConfig) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(source.run(), name="source")
         tasks.create_task(Serving(config, source).run(), name="serving")
+        if config.hubble_metrics_server is not None:
+            from hubble.metrics.server import Metrics
+
+            tasks.create_task(Metrics(config, source).run(), name="metrics")
 
 
 async def _until_signal(config: HubbleConfig) -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hubble.metrics.options import Metric, parse_text
 from hubble.ring import CAPACITY_DEFAULT, Ring
 from telemetry.logs import LogOptions, parse_options
 
 QUEUE_MAX = 65536
 PORT = 4244
+METRICS_PORT = 9965
 ACCESS_LOG = "envoy/sockets/access_log.sock"
 
 
@@ -45,15 +47,18 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _listen(text: str) -> tuple[str, int] | None:
-    if not text:
-        return None
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host, port = text, str(PORT)
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("use HOST:PORT or :PORT")
-    return host.strip("[]"), int(port)
+def _listen(usual_port: int) -> Callable[[str], tuple[str, int] | None]:
+    def parse(text: str) -> tuple[str, int] | None:
+        if not text:
+            return None
+        host, colon, port = text.rpartition(":")
+        if not colon:
+            host, port = text, str(usual_port)
+        if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("use HOST:PORT or :PORT")
+        return host.strip("[]"), int(port)
+
+    return parse
 
 
 def _key(parse: Callable[[str], Any], default: Any) -> Any:
@@ -71,13 +76,21 @@ class HubbleConfig:
     socket_path: Path = _key(_path, Path("/var/run/cilium/cilium.sock"))  # the agent's
     hubble_socket_path: Path = _key(_path, Path("/var/run/cilium/hubble.sock"))
     hubble_access_log_path: Path | None = _key(_path, None)  # None: below the agent's socket
-    hubble_listen_address: tuple[str, int] | None = _key(_listen, None)  # None: no TCP
+    hubble_listen_address: tuple[str, int] | None = _key(_listen(PORT), None)  # None: no TCP
     hubble_disable_tls: bool = _key(_boolean, False)  # of TCP; the socket has none
     hubble_tls_cert_file: Path | None = _key(_path, None)
     hubble_tls_key_file: Path | None = _key(_path, None)
     hubble_tls_client_ca_files: Path | None = _key(_path, None)  # only clients of this authority
     hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
+    hubble_metrics: tuple[Metric, ...] = _key(parse_text, ())
+    hubble_metrics_server: tuple[str, int] | None = _key(_listen(METRICS_PORT), None)  # None: none
+    hubble_metrics_server_enable_tls: bool = _key(_boolean, False)
+    hubble_metrics_server_tls_cert_file: Path | None = _key(_path, None)
+    hubble_metrics_server_tls_key_file: Path | None = _key(_path, None)
+    hubble_metrics_server_tls_client_ca_files: Path | None = _key(_path, None)
+    hubble_dynamic_metrics_config_path: Path | None = _key(_path, None)
+    enable_hubble_open_metrics: bool = _key(_boolean, False)
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(lambda text: parse_options([text]), LogOptions())
 
@@ -136,4 +149,15 @@ def _checked(config: HubbleConfig) -> HubbleConfig:
                     f"hubble-listen-address is set and {key.replace('_', '-')} is not: name the "
                     "certificate's files, or set hubble-disable-tls to true"
                 )
+    if config.hubble_metrics_server_enable_tls:
+        for key in ("hubble_metrics_server_tls_cert_file", "hubble_metrics_server_tls_key_file"):
+            if getattr(config, key) is None:
+                raise ConfigError(
+                    f"hubble-metrics-server-enable-tls is true and {key.replace('_', '-')} is not "
+                    "set: name the certificate's files, or set it to false"
+                )
+    if config.hubble_metrics and config.hubble_dynamic_metrics_config_path:
+        raise ConfigError(
+            "hubble-metrics and hubble-dynamic-metrics-config-path are both set: use one of them"
+        )
     return config

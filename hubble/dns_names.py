@@ -18,6 +18,7 @@ class DnsNames:
     """Fed with answers, asked for flows."""
 
     def __init__(self) -> None:
+        self.revision = 0  # grows when a name is learnt that was not known
         self._forgot_ns = 0
         self._names: OrderedDict[tuple[int, bytes], dict[str, tuple[int, int]]] = OrderedDict()
 
@@ -34,6 +35,7 @@ class DnsNames:
             key = endpoint, address
             names = self._names.setdefault(key, {})
             self._names.move_to_end(key)
+            self.revision += name not in names
             since_ns, _ = names.pop(name, (now_ns - EARLY_NS, 0))
             names[name] = since_ns, until_ns
             if len(names) > NAMES_MAX:

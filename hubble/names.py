@@ -5,7 +5,7 @@ is read later than it happened. When the agent comes back, what it does not tell
 """
 
 import ipaddress
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from hubble.history import History
@@ -114,6 +114,8 @@ class Names:
         self._rules: History[int, Policy] = History()
         self._nodes: History[tuple[str, str], str] = History()
         self._unseen: set[tuple[str, Hashable]] = set()
+        # Told of a pod that has an address (true), or has one less: namespace, name.
+        self.on_pod: Callable[[tuple[str, str], bool], None] = lambda pod, present: None
 
     def _tables(self) -> dict[str, History[Any, Any]]:
         return {
@@ -161,13 +163,16 @@ class Names:
 
     def _put(self, name: str, table: History[Any, Any], key: Any, value: Any, at_ns: int) -> None:
         self._unseen.discard((name, key))
+        if name in ("local", "address"):
+            for found, present in ((table.now(key), False), (value, True)):
+                if found is not None and found.pod:
+                    self.on_pod((found.namespace, found.pod), present)
         table.put(key, value, at_ns)
 
     def _end(self, at_ns: int) -> None:
         tables = self._tables()
-        for name, key in self._unseen:
-            tables[name].put(key, None, at_ns)
-        self._unseen = set()
+        for name, key in tuple(self._unseen):
+            self._put(name, tables[name], key, None, at_ns)
         self.synced = True
 
     def _endpoint(self, line: EndpointLine, at_ns: int) -> None:

@@ -18,7 +18,7 @@ since 1970.
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 CAPACITY_DEFAULT: Final = 4095
@@ -35,6 +35,9 @@ SOURCE_RING: Final = 3  # HUBBLE_RING_BUFFER: a reader was overtaken
 _LOST = struct.Struct("=BBHIQ")  # type, source, nothing, CPU, how many
 _FLOW_TYPES: Final = frozenset((1, 3, 4, 5, 7, RECORD_ACCESS_LOG))
 _RATE_S: Final = 60
+
+# Number of the first record of a batch, and (time, record) of each.
+Tap = Callable[[int, Sequence[tuple[int, bytes]]], None]
 
 
 class Entry(NamedTuple):
@@ -83,18 +86,21 @@ class Ring:
         self.capacity: Final = capacity
         self.newest = 0
         self.flows_seen = 0  # ever
+        self.overtaken = 0  # records that followers lost, ever
         self._records = [b""] * (capacity + 1)
         self._times = array("q", bytes(8 * (capacity + 1)))
         self._mask = capacity
         self._watchers: dict[int, Callable[[], None]] = {}
+        self._taps: dict[int, Tap] = {}
         self._watch_id = 0
 
     def extend(self, events: Iterable[tuple[int, bytes]]) -> None:
         """Append (time, record) pairs in the order they are to be read in. No record is empty."""
+        batch = events if isinstance(events, list) else list(events)
         records, times, mask = self._records, self._times, self._mask
         number = before = self.newest
         flows = 0
-        for time_ns, record in events:
+        for time_ns, record in batch:
             number += 1
             records[number & mask] = record
             times[number & mask] = time_ns
@@ -103,6 +109,8 @@ class Ring:
             return
         self.newest = number
         self.flows_seen += flows
+        for tap in tuple(self._taps.values()):
+            tap(before + 1, batch)
         for wake in tuple(self._watchers.values()):
             wake()
 
@@ -143,6 +151,13 @@ class Ring:
                 flows, first_ns = flows + 1, self._times[place]
         return flows / max((now_ns - first_ns) / 1e9, 1e-9) if flows else 0.0
 
+    def tap(self, put: Tap) -> Callable[[], None]:
+        """Have ``put`` called with each batch, until the returned function is called."""
+        self._watch_id += 1
+        key = self._watch_id
+        self._taps[key] = put
+        return lambda: self._taps.pop(key, None) and None
+
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have ``wake`` called after each append, until the returned function is called."""
         self._watch_id += 1
@@ -163,6 +178,7 @@ class Follower:
         ring = self._ring
         oldest = ring.oldest
         lost = max(0, oldest - self.next)
+        ring.overtaken += lost
         first = self.next + lost
         last = min(ring.newest, first + limit - 1)
         taken = [entry for number in range(first, last + 1) if (entry := ring.at(number))]

@@ -6,8 +6,18 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 # Seconds, from a call on the loopback to one that hangs.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One of the events that a sample counts."""
+
+    labels: Mapping[str, str]
+    value: float
+    time_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,7 @@ class Sample:
     labels: Mapping[str, str]
     value: float
     suffix: str = ""
+    exemplar: Exemplar | None = None  # shown by OpenMetrics only
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +106,35 @@ def render(families: Iterable[Family]) -> str:
     lines: list[str] = []
     for one in families:
         lines += (f"# HELP {one.name} {one.help}", f"# TYPE {one.name} {one.kind}")
-        for sample in one.samples:
-            inner = ",".join(f'{k}="{_quoted(v)}"' for k, v in sample.labels.items())
-            name = f"{one.name}{sample.suffix}"
-            lines.append(
-                f"{name}{{{inner}}} {_number(sample.value)}"
-                if inner
-                else f"{name} {_number(sample.value)}"
-            )
+        lines += (_line(one, sample) for sample in one.samples)
     return "\n".join(lines) + "\n"
+
+
+def render_open(families: Iterable[Family]) -> str:
+    """The page as OpenMetrics, with exemplars."""
+    lines: list[str] = []
+    for one in families:
+        name = one.name.removesuffix("_total") if one.kind == "counter" else one.name
+        lines += (f"# HELP {name} {one.help}", f"# TYPE {name} {one.kind}")
+        for sample in one.samples:
+            example = sample.exemplar
+            more = (
+                f" # {{{_inner(example.labels)}}} {_number(example.value)} {example.time_s:.3f}"
+                if example
+                else ""
+            )
+            lines.append(_line(one, sample) + more)
+    return "\n".join((*lines, "# EOF")) + "\n"
+
+
+def _line(one: Family, sample: Sample) -> str:
+    inner = _inner(sample.labels)
+    labels = f"{{{inner}}}" if inner else ""
+    return f"{one.name}{sample.suffix}{labels} {_number(sample.value)}"
+
+
+def _inner(labels: Mapping[str, str]) -> str:
+    return ",".join(f'{k}="{_quoted(v)}"' for k, v in labels.items())
 
 
 def _quoted(text: str) -> str:

@@ -162,3 +162,46 @@ def test_every_kind_can_be_applied() -> None:
     """Each object of the manifests has a path in the API server."""
     for item in objects():
         assert cluster.resource_of(item).kind == item["kind"]
+
+
+def test_hubble_metrics_are_served_and_found() -> None:
+    """A list as charts take it; the port, the Service and what scrapers look for come by itself."""
+    made = objects(
+        "hubble.enabled=true",
+        r"hubble.metrics.enabled={dns:query,drop,httpV2:labelsContext=source_ip\,source_pod}",
+    )
+    config = one(made, "ConfigMap", "cilium-config")["data"]
+    assert config["hubble-metrics"] == "dns:query drop httpV2:labelsContext=source_ip,source_pod"
+    assert config["hubble-metrics-server"] == ":9965"
+    service = one(made, "Service", "hubble-metrics")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["metadata"]["annotations"] == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9965",
+    }
+    agent = one(made, "DaemonSet", "cilium")["spec"]["template"]["metadata"]["annotations"]
+    assert agent == {"prometheus.io/scrape": "true", "prometheus.io/port": "9962"}
+    assert not [item for item in objects("hubble.enabled=true") if item["kind"] == "Service"]
+
+
+def test_hubble_metrics_from_a_file_and_with_tls() -> None:
+    """Where the objects' files are is known."""
+    config = install.configuration(
+        "paris",
+        3,
+        (
+            "hubble.metrics.dynamic.enabled=true",
+            "hubble.metrics.port=19965",
+            "hubble.metrics.tls.enabled=true",
+        ),
+    )
+    path = config["hubble-dynamic-metrics-config-path"]
+    assert path == "/dynamic-metrics-config/dynamic-metrics.yaml"
+    assert config["hubble-metrics-server"] == ":19965"
+    assert config["hubble-metrics-server-tls-cert-file"].endswith("/server.crt")
+
+
+def test_hubble_refuses_what_it_could_not_start_with() -> None:
+    """In its own words, before anything is applied."""
+    with pytest.raises(ValueError, match='no metric "weather"'):
+        install.configuration("paris", 3, ("hubble.metrics.enabled=weather",))

@@ -29,6 +29,9 @@ def test_flags_win_over_environment_and_that_over_files(tmp_path: Path) -> None:
         ("--hubble-socket-path=hubble.sock", "absolute path"),
         ("--debug=perhaps", "true or false"),
         ("--weather=fine", "weather"),
+        ("--hubble-metrics=weather", 'no metric "weather"'),
+        ("--hubble-metrics-server=:port", "HOST:PORT"),
+        ("--hubble-metrics-server-enable-tls=true", "tls-cert-file is not set"),
         ("observe", "KEY=VALUE"),
         ("--config-dir=/nowhere/at/all", "cannot be read"),
     ],
@@ -41,3 +44,11 @@ def test_what_cannot_be_used_is_named_with_the_remedy(argument: str, said: str) 
 def test_the_queue_is_by_cpus_unless_told() -> None:
     assert 1024 <= load([], {}).queue_size <= 16384
     assert load(["--hubble-event-queue-size=500"], {}).queue_size == 500
+
+
+def test_metrics_come_from_one_place() -> None:
+    flags = ["--hubble-metrics=drop", "--hubble-dynamic-metrics-config-path=/etc/m.yaml"]
+    with pytest.raises(ConfigError, match="use one of them"):
+        load(flags, {})
+    found = load(["--hubble-metrics-server=127.0.0.1", "--hubble-metrics=drop"], {})
+    assert found.hubble_metrics_server == ("127.0.0.1", 9965)

@@ -1,0 +1,90 @@
+"""What ``isthmus install`` makes of Hubble's metrics: settings, and the Service. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+ALIASES = {
+    "hubble.metrics.enabled": "hubble-metrics",
+    "hubble.metrics.enableOpenMetrics": "enable-hubble-open-metrics",
+    "hubble.metrics.tls.enabled": "hubble-metrics-server-enable-tls",
+}
+SERVER = "hubble-metrics-server"
+METRICS_FILE = "hubble-dynamic-metrics-config-path"
+_PORT = "9965"
+_TLS = "/var/lib/cilium/tls/hubble-metrics"
+_TLS_FILES = {
+    "hubble-metrics-server-tls-cert-file": f"{_TLS}/server.crt",
+    "hubble-metrics-server-tls-key-file": f"{_TLS}/server.key",
+}
+_CONFIG_MAP_FILE = "/dynamic-metrics-config/dynamic-metrics.yaml"
+_COMMA = re.compile(r"(?<!\\),")
+
+
+def complete(config: dict[str, str]) -> None:
+    """What follows from the chart's values, in place. Raises ``ValueError``."""
+    from hubble.config import load
+
+    if "hubble-metrics" in config:
+        config["hubble-metrics"] = _words(config["hubble-metrics"])
+    if config.pop("hubble.metrics.dynamic.enabled", "false") == "true":
+        config.setdefault(METRICS_FILE, _CONFIG_MAP_FILE)
+    port = config.pop("hubble.metrics.port", _PORT)
+    if config.get("hubble-metrics") or config.get(METRICS_FILE):
+        config.setdefault(SERVER, f":{port}")
+    if config.get("hubble-metrics-server-enable-tls") == "true":
+        for key, path in _TLS_FILES.items():
+            config.setdefault(key, path)
+    # What the process would refuse when it starts is refused here, in its own words.
+    load((), {"CILIUM_" + key.upper().replace("-", "_"): text for key, text in config.items()})
+
+
+def _words(text: str) -> str:
+    """A list as charts take it, ``{a,b\\,c}``, as the words of a setting."""
+    if text.startswith("{") and text.endswith("}"):
+        parts = _COMMA.split(text[1:-1])
+        text = " ".join(part.strip().replace("\\,", ",") for part in parts)
+    return text
+
+
+def services(config: Mapping[str, str], namespace: str) -> list[dict[str, Any]]:
+    """The Service by which monitoring finds every node's page."""
+    address = config.get(SERVER, "")
+    if config.get("enable-hubble") != "true" or not address:
+        return []
+    port = address.rpartition(":")[2] if ":" in address else _PORT
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "hubble-metrics",
+                "namespace": namespace,
+                "labels": {
+                    "k8s-app": "hubble",
+                    "app.kubernetes.io/name": "hubble",
+                    "app.kubernetes.io/part-of": "cilium",
+                },
+                "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": port},
+            },
+            "spec": {
+                "clusterIP": "None",
+                "type": "ClusterIP",
+                "selector": {"k8s-app": "cilium"},
+                "ports": [
+                    {
+                        "name": "hubble-metrics",
+                        "port": int(port),
+                        "protocol": "TCP",
+                        "targetPort": int(port),
+                    }
+                ],
+            },
+        }
+    ]
+
+
+def scraped(config: Mapping[str, str], key: str) -> dict[str, str]:
+    """Annotations of a pod whose page is where ``key`` says; none: it has no page."""
+    port = config.get(key, "").rpartition(":")[2]
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": port} if port else {}

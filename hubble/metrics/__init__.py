@@ -1,0 +1,1 @@
+"""What a node's flows count: Hubble's metrics."""
