@@ -1,4 +1,4 @@
-"""What seeing flows costs: taking events, keeping them, and being watched.
+"""What seeing flows costs: taking events, keeping and counting them, and being watched.
 
 Hubble's side runs in this process, beside a node of our datapath with pods that talk.
 """
@@ -6,6 +6,7 @@ Hubble's side runs in this process, beside a node of our datapath with pods that
 import asyncio
 import gc
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -16,7 +17,13 @@ from pathlib import Path
 from bench import topology
 from bench.figure import Figure, interleave, ratio
 from bench.node import our_node
+from bench.observer import NodeFlows
+from hubble.decode import Decoder
+from hubble.feed import Feed
 from hubble.intake import Intake
+from hubble.metrics.engine import Engine
+from hubble.metrics.options import parse_text
+from hubble.names import Names
 from hubble.ring import CAPACITY_MAX, SOURCE_KERNEL, Ring
 from wire.bpf.layouts import TRACE_EVENT, EventLimits, TraceLevel
 
@@ -24,6 +31,9 @@ RUNS = 9
 SECONDS = 1.0
 FLOOD_SECONDS = 4.0
 QUEUE = 16384
+USUAL_METRICS = ("dns", "drop", "tcp", "flow", "icmp", "port-distribution")
+CONTEXT = "sourceContext=workload-name;destinationContext=workload-name"
+BATCH = 1000  # records that come at once under load
 
 
 @contextmanager
@@ -73,6 +83,49 @@ def events_per_core_s() -> Figure:
         )
 
 
+def metrics_flows_per_core_s() -> Figure:
+    """The usual metrics over traces of 50 pods that talk; and with workloads as labels."""
+    node = NodeFlows(CAPACITY_MAX)
+    entries = [node.ring.at(number) for number in range(1, CAPACITY_MAX + 1)]
+    batches = [
+        [(one.time_ns, one.record) for one in entries[at : at + BATCH] if one is not None]
+        for at in range(0, len(entries), BATCH)
+    ]
+
+    def per_s(text: str) -> float:
+        ring = Ring()
+        feed = Feed(ring, lambda: None)
+        engine = Engine(node.decode, lambda: 1)
+        engine.configure(parse_text(text))
+        before = time.process_time()
+        for batch in batches:
+            ring.extend(batch)
+            while taken := feed.take():
+                engine.take(taken)
+        return len(entries) / (time.process_time() - before)
+
+    plain, named = " ".join(USUAL_METRICS), " ".join(f"{n}:{CONTEXT}" for n in USUAL_METRICS)
+    return Figure(
+        "hubble.metrics_flows_per_core_s",
+        round(statistics.median(per_s(plain) for _ in range(RUNS))),
+        "1/s",
+        {"with_workloads": round(statistics.median(per_s(named) for _ in range(RUNS)))},
+    )
+
+
+async def count(ring: Ring) -> None:
+    """The usual metrics of what comes, until cancelled."""
+    woken = asyncio.Event()
+    feed = Feed(ring, woken.set)
+    engine = Engine(Decoder(Names(), bytes(8)).decode, lambda: 1)
+    engine.configure(parse_text(" ".join(USUAL_METRICS)))
+    while True:
+        await woken.wait()
+        woken.clear()
+        while taken := feed.take():
+            engine.take(taken)
+
+
 def rss_bytes() -> int:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -102,7 +155,7 @@ def ring_mb() -> Figure:
 
 
 def rr_ratio() -> Figure:
-    """Request and response with flows seen, at the default level, over without."""
+    """Request and response with flows seen, at the default level, and counted, over without."""
     with (
         pair("h1", 1, TraceLevel.TRACE_OFF) as without,
         pair("h2", 2, TraceLevel.TRACE_CHANGES) as seen,
@@ -116,16 +169,19 @@ def rr_ratio() -> Figure:
         async def work() -> Figure:
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(intake.run())
+                counting = tasks.create_task(count(ring))
                 subjects = {"seen": lambda: run(seen), "without": lambda: run(without)}
                 samples = await asyncio.to_thread(interleave, RUNS, subjects)
                 task.cancel()
+                counting.cancel()
             return ratio("hubble.rr_ratio", samples["seen"], samples["without"])
 
         return asyncio.run(work())
 
 
 def measure() -> Iterator[Figure]:
-    """Three figures."""
+    """Four figures."""
     yield events_per_core_s()
+    yield metrics_flows_per_core_s()
     yield ring_mb()
     yield rr_ratio()

@@ -1,0 +1,33 @@
+"""The process of a node's Hubble, beside a real agent."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.agent import ROOT, AgentNode
+from tests.support.nodes import netns_path
+
+
+@contextmanager
+def hubble_process(node: AgentNode, **settings: str) -> Iterator[Path]:
+    """Runs while the context lasts; gives its socket."""
+    path = node.state / "hubble.sock"
+    values = {
+        "cluster_name": "alpha",
+        "k8s_node_name": "n1",
+        "bpf_root": str(node.bpf_root),
+        "socket_path": str(node.socket),
+        "hubble_socket_path": str(path),
+        **settings,
+    }
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
+    command = ["nsenter", f"--net={netns_path(node.namespace)}", sys.executable, "-m", "hubble"]
+    with (node.directory / "hubble.log").open("ab") as log:
+        process = subprocess.Popen([*command, *flags], cwd=ROOT, stdout=log, stderr=log)
+        try:
+            yield path
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
