@@ -22,9 +22,10 @@ async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     gc.set_threshold(*GC_THRESHOLDS)
     # Here and not above: a wrong setting is told without loading half the world.
-    from agent.daemon import Daemon, learn_self, open_kernel
+    from agent.daemon import Daemon, open_kernel
     from agent.encryption import open_wireguard
     from agent.ipsec import open_ipsec
+    from agent.node import learn_self
     from agent.view import Progress
     from datapath.kernel_thread import KernelThread
     from kube.config import connect
@@ -34,7 +35,7 @@ async def run(config: AgentConfig) -> None:
     links_thread = KernelThread("links")
     async with client, contextlib.AsyncExitStack() as stack:
         stack.callback(links_thread.close)
-        me, pool = await learn_self(client, config)
+        me, pools = await learn_self(client, config)
         progress.steps.append("opening the datapath")
         wireguard = await open_wireguard(config, me, links_thread)
         encryption = wireguard or await open_ipsec(config, me, links_thread)
@@ -43,7 +44,7 @@ async def run(config: AgentConfig) -> None:
         wanted = encryption.for_datapath(me) if encryption is not None else None
         datapath = await open_kernel(config, me, wanted)
         stack.callback(datapath.close)
-        daemon = Daemon(config, client, me, pool, datapath, links_thread, progress, encryption)
+        daemon = Daemon(config, client, me, pools, datapath, links_thread, progress, encryption)
         await daemon.run()
 
 

@@ -114,11 +114,12 @@ class Api:
         status = {
             "immutable": immutable,
             "addressing": {
-                "ipv4": {
+                f"ipv{router.version}": {
                     "enabled": True,
-                    "ip": str(view.me.router),
-                    "alloc-range": str(view.me.pod_cidr),
+                    "ip": str(router),
+                    "alloc-range": str(pool.prefix),
                 }
+                for router, pool in zip(view.me.routers, view.pools.each, strict=True)
             },
             "deviceMTU": view.datapath.device_mtu,
             "routeMTU": view.datapath.route_mtu,
@@ -137,7 +138,7 @@ class Api:
     def _shape(self, value: Endpoint) -> dict[str, Any]:
         return shapes.endpoint(
             value,
-            self._view.me.router,
+            self._view.me.routers,
             self._policy.realized(value.id, value.identity.id),
             self._policy.health(value.id),
         )

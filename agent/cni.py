@@ -21,10 +21,13 @@ class Cni:
     """Answers the plugin."""
 
     def __init__(
-        self, endpoints: Endpoints, router: Address, ready: Callable[[], str | None]
+        self,
+        endpoints: Endpoints,
+        routers: tuple[Address, ...],
+        ready: Callable[[], str | None],
     ) -> None:
         """``ready`` says why pods cannot be attached yet; ``None``: they can."""
-        self._endpoints, self._router, self._ready = endpoints, router, ready
+        self._endpoints, self._routers, self._ready = endpoints, routers, ready
 
     async def handle(self, data: bytes) -> tuple[int, dict[str, Any]]:
         """HTTP status and body."""
@@ -78,10 +81,12 @@ class Cni:
 
     def _result(self, request: CniRequest, endpoint: Endpoint) -> dict[str, Any]:
         local = endpoint.local
+        # One that was attached before a family was switched on has no address of it.
+        versions = {address.version for address in local.addresses}
         return cni_types.result(
             request.config.cni_version,
             (local.interface, local.host_mac),
             (request.ifname, local.mac, request.netns),
             local.addresses,
-            self._router,
+            tuple(r for r in self._routers if r.version in versions),
         )

@@ -91,15 +91,19 @@ def result(
     host: tuple[str, bytes],
     container: tuple[str, bytes, str],
     addresses: tuple[Address, ...],
-    router: Address,
+    routers: tuple[Address, ...],
 ) -> dict[str, Any]:
-    """The answer to ADD. ``host``: name, MAC; ``container``: name, MAC, namespace path."""
+    """The answer to ADD. ``host``: name, MAC; ``container``: name, MAC, namespace path.
+
+    ``routers``: one per family that the pod has an address of.
+    """
+    gateways = {router.version: router for router in routers}
     ips = []
     for address in addresses:
         ip: dict[str, Any] = {
             "interface": 1,
             "address": f"{address}/{address.max_prefixlen}",
-            "gateway": str(router),
+            "gateway": str(gateways[address.version]),
         }
         if version != "1.0.0":
             ip["version"] = str(address.version)
@@ -112,8 +116,12 @@ def result(
         ],
         "ips": ips,
         "routes": [
-            {"dst": f"{router}/{router.max_prefixlen}"},
-            {"dst": "0.0.0.0/0" if router.version == 4 else "::/0", "gw": str(router)},
+            route
+            for router in routers
+            for route in (
+                {"dst": f"{router}/{router.max_prefixlen}"},
+                {"dst": "0.0.0.0/0" if router.version == 4 else "::/0", "gw": str(router)},
+            )
         ],
         "dns": {},
     }

@@ -182,7 +182,7 @@ class AgentConfig:
     cluster_id: int = _key(_number(0, 511), 0)
     max_connected_clusters: int = _key(lambda text: int(_one_of("255", "511")(text)), 255)
     enable_ipv4: bool = _key(_boolean, True)
-    enable_ipv6: bool = _key(lambda text: _one_of("false")(text) != "false", False)
+    enable_ipv6: bool = _key(_boolean, False)
     routing_mode: str = _key(_one_of("tunnel", "native"), "tunnel")
     auto_direct_node_routes: bool = _key(_boolean, False)
     direct_routing_skip_unreachable: bool = _key(_boolean, False)

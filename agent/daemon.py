@@ -22,10 +22,10 @@ from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
 from agent.echo import Echo
 from agent.encryption import ENCRYPTION_KEY, Opened, WireguardNode
-from agent.endpoint_store import Endpoint, EndpointStore, write_atomically
+from agent.endpoint_store import Endpoint, EndpointStore
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
-from agent.ipam import Pool
+from agent.ipam import Pools
 from agent.ipsec import IpsecNode, OpenedIpsec
 from agent.key_rotation import KeyRotation
 from agent.known import KnownIdentities
@@ -33,7 +33,7 @@ from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
 from agent.mesh_state import MeshState
 from agent.names import Names, both
-from agent.node import Self, choose_router, describe, pod_prefixes, saved_router, wait_for_node
+from agent.node import Self
 from agent.policies import Policies
 from agent.policy_inputs import PolicyInputs
 from agent.probing import Prober
@@ -93,23 +93,6 @@ class _Hooks:
         await self.tables.removed(endpoint)
 
 
-async def learn_self(client: HttpClient, config: AgentConfig) -> tuple[Self, Pool]:
-    """Wait for our node, and take the router's address."""
-    found = await wait_for_node(client, config.k8s_node_name)
-    cidr = next((p for p in pod_prefixes(found) if p.version == 4), None)
-    if cidr is None:
-        raise OSError(f"Node {config.k8s_node_name} has no IPv4 pod CIDR: give it one")
-    pool = Pool(cidr)
-    file = config.state_dir / "state" / "router-address"
-    router = choose_router(pool, await saved_router(client, config, file), random.random)
-    write_atomically(file, f"{router}\n".encode())
-    node = describe(found, config, router)
-    ip = node.tunnel_endpoint(4)
-    if ip is None:
-        raise OSError(f"Node {config.k8s_node_name} has no IPv4 InternalIP: the tunnel needs one")
-    return Self(node, found.metadata.uid, ip, cidr, router), pool
-
-
 async def open_kernel(
     config: AgentConfig, me: Self, encryption: Encryption | None = None
 ) -> Datapath:
@@ -118,6 +101,7 @@ async def open_kernel(
         DatapathConfig(
             node_ip=me.ip,
             router_ip=me.router,
+            router_ip6=me.router6,
             pod_cidrs=me.node.pod_cidrs,
             underlay=config.devices.split(",")[0] or None,
             devices=tuple(name for name in config.devices.split(",") if name),
@@ -146,7 +130,7 @@ class Daemon:
         config: AgentConfig,
         client: HttpClient,
         me: Self,
-        pool: Pool,
+        pools: Pools,
         datapath: Datapath,
         links_thread: KernelThread,
         progress: Progress,
@@ -183,9 +167,9 @@ class Daemon:
             on_pod=lambda namespace, pod: self._pod_changed(namespace, pod),
             on_own_endpoint=lambda namespace, pod: self.objects.mark((namespace, pod)),
         )
-        links = DatapathLinks(datapath, me.router, links_thread)
+        links = DatapathLinks(datapath, me.routers, links_thread)
         self.endpoints = Endpoints(
-            pool, EndpointStore(state), links, hooks, self.kube.identity_of, draw
+            pools, EndpointStore(state), links, hooks, self.kube.identity_of, draw
         )
         self.relabeller = Relabeller(self.endpoints, self.kube.identity_of, draw)
         self.policies = Policies(
@@ -233,7 +217,7 @@ class Daemon:
             config=config,
             me=me,
             mesh=mesh,
-            pool=pool,
+            pools=pools,
             endpoints=self.endpoints,
             allocator=allocator,
             kube=self.kube,
@@ -253,7 +237,7 @@ class Daemon:
             server=client.server,
             clock=clock,
         )
-        self.cni = Cni(self.endpoints, me.router, self._not_ready)
+        self.cni = Cni(self.endpoints, me.routers, self._not_ready)
 
     def _wire_wireguard(self, opened: Opened) -> WireguardNode:
         made = WireguardNode(opened, self.mesh, self.me, self.datapath)
@@ -301,8 +285,8 @@ class Daemon:
         me = self.me
         host = NumericIdentity(ReservedIdentity.HOST)
         addresses = {a.ip: host for a in me.node.addresses}
-        far = far_routes(self.config, me.router, self.datapath.devices)
-        routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.router, far)
+        far = {r.version: far_routes(self.config, r, self.datapath.devices) for r in me.routers}
+        routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.routers, far)
         tables = Tables(
             self.datapath,
             self.config.cluster_name,

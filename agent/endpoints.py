@@ -26,7 +26,7 @@ from agent.cni_types import (
 )
 from agent.endpoint_store import Endpoint, EndpointStore
 from agent.identities import INIT
-from agent.ipam import Pool, PoolExhaustedError
+from agent.ipam import PoolExhaustedError, Pools
 from datapath.links import EndpointLink
 from model.address import Address
 from model.endpoint import EndpointId, EndpointState, LocalEndpoint
@@ -88,14 +88,14 @@ class Endpoints:
 
     def __init__(
         self,
-        pool: Pool,
+        pools: Pools,
         store: EndpointStore,
         links: Links,
         wanted: Wanted,
         identity_of: Callable[[PodName], Awaitable[Identity | None]],
         draw: Callable[[], float],
     ) -> None:
-        self._pool, self._store, self._links, self._wanted = pool, store, links, wanted
+        self._pools, self._store, self._links, self._wanted = pools, store, links, wanted
         self._identity_of, self._draw = identity_of, draw
         self._by_id: dict[EndpointId, Endpoint] = {}
         self._by_attachment: dict[tuple[str, str], EndpointId] = {}
@@ -138,7 +138,7 @@ class Endpoints:
                 self._store.remove(saved.id)
                 continue
             for address in saved.local.addresses:
-                if not self._pool.take(address, saved.owner):
+                if not self._pools.take(address, saved.owner):
                     log.warning(
                         "event=address-outside id=%d pod=%s address=%s: its pod CIDR has changed, "
                         "create the pod anew",
@@ -176,7 +176,7 @@ class Endpoints:
                 "event=endpoint-created id=%d pod=%s address=%s identity=%d ms=%.1f",
                 endpoint.id,
                 endpoint.owner,
-                endpoint.address,
+                ",".join(map(str, endpoint.local.addresses)),
                 endpoint.identity.id,
                 self.counters.last_create_s * 1000,
             )
@@ -186,17 +186,17 @@ class Endpoints:
         owner = f"{pod.namespace}/{pod.name}" if pod.name else request.container_id
         host = host_interface(request.container_id, request.ifname)
         try:
-            address = self._pool.allocate(owner, self._draw)
+            addresses = self._pools.allocate(owner, self._draw)
         except PoolExhaustedError as error:
             raise CniError(CODE_TRY_AGAIN, str(error)) from error
         # What was done is undone on every way out but the last, cancellation too.
         async with AsyncExitStack() as undo:
-            undo.callback(self._pool.release, address)
+            undo.callback(self._pools.release, addresses)
             try:
                 identity = await self._identity_of(pod) if pod.name else None
-                link = await self._links.create(request.netns, request.ifname, host, (address,))
+                link = await self._links.create(request.netns, request.ifname, host, addresses)
                 undo.push_async_callback(self._delete_link, host)
-                endpoint = self._build(request, pod, host, address, link, identity or INIT)
+                endpoint = self._build(request, pod, host, addresses, link, identity or INIT)
                 undo.callback(self._leave, endpoint)
                 self._store.write(endpoint)
                 self._enter(endpoint)
@@ -216,7 +216,7 @@ class Endpoints:
         request: CniRequest,
         pod: PodName,
         host: str,
-        address: Address,
+        addresses: tuple[Address, ...],
         link: EndpointLink,
         identity: Identity,
     ) -> Endpoint:
@@ -227,7 +227,7 @@ class Endpoints:
             interface=host,
             mac=link.mac,
             host_mac=link.host_mac,
-            addresses=(address,),
+            addresses=addresses,
         )
         return Endpoint(
             local=local,
@@ -257,8 +257,7 @@ class Endpoints:
         await self._links.delete(endpoint.local.interface, endpoint.local.addresses)
         self._leave(endpoint)
         await self._wanted.removed(endpoint)
-        for address in endpoint.local.addresses:
-            self._pool.release(address)
+        self._pools.release(endpoint.local.addresses)
         self.counters.deleted += 1
         log.info("event=endpoint-deleted id=%d pod=%s", endpoint.id, endpoint.owner)
 

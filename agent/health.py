@@ -74,15 +74,18 @@ def _counts(view: View, name: ClusterName) -> dict[str, int]:
 
 def ipam(view: View) -> dict[str, Any]:
     """Addresses of this node."""
-    taken = {str(address): owner for address, owner in view.pool}
-    pool = view.pool
-    return {
-        # The comma at the end is part of the text that other tools know.
-        "status": f"IPv4: {len(pool)}/{pool.capacity} allocated from {pool.prefix}, ",
-        "ipv4": list(taken),
-        "ipv6": [],
-        "allocations": taken,
-    }
+    lines: list[str] = []
+    by_family: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
+    taken: dict[str, str] = {}
+    for pool in view.pools.each:
+        family = f"ipv{pool.prefix.version}"
+        found = {str(address): owner for address, owner in pool}
+        by_family[family] = list(found)
+        taken |= found
+        use = f"{len(pool)}/{pool.capacity} allocated from {pool.prefix}"
+        # The comma after IPv4 is part of the text that other tools know, also at the end.
+        lines.append(f"IPv4: {use}, " if family == "ipv4" else f"IPv6: {use}")
+    return {"status": "".join(lines), **by_family, "allocations": taken}
 
 
 def problems(view: View) -> list[str]:

@@ -1,6 +1,6 @@
 """Pod addresses of this node. Pure: chance comes in as a number."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from model.address import Address, Prefix
 
@@ -72,3 +72,32 @@ class Pool:
     def release(self, address: Address) -> None:
         """Take an address back; no error when it was free."""
         self._owners.pop(address, None)
+
+
+class Pools:
+    """One pool per family: a pod gets an address of each."""
+
+    def __init__(self, pools: Sequence[Pool]) -> None:
+        """The first pool's addresses are named first."""
+        self.each = tuple(pools)
+
+    def allocate(self, owner: str, draw: Callable[[], float]) -> tuple[Address, ...]:
+        """A free address of each family, or none. Raises ``PoolExhaustedError``."""
+        given: list[Address] = []
+        try:
+            for pool in self.each:
+                given += (pool.allocate(owner, draw),)
+        except PoolExhaustedError:
+            self.release(given)
+            raise
+        return tuple(given)
+
+    def take(self, address: Address, owner: str) -> bool:
+        """Give a certain address. False when it is another's or of none of the pools."""
+        return any(pool.take(address, owner) for pool in self.each)
+
+    def release(self, addresses: Sequence[Address]) -> None:
+        """Take addresses back; no error when they were free."""
+        for pool in self.each:
+            for address in addresses:
+                pool.release(address)

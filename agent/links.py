@@ -16,8 +16,10 @@ class DatapathLinks:
     not stand still.
     """
 
-    def __init__(self, datapath: Datapath, router: Address, thread: KernelThread) -> None:
-        self._datapath, self._router, self._thread = datapath, router, thread
+    def __init__(
+        self, datapath: Datapath, routers: tuple[Address, ...], thread: KernelThread
+    ) -> None:
+        self._datapath, self._routers, self._thread = datapath, routers, thread
 
     async def create(
         self, netns: str, container_interface: str, host: str, addresses: tuple[Address, ...]
@@ -29,7 +31,7 @@ class DatapathLinks:
             container_interface,
             host,
             addresses,
-            self._router,
+            self._routers,
             self._datapath.device_mtu,
             self._datapath.route_mtu,
         )

@@ -54,13 +54,13 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
             "cilium_ip_addresses",
             "gauge",
             "Allocated addresses",
-            (({"family": "ipv4"}, len(view.pool)),),
+            tuple(({"family": f"ipv{p.prefix.version}"}, len(p)) for p in view.pools.each),
         ),
         family(
             "cilium_ipam_capacity",
             "gauge",
             "Addresses this node can give out",
-            (({"family": "ipv4"}, view.pool.capacity),),
+            tuple(({"family": f"ipv{p.prefix.version}"}, p.capacity) for p in view.pools.each),
         ),
         _gauge("identity", "Identities known", len(view.mesh.identities)),
         _gauge(

@@ -41,7 +41,7 @@ def identity(number: NumericIdentity, labels: Labels | None) -> dict[str, Any]:
 
 
 def endpoint(
-    value: Endpoint, router: Address, policy: dict[str, Any], policy_health: str
+    value: Endpoint, routers: Iterable[Address], policy: dict[str, Any], policy_health: str
 ) -> dict[str, Any]:
     """``Endpoint``."""
     local = value.local
@@ -64,7 +64,7 @@ def endpoint(
             },
             "networking": {
                 "addressing": [pair],
-                "host-addressing": {f"ipv{router.version}": str(router)},
+                "host-addressing": {f"ipv{r.version}": str(r) for r in routers},
                 "mac": local.mac.hex(":"),
                 "host-mac": local.host_mac.hex(":"),
                 "interface-index": local.ifindex,

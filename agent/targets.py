@@ -42,31 +42,39 @@ class Routes:
     """Pod prefixes: our own lead to `ist_host`, those that the ipcache puts behind a node as `far`
     says.
 
-    Of a peer with both families only the prefixes of the router's family have a way here.
+    A prefix of a family that this node has no router of has no way here, whatever peers have.
     """
 
-    def __init__(self, ipcache: Ipcache, own: Iterable[Prefix], router: Address, far: Far) -> None:
+    def __init__(
+        self,
+        ipcache: Ipcache,
+        own: Iterable[Prefix],
+        routers: Iterable[Address],
+        far: Mapping[int, Far],
+    ) -> None:
+        """``far``: by family, as ``routers`` are."""
         self._ipcache = ipcache
-        self._version = router.version
-        self.own = frozenset(p for p in own if p.version == self._version)
+        by_version = {router.version: router for router in routers}
+        self.own = frozenset(p for p in own if p.version in by_version)
         # Packets inside the node need no room for the tunnel's headers.
-        self._near, self._far = Route(source=router), far
+        self._near = {v: Route(source=router) for v, router in by_version.items()}
+        self._far = far
 
     def get(self, prefix: Prefix, /) -> Route | None:
         """The wanted route of a prefix."""
         if prefix in self.own:
-            return self._near
+            return self._near[prefix.version]
         found = self._ipcache.get(prefix)
         return self._route(prefix, found.tunnel_endpoint if found is not None else None)
 
     def _route(self, prefix: Prefix, node: Address | None) -> Route | None:
-        has_way = not is_host(prefix) and prefix.version == self._version
-        return self._far(node) if node is not None and has_way else None
+        far = None if is_host(prefix) else self._far.get(prefix.version)
+        return far(node) if node is not None and far is not None else None
 
     def items(self) -> Iterator[tuple[Prefix, Route]]:
         """All wanted routes."""
         for prefix in self.own:
-            yield prefix, self._near
+            yield prefix, self._near[prefix.version]
         for prefix, found in self._ipcache.items():
             node = None if prefix in self.own else found.tunnel_endpoint
             route = self._route(prefix, node)

@@ -7,7 +7,7 @@ from agent.config import AgentConfig
 from agent.encryption import WireguardNode
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator
-from agent.ipam import Pool
+from agent.ipam import Pools
 from agent.ipsec import IpsecNode
 from agent.key_rotation import KeyRotation
 from agent.kube_inputs import KubeInputs
@@ -47,7 +47,7 @@ class View:
     config: AgentConfig
     me: Self
     mesh: MeshState
-    pool: Pool
+    pools: Pools
     endpoints: Endpoints
     allocator: IdentityAllocator
     kube: KubeInputs

@@ -42,7 +42,7 @@ class Child:
             "eth0",
             interface,
             (ip,),
-            parse_address(router),
+            (parse_address(router),),
             self._datapath.device_mtu,
             self._datapath.route_mtu,
         )

@@ -24,18 +24,21 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	struct verdict verdict;
 	struct sender from = {};
 
-	if (!interface)
-		return DROP(SOURCE_FROM_CONTAINER, DROP_UNKNOWN_SENDER);
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return answer_arp(skb, interface);
+		return interface ? answer_arp(skb, interface)
+				 : DROP(SOURCE_FROM_CONTAINER, DROP_UNKNOWN_SENDER);
 	verdict = parse(skb, packet);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
-	if (is_solicitation(packet) && !address_is_zero(&packet->flow.source))
+	if (interface && is_solicitation(packet) && !address_is_zero(&packet->flow.source))
 		return answer_solicitation(skb, packet, interface);
-	/* Every IPv6 stack announces itself to its link. Nobody else is on this one. */
+	/* Every IPv6 stack announces itself to its link, also before its pod is known. Nobody else
+	 * is on this one.
+	 */
 	if (packet->is_link_only)
 		return VERDICT(VERDICT_STACK);
+	if (!interface)
+		return DROP(SOURCE_FROM_CONTAINER, DROP_UNKNOWN_SENDER);
 	packet->source_identity = interface->identity;
 	packet->source_endpoint = interface->endpoint_id;
 	verdict = check_sender(packet, interface);

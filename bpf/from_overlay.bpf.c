@@ -6,6 +6,13 @@
 #include "lib/ipcache.h"
 #include "lib/trace.h"
 
+/* Nodes of Cilium that are of both families tell its two halves apart. */
+static __always_inline bool is_world(__u32 identity)
+{
+	return identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IP4 ||
+	       identity == IDENTITY_WORLD_IP6;
+}
+
 /* Whose the packet is, when its node claims `claimed`, and its address is known as `known`'s. 0:
  * the two do not agree.
  */
@@ -18,10 +25,11 @@ static __always_inline __u32 agreed_identity(__u32 claimed, __u32 known)
 		return known == IDENTITY_KUBE_APISERVER || known >= IDENTITY_REMOTE_NODE_SCOPE
 			       ? known
 			       : 0;
-	if (claimed == IDENTITY_WORLD)
-		return known >= IDENTITY_LOCAL_FIRST && known < IDENTITY_REMOTE_NODE_SCOPE ? known
-											   : 0;
-	return 0;
+	if (!is_world(claimed))
+		return 0;
+	if (known >= IDENTITY_LOCAL_FIRST && known < IDENTITY_REMOTE_NODE_SCOPE)
+		return known;
+	return known == IDENTITY_WORLD ? known : 0;
 }
 
 /* With policy, what the tunnel says must be what the cluster of the address says. */
@@ -31,7 +39,7 @@ static __always_inline struct verdict check_claim(struct packet *packet, __u32 c
 	__u32 known = source ? source->identity : IDENTITY_WORLD;
 
 	/* Nobody has told whose the address is; policy does not take it for the world's. */
-	if (known == IDENTITY_UNKNOWN || (!source && claimed != IDENTITY_WORLD)) {
+	if (known == IDENTITY_UNKNOWN || (!source && !is_world(claimed))) {
 		packet->source_identity = IDENTITY_UNKNOWN;
 		return VERDICT(VERDICT_NONE);
 	}

@@ -35,6 +35,8 @@ ALIASES = {
     "cluster.id": "cluster-id",
     "clustermesh.maxConnectedClusters": "max-connected-clusters",
     "ipam.mode": "ipam",
+    "ipv4.enabled": "enable-ipv4",
+    "ipv6.enabled": "enable-ipv6",
     "loadBalancer.algorithm": "bpf-lb-algorithm",
     "MTU": "mtu",
     "routingMode": "routing-mode",

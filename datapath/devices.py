@@ -6,6 +6,8 @@ routing there is none.
 """
 
 import errno
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
@@ -23,6 +25,7 @@ from model.kernel_numbers import (
 
 OWN_DEVICES = (DEVICE_HOST, DEVICE_NET, DEVICE_VXLAN)
 _IPV6_MINIMUM_MTU = 1280
+_FOR_EVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,17 @@ class Devices:
 
 def ensure_devices(
     node_ip: Address,
-    router: Address,
+    routers: Sequence[Address],
     underlay: str | None,
     mtu: int | None,
     encryption_overhead_bytes: int = 0,
     *,
     native: bool = False,
 ) -> Devices:
-    """Make what is missing, correct what differs, leave the rest untouched."""
+    """Make what is missing, correct what differs, leave the rest untouched.
+
+    ``routers``: the router's address of each family that is on.
+    """
     with netlink.handle() as ipr:
         below = _underlay(ipr, node_ip, underlay)
         device_mtu = mtu if mtu is not None else int(below.get_attr("IFLA_MTU"))
@@ -62,12 +68,12 @@ def ensure_devices(
                 f"MTU {device_mtu} of {below.get_attr('IFLA_IFNAME')} leaves {route_mtu} for "
                 f"packets between nodes: raise it to at least {_IPV6_MINIMUM_MTU + overhead}",
             )
-        _node_settings(router)
+        _node_settings(routers)
         host, net = _ensure_pair(ipr, device_mtu)
         if native:
             _remove_vxlan(ipr)
         vxlan = 0 if native else int(_ensure_vxlan(ipr, route_mtu)["index"])
-        _ensure_router_address(ipr, host["index"], router)
+        _ensure_router_addresses(ipr, host["index"], routers)
         return Devices(
             underlay=below.get_attr("IFLA_IFNAME"),
             underlay_ifindex=int(below["index"]),
@@ -134,11 +140,13 @@ def _underlay(ipr: netlink.Handle, node_ip: Address, name: str | None) -> netlin
     )
 
 
-def _node_settings(router: Address) -> None:
+def _node_settings(routers: Sequence[Address]) -> None:
     """Forward packets, and let our programs judge sources instead of the reverse-path filter."""
     sysctl.write("net.ipv4.ip_forward", "1")
     sysctl.write("net.ipv4.conf.all.rp_filter", "0")
-    if router.version == 6:  # not otherwise: a node that forwards takes no router advertisements
+    if any(
+        r.version == 6 for r in routers
+    ):  # not otherwise: a node that forwards takes no router advertisements
         sysctl.write("net.ipv6.conf.all.forwarding", "1")
 
 
@@ -242,26 +250,28 @@ def _adjust(ipr: netlink.Handle, name: str, mtu: int, flags: int) -> None:
         ipr.link("set", index=link["index"], mtu=mtu, ifalias=LINK_ALIAS, flags=flags, change=flags)
 
 
-def _ensure_router_address(ipr: netlink.Handle, index: int, router: Address) -> None:
-    """Exactly this address of its family on `ist_host`."""
-    family = 2 if router.version == 4 else 10
-    present = False
+def _ensure_router_addresses(ipr: netlink.Handle, index: int, routers: Sequence[Address]) -> None:
+    """Exactly these addresses on `ist_host`, besides a link-local one."""
+    wanted = {(str(r), r.max_prefixlen): r for r in routers}
     with netlink.doing(f"list addresses of {DEVICE_HOST}"):
-        rows = [a for a in ipr.addr("dump", family=family) if a["index"] == index]
+        rows = [a for a in ipr.addr("dump") if a["index"] == index]
     for row in rows:
         text = row.get_attr("IFA_ADDRESS")
-        if text == str(router) and row["prefixlen"] == router.max_prefixlen:
-            present = True
-        elif row["scope"] != netlink.SCOPE_LINK or router.version == 4:
+        known = wanted.pop((text, row["prefixlen"]), None)
+        is_ip4 = row["family"] == socket.AF_INET
+        if known is None and (is_ip4 or row["scope"] != netlink.SCOPE_LINK):
             with netlink.doing(f"remove address {text} from {DEVICE_HOST}"):
                 ipr.addr("del", index=index, address=text, prefixlen=row["prefixlen"])
-    if not present:
-        with netlink.doing(f"add router address {router} to {DEVICE_HOST}"):
-            # Link scope: the host must not choose it as source for the rest of the world.
-            ipr.addr(
-                "add",
-                index=index,
-                address=str(router),
-                prefixlen=router.max_prefixlen,
-                scope=netlink.SCOPE_LINK if router.version == 4 else 0,
-            )
+    for (text, length), router in wanted.items():
+        with netlink.doing(f"add router address {text} to {DEVICE_HOST}"):
+            ipr.addr("add", index=index, address=text, prefixlen=length, **_reserve(router))
+
+
+def _reserve(router: Address) -> dict[str, int]:
+    """The host must not choose the address as its source for the rest of the world.
+
+    Of IPv4 by its scope; of IPv6 by its being deprecated: routes that name it as source keep it.
+    """
+    if router.version == 4:
+        return {"scope": netlink.SCOPE_LINK}
+    return {"flags": netlink.IFA_F_NODAD, "preferred_lft": 0, "valid_lft": _FOR_EVER}

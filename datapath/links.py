@@ -16,7 +16,6 @@ from model.address import Address
 from model.kernel_numbers import ENDPOINT_PREFIX, LINK_ALIAS
 
 _QUEUE_LENGTH = 1000
-_NODAD = 0x02  # IFA_F_NODAD: the address is ours by allocation, waiting for a conflict is idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def create_endpoint_link(
     container_interface: str,
     host_interface: str,
     addresses: Sequence[Address],
-    router: Address,
+    routers: Sequence[Address],
     device_mtu: int,
     route_mtu: int,
 ) -> EndpointLink:
@@ -53,6 +52,7 @@ def create_endpoint_link(
 
     Repeatable: a pair of ours left from an earlier attempt goes first. A device of that name that
     is not ours is an error, ``FileExistsError``. Nothing is left behind by a failure.
+    ``routers``: one per family at most; the pod gets a way to those whose family it is of.
     """
     mac, host_mac = random_mac(), random_mac()
     target = os.open(netns_path, os.O_RDONLY | os.O_CLOEXEC)
@@ -79,10 +79,10 @@ def create_endpoint_link(
                 )
             with ExitStack() as undo:
                 undo.callback(_remove_ours, ipr, host_interface)
-                ifindex = _raise_host_end(ipr, host_interface)
+                ifindex = _raise_host_end(ipr, host_interface, addresses)
                 namespaces.run_inside(
                     netns_path,
-                    lambda: _configure_pod(container_interface, addresses, router, route_mtu),
+                    lambda: _configure_pod(container_interface, addresses, routers, route_mtu),
                 )
                 undo.pop_all()
     finally:
@@ -141,14 +141,15 @@ def _remove_ours(ipr: netlink.Handle, name: str) -> None:
             raise
 
 
-def _raise_host_end(ipr: netlink.Handle, name: str) -> int:
+def _raise_host_end(ipr: netlink.Handle, name: str, addresses: Sequence[Address]) -> int:
     link = netlink.find_link(ipr, name)
     if link is None:
         raise OSError(errno.ENODEV, f"device {name} vanished while it was set up")
     index = int(link["index"])
     sysctl.write(f"net.ipv4.conf.{name}.rp_filter", "0")
-    # The host end needs no address of its own; without this the kernel would add a link-local one.
-    sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", "1")
+    # The host end needs no address of its own; without these the kernel would add a link-local one.
+    sysctl.write_if_present(f"net.ipv6.conf.{name}.addr_gen_mode", "1")
+    sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", _disabled(addresses))
     with netlink.doing(f"set device {name} up"):
         ipr.link("set", index=index, ifalias=LINK_ALIAS, state="up")
     return index
@@ -163,23 +164,26 @@ def _remove_leftover(name: str) -> None:
                 ipr.link("del", index=link["index"])
 
 
+def _disabled(addresses: Sequence[Address]) -> str:
+    """What a link is told of IPv6: without an address nobody would answer its solicitations."""
+    return "0" if any(a.version == 6 for a in addresses) else "1"
+
+
 def _configure_pod(
-    name: str, addresses: Sequence[Address], router: Address, route_mtu: int
+    name: str, addresses: Sequence[Address], routers: Sequence[Address], route_mtu: int
 ) -> None:
     with netlink.handle() as ipr:
         link = netlink.find_link(ipr, name)
         if link is None:
             raise OSError(errno.ENODEV, f"device {name} vanished from the pod while it was set up")
         index = int(link["index"])
-        # Without an IPv6 address a pod would only send solicitations that nobody answers.
-        disabled = "0" if any(a.version == 6 for a in addresses) else "1"
-        sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", disabled)
+        sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", _disabled(addresses))
         with netlink.doing("set lo up in the pod"):
             ipr.link("set", index=1, state="up")
         with netlink.doing(f"set device {name} up in the pod"):
             ipr.link("set", index=index, state="up")
         for address in addresses:
-            flags = {"flags": _NODAD} if address.version == 6 else {}
+            flags = {"flags": netlink.IFA_F_NODAD} if address.version == 6 else {}
             with netlink.doing(f"add address {address} to {name} in the pod"):
                 ipr.addr(
                     "add",
@@ -188,8 +192,9 @@ def _configure_pod(
                     prefixlen=address.max_prefixlen,
                     **flags,
                 )
-        if any(a.version == router.version for a in addresses):
-            _add_routes(ipr, index, router, route_mtu)
+        for router in routers:
+            if any(a.version == router.version for a in addresses):
+                _add_routes(ipr, index, router, route_mtu)
 
 
 def _add_routes(ipr: netlink.Handle, index: int, router: Address, route_mtu: int) -> None:

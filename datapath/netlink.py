@@ -18,6 +18,8 @@ Message: TypeAlias = Any
 
 IFF_UP = 0x1
 IFF_NOARP = 0x80
+# The address is ours by allocation: waiting for a conflict is idle.
+IFA_F_NODAD = 0x02
 SCOPE_LINK = 253
 SCOPE_NOWHERE = 255
 TABLE_MAIN = 254

@@ -75,6 +75,7 @@ class DatapathConfig:
 
     node_ip: Address
     router_ip: Address
+    router_ip6: Address | None = None  # None: this node is of one family
     pod_cidrs: tuple[Prefix, ...] = ()
     service_cidr: Prefix | None = None
     underlay: str | None = None  # None: the device that holds ``node_ip``
@@ -92,6 +93,11 @@ class DatapathConfig:
     events: bool = False  # tell drops and verdicts to user space
     trace: TraceConfig = field(default_factory=TraceConfig)  # with ``events``: what passes, too
     encryption: Encryption | None = None
+
+    @property
+    def routers(self) -> tuple[Address, ...]:
+        """The router's address of each family."""
+        return (self.router_ip,) if self.router_ip6 is None else (self.router_ip, self.router_ip6)
 
 
 class Datapath:
@@ -212,7 +218,7 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     encryption = config.encryption
     found = devices.ensure_devices(
         config.node_ip,
-        config.router_ip,
+        config.routers,
         config.underlay,
         config.mtu,
         encryption.overhead_bytes if encryption else 0,
@@ -263,10 +269,11 @@ def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attach
 
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
     """Values of the `const volatile` globals of `bpf/lib/config.h`."""
-    router, encryption = config.router_ip, config.encryption
+    encryption = config.encryption
+    routers = {router.version: pack(router) for router in config.routers}
     return {
-        "config_router_ip4": pack(router) if router.version == 4 else bytes(16),
-        "config_router_ip6": pack(router) if router.version == 6 else bytes(16),
+        "config_router_ip4": routers.get(4, bytes(16)),
+        "config_router_ip6": routers.get(6, bytes(16)),
         "config_vxlan_ifindex": found.vxlan_ifindex,
         "config_host_ifindex": found.host_ifindex,
         "config_host_mac": found.host_mac,

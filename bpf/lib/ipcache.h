@@ -11,6 +11,8 @@ enum reserved_identity {
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 6,
 	IDENTITY_KUBE_APISERVER = 7,
+	IDENTITY_WORLD_IP4 = 9,
+	IDENTITY_WORLD_IP6 = 10,
 	IDENTITY_LOCAL_FIRST = 1 << 24, /* from here on: numbers of this node's own */
 	IDENTITY_REMOTE_NODE_SCOPE = 2 << 24,
 };

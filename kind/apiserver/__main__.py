@@ -42,7 +42,7 @@ class Settings:
     key: str
     client_ca: str
     token_file: str
-    network: Network
+    networks: tuple[Network, ...]  # of services, one per family
     advertise: str
     kubelet_ca: str
     kubelet_certificate: str
@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> Settings:
     p.add_argument("--tls-key", required=True)
     p.add_argument("--client-ca", default="", help="accept client certificates of this CA")
     p.add_argument("--token-file", default="", help="token,user,uid[,groups] per line")
-    p.add_argument("--service-cidr", default="10.96.0.0/16")
+    p.add_argument("--service-cidr", default="10.96.0.0/16", help="one, or one per family")
     p.add_argument(
         "--advertise-address",
         default="",
@@ -76,9 +76,11 @@ def parse(arguments: list[str]) -> Settings:
     p.add_argument("--compaction-interval", type=float, default=300.0, metavar="SECONDS")
     a = p.parse_args(arguments)
     try:
-        network = ip_network(a.service_cidr)
+        networks = tuple(ip_network(text) for text in a.service_cidr.split(","))
     except ValueError as e:
         p.error(f"--service-cidr: {e}")
+    if len({network.version for network in networks}) < len(networks):
+        p.error(f"--service-cidr: {a.service_cidr}: one of each family")
     return Settings(
         a.etcd_endpoint,
         tuple(a.listen),
@@ -86,7 +88,7 @@ def parse(arguments: list[str]) -> Settings:
         a.tls_key,
         a.client_ca,
         a.token_file,
-        network,
+        networks,
         a.advertise_address or a.listen[0],
         a.kubelet_ca,
         a.kubelet_client_cert,
@@ -166,7 +168,7 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
         storage = Storage(store, on_event)
         key = await storage.constant("signing-key", lambda: os.urandom(32))
         await storage.load()
-        api = Api(storage, registry, s.network)
+        api = Api(storage, registry, s.networks)
         async with asyncio.TaskGroup() as group:
             server = Server(api, users, key, _kubelet_tls(s), group)
             tasks = [
@@ -175,7 +177,7 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
             ]
             if not s.advertise.startswith("fd:"):
                 address, port = _split(s.advertise)
-                here = Advertised(address, port, str(s.network[1]))
+                here = Advertised(address, port, str(s.networks[0][1]))
                 await make_initial_objects(api, here)
                 tasks.append(group.create_task(_keep_initial_objects(api, here, lost)))
             runner = web.AppRunner(

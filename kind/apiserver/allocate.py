@@ -1,9 +1,10 @@
 """Service addresses and node ports: chosen, or checked when the client asks for one. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TypeAlias
 
+from kind.apiserver import families
 from kind.apiserver.errors import Cause
 from kind.apiserver.objects import Obj, dicts, dig
 from kind.apiserver.validate import wrong
@@ -31,36 +32,51 @@ class Taken:
         }
 
 
-def allocate(service: Obj, network: Network, taken: Taken, start: int) -> list[Cause]:
-    """Fill clusterIP(s) and node ports in place; ``start`` is any number, where to look first."""
+def allocate(service: Obj, networks: Sequence[Network], taken: Taken, start: int) -> list[Cause]:
+    """Fill clusterIP(s) and node ports in place; ``start`` is any number, where to look first.
+
+    ``networks``: one per family of the cluster, its first family first.
+    """
     spec = service["spec"]
     if spec.get("type") == "ExternalName":
         for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             spec.pop(field, None)
         return []
-    family = f"IPv{network.version}"
-    spec.setdefault("ipFamilies", [family])
-    spec.setdefault("ipFamilyPolicy", "SingleStack")
-    causes = _address(spec, network, taken, start)
+    by_family = {f"IPv{network.version}": network for network in networks}
+    causes = families.settle(spec, list(by_family))
+    causes = causes or _addresses(
+        spec, [by_family[f] for f in spec.get("ipFamilies", ())], taken, start
+    )
     return causes or _node_ports(spec, taken, start)
 
 
-def _address(spec: Obj, network: Network, taken: Taken, start: int) -> list[Cause]:
-    asked = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
-    if asked == "None":
+def _addresses(spec: Obj, networks: Sequence[Network], taken: Taken, start: int) -> list[Cause]:
+    asked = list(spec.get("clusterIPs") or ())
+    if spec.get("clusterIP"):
+        asked[:1] = [spec["clusterIP"]]
+    if asked[:1] == ["None"]:
         spec["clusterIP"], spec["clusterIPs"] = "None", ["None"]
         return []
+    given: list[str] = []
+    for place, network in enumerate(networks):
+        found, cause = _address(asked[place] if place < len(asked) else "", network, taken, start)
+        if cause is not None:
+            return [cause]
+        given.append(found)
+    spec["clusterIP"], spec["clusterIPs"] = given[0], given
+    return []
+
+
+def _address(asked: str, network: Network, taken: Taken, start: int) -> tuple[str, Cause | None]:
     if asked:
         why = _refuse(asked, network, taken)
-        if why:
-            return [wrong("spec.clusterIPs", [asked], f"failed to allocate IP {asked}: {why}")]
-    else:
-        found = _free(network, taken, start)
-        if found is None:
-            return [wrong("spec.clusterIPs", [], "failed to allocate a serviceIP: range is full")]
-        asked = found
-    spec["clusterIP"], spec["clusterIPs"] = asked, [asked]
-    return []
+        text = f"failed to allocate IP {asked}: {why}"
+        return asked, wrong("spec.clusterIPs", [asked], text) if why else None
+    found = _free(network, taken, start)
+    if found is None:
+        text = "failed to allocate a serviceIP: range is full"
+        return "", wrong("spec.clusterIPs", [], text)
+    return found, None
 
 
 def _refuse(asked: str, network: Network, taken: Taken) -> str:

@@ -8,7 +8,7 @@ transaction nothing is assumed; the transaction compares the object's revision.
 import logging
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from kind.apiserver import errors, versions
@@ -46,11 +46,11 @@ def timestamp(now: datetime) -> str:
 class Api:
     """Object verbs on one store."""
 
-    def __init__(self, storage: Storage, registry: Registry, network: Network) -> None:
+    def __init__(self, storage: Storage, registry: Registry, networks: Sequence[Network]) -> None:
         self.storage = storage
         self.cache: Cache = storage.cache
         self.registry = registry
-        self._network = network
+        self._networks = networks  # of services, one per family
         self._reserved: dict[str, Obj] = {}  # services on their way to the store
 
     # Reading.
@@ -121,7 +121,7 @@ class Api:
             key = f"{meta(obj).get('namespace')}/{name_of(obj)}"
             others = [i.obj for k, i in self.cache.select("core/services", Selection()) if k != key]
             taken = Taken([*others, *(o for k, o in self._reserved.items() if k != key)])
-            causes = allocate(obj, self._network, taken, secrets.randbelow(1 << 20))
+            causes = allocate(obj, self._networks, taken, secrets.randbelow(1 << 20))
             if causes:
                 raise errors.invalid("", "Service", name_of(obj), causes)
         return _Reservation(self._reserved, key, obj)

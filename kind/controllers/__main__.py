@@ -152,7 +152,8 @@ async def run(kubeconfig: str, cluster_cidr: str) -> None:
             GarbageCollector(hub),
         ]
         if cluster_cidr:
-            controllers.append(PrefixController(hub, ip_network(cluster_cidr)))
+            prefixes = [ip_network(text) for text in cluster_cidr.split(",")]
+            controllers.append(PrefixController(hub, prefixes))
         runners = [Runner(hub, c) for c in controllers]
         async with asyncio.TaskGroup() as group:
             main_task = group.create_task(_work(hub, runners))
@@ -182,7 +183,9 @@ def main() -> None:
     """The process."""
     p = argparse.ArgumentParser(prog="python -m kind.controllers", description=__doc__)
     p.add_argument("--kubeconfig", required=True)
-    p.add_argument("--cluster-cidr", default="", help="give nodes without a podCIDR one of these")
+    p.add_argument(
+        "--cluster-cidr", default="", help="give nodes without a podCIDR a part of it, or of each"
+    )
     a = p.parse_args(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:

@@ -56,9 +56,21 @@ def _named(pod: Obj, name: str, protocol: str) -> int | None:
     return None
 
 
-def endpoint(service: Obj, pod: Obj) -> Obj | None:
-    """The pod as an endpoint; ``None`` while it has no address or has finished."""
-    address = dig(pod, "status", "podIP")
+def families_of(service: Obj) -> list[str]:
+    """The families of a service's endpoints, its first one first."""
+    said = dig(service, "spec", "ipFamilies")
+    return [str(family) for family in said] if said else ["IPv4"]
+
+
+def _address_of(pod: Obj, family: str) -> str | None:
+    said = [p.get("ip") for p in dicts(dig(pod, "status", "podIPs"))]
+    texts = [str(ip) for ip in said or [dig(pod, "status", "podIP")] if ip]
+    return next((text for text in texts if (":" in text) == (family == "IPv6")), None)
+
+
+def endpoint(service: Obj, pod: Obj, family: str) -> Obj | None:
+    """The pod as an endpoint; ``None`` while it has no address of it or has finished."""
+    address = _address_of(pod, family)
     if not address or is_finished(pod):
         return None
     ready, ending = is_ready(pod), is_terminating(pod)
@@ -89,10 +101,11 @@ def plan_slices(service: Obj, pods: Sequence[Obj], slices: Sequence[Obj]) -> Pla
     """Keep endpoints in the slice they are in, fill gaps, then open new slices."""
     wanted: dict[tuple[str, Ports], dict[str, Obj]] = {}
     for pod in pods:
-        made, ports = endpoint(service, pod), resolve_ports(service, pod)
-        if made is not None and ports is not None:
-            kind = "IPv6" if ":" in made["addresses"][0] else "IPv4"
-            wanted.setdefault((kind, ports), {})[made["targetRef"]["uid"]] = made
+        ports = resolve_ports(service, pod)
+        for kind in families_of(service):
+            made = endpoint(service, pod, kind)
+            if made is not None and ports is not None:
+                wanted.setdefault((kind, ports), {})[made["targetRef"]["uid"]] = made
     plan, labels = Plan(), _labels(service)
     empty: list[Obj] = []
     for old in slices:
@@ -118,7 +131,7 @@ def plan_slices(service: Obj, pods: Sequence[Obj], slices: Sequence[Obj]) -> Pla
         if empty:
             _update(plan, empty.pop(0), [], labels)
         else:
-            plan.create.append(_new(service, "IPv4", (), [], labels))
+            plan.create.append(_new(service, families_of(service)[0], (), [], labels))
     plan.delete += empty
     return plan
 
@@ -179,8 +192,9 @@ def _new(
 def desired_endpoints(service: Obj, pods: Sequence[Obj]) -> list[Obj]:
     """The ``subsets`` of the Endpoints object of the same name."""
     groups: dict[Ports, tuple[list[Obj], list[Obj]]] = {}
+    family = families_of(service)[0]  # this kind has no more than one
     for pod in pods:
-        made, ports = endpoint(service, pod), resolve_ports(service, pod)
+        made, ports = endpoint(service, pod, family), resolve_ports(service, pod)
         if made is None or ports is None or is_terminating(pod):
             continue
         address = {

@@ -1,6 +1,6 @@
 """Pod prefixes for nodes that have none. Adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
@@ -22,14 +22,15 @@ def free_prefix(cluster: Network, taken: Iterable[str]) -> Network | None:
 
 
 class PrefixController:
-    """One key per node."""
+    """One key per node; a node gets a prefix of each of the cluster's."""
 
     name = "podcidr"
 
-    def __init__(self, hub: Hub, cluster: Network) -> None:
+    def __init__(self, hub: Hub, clusters: Sequence[Network]) -> None:
+        """``clusters``: one per family, the first family first."""
         self._hub = hub
-        self._cluster = cluster
-        self._given: dict[str, str] = {}  # node → prefix, while the request is under way
+        self._clusters = clusters
+        self._given: dict[str, list[str]] = {}  # by node, while the request is under way
 
     def keys(self, table: str, old: Obj | None, new: Obj | None) -> Iterable[Key]:
         if table == "nodes" and new is not None and not dig(new, "spec", "podCIDR"):
@@ -41,15 +42,19 @@ class PrefixController:
         if node is None or dig(node, "spec", "podCIDR"):
             return
         taken = {str(c) for n in self._hub.all("nodes") for c in dig(n, "spec", "podCIDRs") or []}
-        prefix = free_prefix(self._cluster, taken | set(self._given.values()))
-        if prefix is None:
-            raise OSError(
-                f"no pod prefix left in {self._cluster} for node {key[1]}: "
-                "give the controllers a larger --cluster-cidr"
-            )
-        self._given[key[1]] = str(prefix)
+        taken |= {text for texts in self._given.values() for text in texts}
+        mine = []
+        for cluster in self._clusters:
+            prefix = free_prefix(cluster, taken)
+            if prefix is None:
+                raise OSError(
+                    f"no pod prefix left in {cluster} for node {key[1]}: "
+                    "give the controllers a larger --cluster-cidr"
+                )
+            mine.append(str(prefix))
+        self._given[key[1]] = mine
         try:
-            spec = {"podCIDR": str(prefix), "podCIDRs": [str(prefix)]}
+            spec = {"podCIDR": mine[0], "podCIDRs": mine}
             await self._hub.merge("nodes", node, {"spec": spec})
         finally:
             self._given.pop(key[1], None)

@@ -108,6 +108,7 @@ def _facts(pod: Obj) -> tuple[object, ...]:
         m.get("labels"),
         m.get("deletionTimestamp") is None,
         status.get("podIP"),
+        status.get("podIPs"),
         status.get("phase"),
         ready,
         (pod.get("spec") or {}).get("nodeName"),

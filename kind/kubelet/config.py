@@ -14,7 +14,7 @@ class Config:
     directory: Path  # of the node: its runtime's socket, its root, its pods' files
     netns: str  # path of the node's network namespace
     pod_netns_prefix: str
-    pod_cidr: str
+    pod_cidrs: list[str]  # one per family
     control_plane: bool
     cgroup: str  # directory below which pods get theirs
     api_url: str
@@ -27,7 +27,13 @@ class Config:
     dns_address: str
     cluster: str
     cluster_domain: str = "cluster.local"
+    node_ip6: str = ""  # empty: the node is of IPv4 alone
     port: int = 10250
+
+    @property
+    def node_ips(self) -> list[str]:
+        """The node's addresses, one per family."""
+        return [ip for ip in (self.node_ip, self.node_ip6) if ip]
 
     @property
     def root(self) -> str:

@@ -61,8 +61,8 @@ def facts_of(config: Config, pod: Json, sandbox: Sandbox | None) -> Facts:
         host, port = config.api_url.removeprefix("https://").split(":")[0], 6443
     return Facts(
         node_name=config.node,
-        host_ip=config.node_ip,
-        pod_ip=sandbox.pod_ip if sandbox else "",
+        host_ips=config.node_ips,
+        pod_ips=sandbox.pod_ips if sandbox else [],
         api_host=host,
         api_port=port,
     )
@@ -147,7 +147,7 @@ def container_launch(
         hostname=hostname,
         binds=_binds(config, pod, container),
         files={
-            "/etc/hosts": podspec.hosts_file(pod, hostname, sandbox.pod_ip),
+            "/etc/hosts": podspec.hosts_file(pod, hostname, sandbox.pod_ips),
             "/etc/resolv.conf": podspec.resolv_conf(pod, config.dns_address, config.cluster_domain),
             "/etc/hostname": hostname + "\n",
         },

@@ -36,7 +36,7 @@ def node_object(config: Config) -> Json:
     }
     if config.control_plane:
         labels["node-role.kubernetes.io/control-plane"] = ""
-    spec = {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+    spec = {"podCIDR": config.pod_cidrs[0], "podCIDRs": config.pod_cidrs}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -87,7 +87,7 @@ def node_status(config: Config, network_ready: bool, now: str, before: Json) -> 
         )
     return {
         "addresses": [
-            {"type": "InternalIP", "address": config.node_ip},
+            *({"type": "InternalIP", "address": ip} for ip in config.node_ips),
             {"type": "Hostname", "address": config.node},
         ],
         "capacity": resources,

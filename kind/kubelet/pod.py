@@ -203,8 +203,8 @@ class PodWorker:
             mains=self.containers.mains,
             initialized=self.containers.initialized,
             deleting=self._deleting,
-            host_ip=self._config.node_ip,
-            pod_ip=sandbox.pod_ip if sandbox else "",
+            host_ips=self._config.node_ips,
+            pod_ips=sandbox.pod_ips if sandbox else [],
             start_time=self._start_time,
             message=self._message,
         )

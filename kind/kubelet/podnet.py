@@ -42,7 +42,8 @@ async def make(tools: Tools, pod: Json) -> Sandbox:
         path.unlink()
     identifier = pod["metadata"]["uid"].replace("-", "")
     if pod["spec"].get("hostNetwork"):
-        made = Sandbox(tools.config.netns, tools.config.node_ip, True, identifier, [])
+        ips = tools.config.node_ips
+        made = Sandbox(tools.config.netns, ips[0], True, identifier, [], ips)
     else:
         planned = tools.network.plan(pod, identifier)
         sandboxes.save(path, planned)

@@ -27,8 +27,8 @@ class Facts:
     """What a pod may ask about where it runs."""
 
     node_name: str
-    host_ip: str
-    pod_ip: str
+    host_ips: Sequence[str]  # one per family
+    pod_ips: Sequence[str]  # none: it has no network yet
     api_host: str
     api_port: int
 
@@ -61,10 +61,10 @@ def field_value(pod: Json, path: str, facts: Facts) -> str:
         "metadata.uid": metadata["uid"],
         "spec.nodeName": facts.node_name,
         "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
-        "status.hostIP": facts.host_ip,
-        "status.hostIPs": facts.host_ip,
-        "status.podIP": facts.pod_ip,
-        "status.podIPs": facts.pod_ip,
+        "status.hostIP": facts.host_ips[0],
+        "status.hostIPs": ",".join(facts.host_ips),
+        "status.podIP": next(iter(facts.pod_ips), ""),
+        "status.podIPs": ",".join(facts.pod_ips),
     }
     if path in plain:
         return str(plain[path])
@@ -304,11 +304,10 @@ def resolv_conf(pod: Json, dns_address: str, domain: str) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def hosts_file(pod: Json, hostname: str, pod_ip: str) -> str:
+def hosts_file(pod: Json, hostname: str, pod_ips: Sequence[str]) -> str:
     """The content of /etc/hosts, with the pod's ``hostAliases``."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    if pod_ip:
-        lines.append(f"{pod_ip}\t{hostname}")
+    lines += [f"{ip}\t{hostname}" for ip in pod_ips]
     lines += [
         "\t".join([alias["ip"], *(alias.get("hostnames") or [])])
         for alias in pod["spec"].get("hostAliases") or []

@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Sandbox:
     host_network: bool
     container_id: str
     networks: list[Json]  # the configuration that ADD was made with, for DEL
+    pod_ips: list[str] = field(default_factory=list)  # all of them, ``pod_ip`` first
 
 
 def save(path: Path, sandbox: Sandbox) -> None:
@@ -145,10 +146,10 @@ class Network:
         for network in planned.networks:
             request = network | ({"prevResult": result} if result else {})
             result = await self._plugin("ADD", request, planned.netns, planned.container_id, pod)
-        address = (result.get("ips") or [{"address": ""}])[0]["address"].split("/")[0]
-        if not address:
+        addresses = [ip["address"].split("/")[0] for ip in result.get("ips") or ()]
+        if not addresses:
             raise SandboxError("the CNI plugins gave the pod no address")
-        return replace(planned, pod_ip=address)
+        return replace(planned, pod_ip=addresses[0], pod_ips=addresses)
 
     async def delete(self, pod: Json, sandbox: Sandbox) -> None:
         """Take a pod's network away. Raises SandboxError; repeat until it does not."""

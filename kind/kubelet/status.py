@@ -104,8 +104,8 @@ class PodView:
     mains: Sequence[ContainerState]
     initialized: bool
     deleting: bool
-    host_ip: str
-    pod_ip: str
+    host_ips: Sequence[str]  # one per family
+    pod_ips: Sequence[str]  # none: it has no network yet
     start_time: str
     message: str  # why the pod cannot start, when it cannot
 
@@ -119,7 +119,7 @@ def pod_status(view: PodView, now: str) -> Json:
     containers_ready = not unready and not done and not view.deleting
     gates = _gates(view.pod)
     conditions = {
-        "PodReadyToStartContainers": bool(view.pod_ip) and not done,
+        "PodReadyToStartContainers": bool(view.pod_ips) and not done,
         "Initialized": view.initialized,
         "ContainersReady": containers_ready,
         "Ready": containers_ready and all(gates.values()),
@@ -132,8 +132,8 @@ def pod_status(view: PodView, now: str) -> Json:
     text = f"containers with unready status: [{' '.join(unready)}]" if unready else ""
     status: Json = {
         "phase": state,
-        "hostIP": view.host_ip,
-        "hostIPs": [{"ip": view.host_ip}],
+        "hostIP": view.host_ips[0],
+        "hostIPs": [{"ip": ip} for ip in view.host_ips],
         "startTime": view.start_time,
         "qosClass": "BestEffort",
         "conditions": _conditions(view.pod, conditions, reason, text, now),
@@ -141,9 +141,9 @@ def pod_status(view: PodView, now: str) -> Json:
     }
     if view.inits:
         status["initContainerStatuses"] = [item.as_status() for item in view.inits]
-    if view.pod_ip:
-        status["podIP"] = view.pod_ip
-        status["podIPs"] = [{"ip": view.pod_ip}]
+    if view.pod_ips:
+        status["podIP"] = view.pod_ips[0]
+        status["podIPs"] = [{"ip": ip} for ip in view.pod_ips]
     if view.message:
         status["message"] = view.message
     return status

@@ -17,6 +17,7 @@ from kind.lab.topology import LabError, Node, Topology
 from kind.runtime import namespaces
 
 UNDERLAY_GATEWAY = "172.20.0.1"
+UNDERLAY_GATEWAY6 = "fd00:172:20::1"
 REMOVAL_TIMEOUT_S = 10.0
 
 
@@ -69,6 +70,7 @@ def make_underlay(lab: Topology) -> None:
             "link set lo up",
             f"link add br0 mtu {mtu} type bridge forward_delay 0",
             f"addr add {UNDERLAY_GATEWAY}/16 dev br0",
+            *([f"addr add {UNDERLAY_GATEWAY6}/64 dev br0 nodad"] if lab.ipv6 else []),
             "link set br0 up",
             *(
                 f"link add {node.underlay_port} mtu {mtu} master br0"
@@ -88,8 +90,18 @@ def make_underlay(lab: Topology) -> None:
                 f"addr add {node.address}/16 dev eth0",
                 "link set eth0 up",
                 f"route add default via {UNDERLAY_GATEWAY}",
+                *_ipv6_of(node),
             ],
         )
+
+
+def _ipv6_of(node: Node) -> list[str]:
+    if node.address6 is None:
+        return []
+    return [
+        f"addr add {node.address6}/64 dev eth0 nodad",
+        f"route add default via {UNDERLAY_GATEWAY6}",
+    ]
 
 
 def _node_sysctls() -> None:

@@ -94,6 +94,7 @@ async def _ask_cluster(cluster: Cluster, url: str, report: Report) -> None:
             "name": cluster.name,
             "server": url,
             "podCIDR": str(cluster.pod_cidr),
+            "podCIDRs": [str(cidr) for cidr in cluster.pod_cidrs],
             "serviceCIDR": str(cluster.service_cidr),
         }
     )

@@ -17,6 +17,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CLUSTER_DOMAIN = "cluster.local"
 
 
+def _listed(networks: Sequence[object]) -> str:
+    return ",".join(map(str, networks))
+
+
 def _service(node: Node, name: str, argv: Sequence[str], netns: str | None = None) -> Launch:
     path = f"{os.path.dirname(sys.executable)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
     return Launch(
@@ -68,7 +72,7 @@ def api_server(cluster: Cluster) -> Launch:
         f"--tls-key={files.key('apiserver')}",
         f"--client-ca={files.ca_cert}",
         f"--token-file={files.tokens}",
-        f"--service-cidr={cluster.service_cidr}",
+        f"--service-cidr={_listed(cluster.service_cidrs)}",
         f"--kubelet-ca={files.ca_cert}",
         f"--kubelet-client-cert={files.cert('apiserver-kubelet-client')}",
         f"--kubelet-client-key={files.key('apiserver-kubelet-client')}",
@@ -99,7 +103,7 @@ def real_control_plane(cluster: Cluster, assets: Path) -> list[Launch]:
         f"--client-ca-file={files.ca_cert}",
         f"--token-auth-file={files.tokens}",
         "--authorization-mode=RBAC",
-        f"--service-cluster-ip-range={cluster.service_cidr}",
+        f"--service-cluster-ip-range={_listed(cluster.service_cidrs)}",
         f"--service-account-issuer=https://kubernetes.default.svc.{CLUSTER_DOMAIN}",
         f"--service-account-key-file={files.key('service-account')}",
         f"--service-account-signing-key-file={files.key('service-account')}",
@@ -112,9 +116,9 @@ def real_control_plane(cluster: Cluster, assets: Path) -> list[Launch]:
         f"{assets}/kube-controller-manager",
         f"--kubeconfig={kubeconfig}",
         f"--cluster-name={cluster.name}",
-        f"--cluster-cidr={cluster.pod_cidr}",
+        f"--cluster-cidr={_listed(cluster.pod_cidrs)}",
         "--allocate-node-cidrs=false",
-        f"--service-cluster-ip-range={cluster.service_cidr}",
+        f"--service-cluster-ip-range={_listed(cluster.service_cidrs)}",
         f"--root-ca-file={files.ca_cert}",
         f"--service-account-private-key-file={files.key('service-account')}",
         "--use-service-account-credentials=true",
@@ -160,10 +164,11 @@ def kubelet_settings(cluster: Cluster, node: Node) -> dict[str, object]:
         "lab": node.lab,
         "node": node.name,
         "node_ip": str(node.address),
+        "node_ip6": str(node.address6 or ""),
         "directory": str(node.directory),
         "netns": node.netns_path,
         "pod_netns_prefix": node.pod_netns_prefix,
-        "pod_cidr": str(node.pod_cidr),
+        "pod_cidrs": [str(cidr) for cidr in node.pod_cidrs],
         "control_plane": node.is_control_plane,
         "cgroup": str(host.cgroup_of(node.lab) / node.name / "pods"),
         "api_url": cluster.api_url,

@@ -25,10 +25,13 @@ class LabRecord:
     created: str
     by: str  # user and checkout
     kube_assets: str = ""
+    ipv6: bool = False
 
     def topology(self) -> Topology:
         """The lab's layout."""
-        return topology.build(self.name, self.clusters, self.nodes, self.underlay_mtu)
+        return topology.build(
+            self.name, self.clusters, self.nodes, self.underlay_mtu, ipv6=self.ipv6
+        )
 
 
 def whoami() -> str:

@@ -6,7 +6,7 @@ that ``down`` finds everything without a memory of what ``up`` did.
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 DEFAULT_NAME = "lab"
@@ -17,6 +17,8 @@ API_PORT = 6443
 KUBELET_PORT = 10250
 ETCD_PORT = 2379
 # Underlay addresses are 172.20.CLUSTER.NODE, pods 10.CLUSTER.NODE.x, services 10.(100+CLUSTER).x.x.
+# With IPv6 besides: fd00:172:20::CLUSTER:NODE, fd00:10:CLUSTER:NODE::x, fd00:10:(100+CLUSTER)::x,
+# the numbers in decimal digits.
 MAX_CLUSTERS = 99
 MAX_NODES = 50
 
@@ -36,6 +38,7 @@ class Node:
     name: str
     cluster_index: int  # from 1
     index: int  # from 1; the first is the control plane
+    ipv6: bool = False  # of both families
 
     @property
     def address(self) -> IPv4Address:
@@ -43,9 +46,23 @@ class Node:
         return IPv4Address(f"172.20.{self.cluster_index}.{self.index}")
 
     @property
+    def address6(self) -> IPv6Address | None:
+        """The node's IPv6 address on the underlay."""
+        text = f"fd00:172:20::{self.cluster_index}:{self.index}"
+        return IPv6Address(text) if self.ipv6 else None
+
+    @property
     def pod_cidr(self) -> IPv4Network:
         """The node's share of the cluster's pod addresses."""
         return IPv4Network(f"10.{self.cluster_index}.{self.index}.0/24")
+
+    @property
+    def pod_cidrs(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The node's share of the cluster's pod addresses, one per family."""
+        if not self.ipv6:
+            return (self.pod_cidr,)
+        six = IPv6Network(f"fd00:10:{self.cluster_index}:{self.index}::/64")
+        return (self.pod_cidr, six)
 
     @property
     def is_control_plane(self) -> bool:
@@ -91,6 +108,7 @@ class Cluster:
     name: str
     index: int  # from 1
     nodes: tuple[Node, ...]
+    ipv6: bool = False  # of both families
 
     @property
     def pod_cidr(self) -> IPv4Network:
@@ -101,6 +119,20 @@ class Cluster:
     def service_cidr(self) -> IPv4Network:
         """Addresses of its services."""
         return IPv4Network(f"10.{100 + self.index}.0.0/16")
+
+    @property
+    def pod_cidrs(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Addresses of all its pods, one network per family."""
+        if not self.ipv6:
+            return (self.pod_cidr,)
+        return (self.pod_cidr, IPv6Network(f"fd00:10:{self.index}::/48"))
+
+    @property
+    def service_cidrs(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Addresses of its services, one network per family."""
+        if not self.ipv6:
+            return (self.service_cidr,)
+        return (self.service_cidr, IPv6Network(f"fd00:10:{100 + self.index}::/112"))
 
     @property
     def api_service_address(self) -> IPv4Address:
@@ -135,6 +167,7 @@ class Topology:
     name: str
     clusters: tuple[Cluster, ...]
     underlay_mtu: int
+    ipv6: bool = False  # clusters of both families
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -178,7 +211,9 @@ def owns_netns(lab: str, name: str) -> bool:
     return bool(re.fullmatch(r"underlay|p-[a-z0-9]+|cluster\d+-(control-plane|worker\d*)", rest))
 
 
-def build(name: str, clusters: int, nodes: int, underlay_mtu: int = 1500) -> Topology:
+def build(
+    name: str, clusters: int, nodes: int, underlay_mtu: int = 1500, *, ipv6: bool = False
+) -> Topology:
     """Lay out a lab. Raises LabError when the request does not fit the address plan."""
     if not _NAME.fullmatch(name):
         raise LabError(
@@ -192,21 +227,23 @@ def build(name: str, clusters: int, nodes: int, underlay_mtu: int = 1500) -> Top
         raise LabError(f"an underlay MTU is 1280 to 65535 bytes, not {underlay_mtu}")
     return Topology(
         name=name,
-        clusters=tuple(_cluster(name, index, nodes) for index in range(1, clusters + 1)),
+        clusters=tuple(_cluster(name, index, nodes, ipv6) for index in range(1, clusters + 1)),
         underlay_mtu=underlay_mtu,
+        ipv6=ipv6,
     )
 
 
-def _cluster(lab: str, index: int, nodes: int) -> Cluster:
+def _cluster(lab: str, index: int, nodes: int, ipv6: bool) -> Cluster:
     name = f"cluster{index}"
     return Cluster(
         lab=lab,
         name=name,
         index=index,
         nodes=tuple(
-            Node(lab, name, f"{name}-{_role(number)}", index, number)
+            Node(lab, name, f"{name}-{_role(number)}", index, number, ipv6)
             for number in range(1, nodes + 1)
         ),
+        ipv6=ipv6,
     )
 
 

@@ -42,6 +42,13 @@ class Request:
     install: bool = True
     values: tuple[str, ...] = ()  # settings of the installation, key=value
 
+    @property
+    def ipv6(self) -> bool:
+        """Whether the clusters are of both families: the setting is the installation's."""
+        pairs = (text.partition("=") for text in self.values)
+        said = [value for key, _, value in pairs if key in ("ipv6.enabled", "enable-ipv6")]
+        return bool(said) and said[-1].lower() in ("true", "1")
+
 
 # Told of each step: cluster ("" for all), what is done, seconds since the start.
 Tell = Callable[[str, str, float], None]
@@ -49,7 +56,9 @@ Tell = Callable[[str, str, float], None]
 
 def check(request: Request) -> Topology:
     """Refuse at once what cannot work. Raises LabError."""
-    lab = topology.build(request.name, request.clusters, request.nodes, request.underlay_mtu)
+    lab = topology.build(
+        request.name, request.clusters, request.nodes, request.underlay_mtu, ipv6=request.ipv6
+    )
     if request.kube_assets:
         missing = [
             name
@@ -122,6 +131,7 @@ def _start(lab: Topology, request: Request, say: Callable[[str, str], None]) -> 
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         by=state.whoami(),
         kube_assets=request.kube_assets,
+        ipv6=request.ipv6,
     )
     state.save(record)
     host.make_underlay(lab)

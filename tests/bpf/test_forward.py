@@ -1,5 +1,7 @@
 """Where packets go, and what of them changes on the way."""
 
+import struct
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.inet6 import (
@@ -172,6 +174,16 @@ def test_ipv6_chatter_of_a_pod_is_no_drop(machine: Machine) -> None:
     done = machine.run("from_container", chatter)
     assert done.verdict == OK
     assert not done.drops
+
+
+def test_ipv6_chatter_before_a_pod_is_known_is_no_drop(machine: Machine) -> None:
+    """A stack reports its groups as soon as its link is up, before the pod's row is written."""
+    machine.tables["ist_interfaces"].remove([struct.pack("=I", A.ifindex)])
+    chatter = frame(IPv6(src="::", dst="ff02::16", nh=0) / b"\x3a\0\5\2\0\0\1\0" / bytes(20))
+    done = machine.run("from_container", chatter)
+    assert done.verdict == OK
+    assert not done.drops
+    assert machine.run("from_container", tcp()).reason is w.DropReason.DROP_UNKNOWN_SENDER
 
 
 @pytest.mark.parametrize(("size", "passes"), [(MTU, True), (MTU + 1, False)])

@@ -293,13 +293,21 @@ def test_nodes_and_world_in_the_tunnel(machine: Machine) -> None:
     machine.remote("192.0.2.3", 2 << 24 | 1, None)
     machine.remote("203.0.113.9", 1 << 24 | 5, None)
     cases = (("192.0.2.2", 6, 7), ("192.0.2.3", 6, 2 << 24 | 1), ("203.0.113.9", 2, 1 << 24 | 5))
-    for source, vni, identity in (*cases, (WORLD, 2, 2)):
+    for source, vni, identity in (*cases, *((WORLD, vni, 2) for vni in (2, 9, 10))):
         machine.policy(A.number, only(PolicyKey(identity, IN)))
         sent = from_tunnel(tcp(src=source, dst=A.address))
         assert machine.run("from_overlay", sent, vni=vni).delivered, source
         machine.policy(A.number, only(PolicyKey(99, IN)))
         done = machine.run("from_overlay", from_tunnel(tcp(src=source, dst=A.address)), vni=vni)
         assert done.reason is R.DROP_POLICY_DENIED
+
+
+def test_halves_of_the_world_are_no_pods(machine: Machine) -> None:
+    """What Cilium calls world-ipv4 or world-ipv6 must not come from an address of a pod."""
+    machine.policy(A.number, only(PolicyKey(REMOTE_IDENTITY, IN)))
+    for claimed in (9, 10):
+        done = machine.run("from_overlay", remote_tcp(), vni=claimed)
+        assert done.reason is R.DROP_INVALID_IDENTITY, claimed
 
 
 def test_identity_that_is_not_known_yet(machine: Machine) -> None:

@@ -30,7 +30,7 @@ class Space:
             "container_interface": "eth0",
             "host_interface": HOST_END,
             "addresses": ADDRESSES,
-            "router": ROUTER,
+            "routers": [ROUTER],
             "device_mtu": 1500,
             "route_mtu": 1450,
         } | changes
@@ -149,7 +149,7 @@ NODE_IP = parse_address("172.31.0.1")
 
 
 def ensure(space: Space, **changes: Any) -> devices.Devices:
-    arguments = {"node_ip": NODE_IP, "router": ROUTER, "underlay": None, "mtu": None} | changes
+    arguments = {"node_ip": NODE_IP, "routers": [ROUTER], "underlay": None, "mtu": None} | changes
     return space.call(lambda: devices.ensure_devices(**arguments))
 
 
@@ -216,6 +216,6 @@ def test_tiny_mtu_is_refused(underlay: Space) -> None:
 def test_router_address_can_change(underlay: Space) -> None:
     """A node that was given another pod prefix has the new router address and not the old."""
     ensure(underlay)
-    ensure(underlay, router=parse_address("10.209.1.1"))
+    ensure(underlay, routers=[parse_address("10.209.1.1")])
     (host,) = underlay.in_node("-4 addr show dev ist_host")
     assert [a["local"] for a in host["addr_info"]] == ["10.209.1.1"]

@@ -146,7 +146,8 @@ class SimulatedNode:
         )
         inputs.status = remotes.status
         node = _own_node(own, me, self.number)
-        routes = Routes(state.ipcache, node.pod_cidrs, layout.OWN_IP, lambda node: Route(mtu=1450))
+        far = {layout.OWN_IP.version: lambda node: Route(mtu=1450)}
+        routes = Routes(state.ipcache, node.pod_cidrs, (layout.OWN_IP,), far)
         tables = self.tables = Tables(
             cast("Datapath", self.kernel),
             own,

@@ -477,13 +477,13 @@ class RemoteCluster:
     def disconnect(self) -> None:
         (self.node.mesh / self.name).unlink()
 
-    async def add_node(self, name: str, ip: str, cidr: str) -> None:
+    async def add_node(self, name: str, ip: str, *cidrs: str) -> None:
         node = Node(
             cluster=self.name,
             name=NodeName(name),
             cluster_id=self.cluster_id,
             addresses=(NodeAddress(INTERNAL_IP, parse_address(ip)),),
-            pod_cidrs=(parse_prefix(cidr),),
+            pod_cidrs=tuple(map(parse_prefix, cidrs)),
         )
         await self.put(keys.node(self.name, name), node_v1.encode(node))
 

@@ -138,7 +138,7 @@ class Node:
         interface = f"{ENDPOINT_PREFIX}{os.getpid():07d}{next(_numbers):05d}"[:15]
         link = await self.thread.call(
             links.create_endpoint_link,
-            *(netns_path(namespace), "eth0", interface, [address], self.config.router_ip),
+            *(netns_path(namespace), "eth0", interface, [address], self.config.routers),
             *(self.datapath.device_mtu, self.datapath.route_mtu),
         )
         pod = Pod(name, namespace, address, NumericIdentity(identity), self, link, interface)

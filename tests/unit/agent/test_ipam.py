@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ipam import Pool, PoolExhaustedError
+from agent.ipam import Pool, PoolExhaustedError, Pools
 from model.address import parse_address, parse_prefix
 
 
@@ -52,3 +52,20 @@ def test_no_address_twice(steps: list[tuple[bool, int]], seed: int) -> None:
             pool.release(held.pop(number))  # type: ignore[arg-type]
     assert len(pool) == len(held)
     assert {a for a, _ in pool} == set(held.values())
+
+
+def test_an_address_of_each_family_or_none() -> None:
+    """When one pool is full the other's address goes back."""
+    four, six = Pool(parse_prefix("10.1.0.0/29")), Pool(parse_prefix("fd00::/126"))
+    pools = Pools([four, six])
+    draw = random.Random(1).random
+    first = pools.allocate("a", draw)
+    assert [a.version for a in first] == [4, 6]
+    pools.allocate("b", draw)
+    with pytest.raises(PoolExhaustedError, match="fd00::/126"):
+        pools.allocate("c", draw)
+    assert (len(four), len(six)) == (2, 2)
+    pools.release(first)
+    assert (len(four), len(six)) == (1, 1)
+    assert all(pools.take(address, "a") for address in first)
+    assert not pools.take(parse_address("fd00:1::1"), "a")

@@ -36,7 +36,7 @@ def one(items: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
         ("paris", 1, ("routing-mode=eni",), ('routing-mode is "eni"', "tunnel, native")),
         ("paris", 1, ("autoDirectNodeRoutes=true",), ("auto-direct-node-routes", "native")),
         ("paris", 1, ("MTU=big",), ('mtu is "big"', "number")),
-        ("paris", 1, ("enable-ipv6=true",), ('enable-ipv6 is "true"', "false")),
+        ("paris", 1, ("ipv6.enabled=yes",), ('enable-ipv6 is "yes"', "true or false")),
     ],
 )
 def test_bad_settings(

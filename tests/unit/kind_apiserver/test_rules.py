@@ -1,6 +1,6 @@
 """Defaults, validation, allocation, and what updates may change."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -161,16 +161,16 @@ def test_qos(resources: Any, word: str) -> None:
 
 def test_allocation_never_gives_twice() -> None:
     """Every address of a small range is given once, then the range is full."""
-    network, taken = ip_network("10.0.0.0/29"), Taken([])
+    networks, taken = [ip_network("10.0.0.0/29")], Taken([])
     given = []
     for start in (7, 7, 7, 7, 7):
         obj: Any = {"spec": {}}
-        assert allocate(obj, network, taken, start) == []
+        assert allocate(obj, networks, taken, start) == []
         taken.add(obj)
         given.append(obj["spec"]["clusterIP"])
     assert len(set(given)) == 5
     assert not {"10.0.0.0", "10.0.0.7"} & set(given)
-    (cause,) = allocate({"spec": {}}, network, taken, 0)
+    (cause,) = allocate({"spec": {}}, networks, taken, 0)
     assert "range is full" in cause.message
 
 
@@ -185,18 +185,91 @@ def test_allocation_never_gives_twice() -> None:
 def test_asked_addresses(asked: str, why: str) -> None:
     """A requested address is refused with its reason."""
     taken = Taken([{"spec": {"clusterIPs": ["10.0.0.9"]}}])
-    (cause,) = allocate({"spec": {"clusterIP": asked}}, ip_network("10.0.0.0/24"), taken, 0)
+    (cause,) = allocate({"spec": {"clusterIP": asked}}, [ip_network("10.0.0.0/24")], taken, 0)
     assert why in cause.message
+
+
+BOTH = [ip_network("10.0.0.0/24"), ip_network("fd00::/112")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "families"),
+    [
+        ({}, [4]),
+        ({"ipFamilyPolicy": "SingleStack"}, [4]),
+        ({"ipFamilyPolicy": "PreferDualStack"}, [4, 6]),
+        ({"ipFamilyPolicy": "RequireDualStack"}, [4, 6]),
+        ({"ipFamilies": ["IPv6"]}, [6]),
+        ({"ipFamilies": ["IPv6"], "ipFamilyPolicy": "RequireDualStack"}, [6, 4]),
+        ({"ipFamilies": ["IPv6", "IPv4"]}, [6, 4]),
+        ({"clusterIP": "fd00::77"}, [6]),
+        ({"clusterIPs": ["10.0.0.77", "fd00::77"]}, [4, 6]),
+        ({"clusterIPs": ["10.0.0.9", "fd00::9"], "ipFamilyPolicy": "SingleStack"}, [4]),
+    ],
+)
+def test_families_of_services(spec: dict[str, Any], families: list[int]) -> None:
+    """Addresses are given in the order of families; what was asked for is kept."""
+    obj: Any = {"spec": dict(spec)}
+    assert allocate(obj, BOTH, Taken([]), 5) == []
+    made = obj["spec"]
+    assert [ip_address(text).version for text in made["clusterIPs"]] == families
+    assert made["clusterIP"] == made["clusterIPs"][0]
+    assert made["ipFamilies"] == [f"IPv{version}" for version in families]
+    asked = spec.get("clusterIPs", [])[: len(families)]
+    assert made["clusterIPs"][: len(asked)] == asked
+    assert (made["ipFamilyPolicy"] == "SingleStack") == (len(families) == 1)
+
+
+def test_a_service_gains_and_loses_a_family() -> None:
+    """Its first address stays."""
+    obj: Any = {"spec": {}}
+    assert allocate(obj, BOTH, Taken([]), 5) == []
+    first = obj["spec"]["clusterIP"]
+    obj["spec"]["ipFamilyPolicy"] = "PreferDualStack"
+    assert allocate(obj, BOTH, Taken([]), 5) == []
+    assert (obj["spec"]["clusterIPs"][0], len(obj["spec"]["clusterIPs"])) == (first, 2)
+    obj["spec"]["ipFamilyPolicy"] = "SingleStack"
+    assert allocate(obj, BOTH, Taken([]), 5) == []
+    assert obj["spec"]["clusterIPs"] == [first]
+
+
+@pytest.mark.parametrize(
+    ("spec", "networks", "field", "word"),
+    [
+        ({"ipFamilyPolicy": "RequireDualStack"}, 1, "spec.ipFamilyPolicy", "not configured"),
+        ({"ipFamilies": ["IPv6"]}, 1, "spec.ipFamilies[0]", "not configured"),
+        ({"clusterIP": "fd00::1", "ipFamilies": ["IPv4"]}, 2, "spec.clusterIPs[0]", "IPv4"),
+        ({"clusterIPs": ["10.0.0.9", "fd00:1::9"]}, 2, "spec.clusterIPs", "valid range"),
+    ],
+)
+def test_families_that_cannot_be(
+    spec: dict[str, Any], networks: int, field: str, word: str
+) -> None:
+    """Refused with the field and the reason."""
+    (cause,) = allocate({"spec": dict(spec)}, BOTH[:networks], Taken([]), 0)
+    assert cause.field == field
+    assert word in cause.message
+
+
+def test_headless_services_are_of_families_too() -> None:
+    """Without a selector of all the cluster has: somebody else writes their endpoints."""
+    obj: Any = {"spec": {"clusterIP": "None", "selector": {"a": "b"}}}
+    assert allocate(obj, BOTH, Taken([]), 0) == []
+    assert obj["spec"]["ipFamilies"] == ["IPv4"]
+    obj = {"spec": {"clusterIP": "None"}}
+    assert allocate(obj, BOTH, Taken([]), 0) == []
+    assert obj["spec"]["ipFamilies"] == ["IPv4", "IPv6"]
+    assert obj["spec"]["clusterIPs"] == ["None"]
 
 
 def test_node_ports_by_protocol() -> None:
     """The same number can be used by TCP and UDP, not twice by TCP."""
     ports = [{"port": 1, "protocol": "TCP", "nodePort": 30100}]
     taken = Taken([{"spec": {"ports": ports}}])
-    network = ip_network("10.0.0.0/24")
+    networks = [ip_network("10.0.0.0/24")]
     udp: Any = {"spec": {"type": "NodePort", "ports": [ports[0] | {"protocol": "UDP"}]}}
-    assert allocate(udp, network, taken, 0) == []
+    assert allocate(udp, networks, taken, 0) == []
     tcp: Any = {"spec": {"type": "NodePort", "ports": [dict(ports[0])]}}
-    assert "already allocated" in allocate(tcp, network, taken, 0)[0].message
+    assert "already allocated" in allocate(tcp, networks, taken, 0)[0].message
     outside: Any = {"spec": {"type": "NodePort", "ports": [ports[0] | {"nodePort": 80}]}}
-    assert "30000-32767" in allocate(outside, network, taken, 0)[0].message
+    assert "30000-32767" in allocate(outside, networks, taken, 0)[0].message

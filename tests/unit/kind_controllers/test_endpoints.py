@@ -112,7 +112,7 @@ def test_conditions() -> None:
     """Ready, serving and terminating for each state of a pod."""
 
     def conditions(item: Any, service: Any = SERVICE) -> tuple[bool, bool, bool]:
-        made = endpoint(service, item)
+        made = endpoint(service, item, "IPv4")
         assert made is not None
         c = made["conditions"]
         return c["ready"], c["serving"], c["terminating"]
@@ -123,8 +123,8 @@ def test_conditions() -> None:
     assert conditions(pod(1, **ending)) == (False, True, True)
     eager = SERVICE | {"spec": SERVICE["spec"] | {"publishNotReadyAddresses": True}}
     assert conditions(pod(1, ready=False), eager)[0]
-    assert endpoint(SERVICE, pod(1, status={"podIP": ""})) is None
-    assert endpoint(SERVICE, pod(1, status={"phase": "Succeeded"})) is None
+    assert endpoint(SERVICE, pod(1, status={"podIP": ""}), "IPv4") is None
+    assert endpoint(SERVICE, pod(1, status={"phase": "Succeeded"}), "IPv4") is None
 
 
 def test_ports() -> None:
@@ -160,3 +160,20 @@ def test_endpoints_object() -> None:
         )
         for s in found
     ] == [(["10.0.0.4"], [], 81), (["10.0.0.1"], ["10.0.0.2"], 8080)]
+
+
+def test_slices_of_both_families() -> None:
+    """One slice per family of the service; the Endpoints object has the first family's."""
+    ips = [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]
+    both = pod(1, status={"podIPs": ips})
+    four = pod(2)
+    dual = SERVICE | {"spec": SERVICE["spec"] | {"ipFamilies": ["IPv6", "IPv4"]}}
+    made = {s["addressType"]: s for s in plan_slices(dual, [both, four], []).create}
+    found = {k: [e["addresses"] for e in s["endpoints"]] for k, s in made.items()}
+    assert found == {"IPv6": [["fd00::1"]], "IPv4": [["10.0.0.1"], ["10.0.0.2"]]}
+    (subset,) = desired_endpoints(dual, [both, four])
+    assert [a["ip"] for a in subset["addresses"]] == ["fd00::1"]
+
+    slices = carry_out([], plan_slices(dual, [both], []), iter(range(9)))
+    slices = carry_out(slices, plan_slices(SERVICE, [both], slices), iter(range(9)))
+    assert [s["addressType"] for s in slices] == ["IPv4"], "a family that is gone takes its slice"

@@ -8,7 +8,7 @@ import pytest
 from kind.kubelet import podspec
 from kind.kubelet.podspec import Facts, Sources, SpecError
 
-FACTS = Facts("node-1", "172.20.1.1", "10.1.1.9", "10.101.0.1", 443)
+FACTS = Facts("node-1", ["172.20.1.1"], ["10.1.1.9"], "10.101.0.1", 443)
 
 
 def pod(**spec: Any) -> dict[str, Any]:
@@ -184,6 +184,6 @@ def test_resolv_conf() -> None:
 def test_hosts_file_has_aliases() -> None:
     """``hostAliases`` reach /etc/hosts: the mesh finds remote clusters by them."""
     aliases = [{"ip": "172.20.2.1", "hostnames": ["cluster2.mesh.cilium.io"]}]
-    text = podspec.hosts_file(pod(hostAliases=aliases), "web", "10.1.1.9")
+    text = podspec.hosts_file(pod(hostAliases=aliases), "web", ["10.1.1.9"])
     assert "172.20.2.1\tcluster2.mesh.cilium.io\n" in text
     assert "10.1.1.9\tweb\n" in text

@@ -28,7 +28,7 @@ def test_kubelet_settings_are_its_configuration(cluster: Cluster) -> None:
     settings = services.kubelet_settings(cluster, cluster.nodes[1])
     assert set(settings) == {field.name for field in dataclasses.fields(Config)}
     assert settings["node_ip"] == "172.20.1.2"
-    assert settings["pod_cidr"] == "10.1.2.0/24"
+    assert settings["pod_cidrs"] == ["10.1.2.0/24"]
     assert settings["control_plane"] is False
 
 

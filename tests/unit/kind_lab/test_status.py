@@ -49,8 +49,8 @@ def view(mains: list[ContainerState], pod: dict[str, Any] | None = None, **chang
         "mains": mains,
         "initialized": True,
         "deleting": False,
-        "host_ip": "172.20.1.1",
-        "pod_ip": "10.1.1.9",
+        "host_ips": ["172.20.1.1"],
+        "pod_ips": ["10.1.1.9"],
         "start_time": NOW,
         "message": "",
     }

@@ -19,6 +19,21 @@ def test_two_by_two() -> None:
     assert first.nodes[1].netns == "ist-lab-cluster1-worker"
 
 
+def test_both_families() -> None:
+    """The documented plan of IPv6: nothing of it without being asked for, no overlap with it."""
+    assert topology.build("lab", 1, 1).nodes[0].address6 is None
+    lab = topology.build("lab", 99, 2, ipv6=True)
+    first, last = lab.clusters[0], lab.clusters[-1]
+    assert [str(cidr) for cidr in first.pod_cidrs] == ["10.1.0.0/16", "fd00:10:1::/48"]
+    assert [str(cidr) for cidr in last.service_cidrs] == ["10.199.0.0/16", "fd00:10:199::/112"]
+    assert str(last.nodes[1].address6) == "fd00:172:20::99:2"
+    assert str(last.nodes[1].pod_cidrs[1]) == "fd00:10:99:2::/64"
+    networks = [n[1] for c in lab.clusters for n in (c.pod_cidrs, c.service_cidrs)]
+    for i, one in enumerate(networks):
+        assert not any(one.overlaps(other) for other in networks[i + 1 :])
+    assert all(n.pod_cidrs[1].subnet_of(c.pod_cidrs[1]) for c in lab.clusters for n in c.nodes)
+
+
 def test_worker_names() -> None:
     """kind's names: worker, worker2, worker3."""
     names = [node.name for node in topology.build("x", 1, 4).nodes]
