@@ -19,6 +19,7 @@ from agent.config import AgentConfig, ConfigError
 from agent.encryption import strict_prefixes
 from agent.mesh_state import MeshState
 from agent.node import Self
+from agent.routing import is_native
 from datapath.encryption_tables import NodeRow
 from datapath.kernel_thread import KernelThread
 from datapath.runtime import Datapath, Encryption
@@ -115,6 +116,7 @@ class IpsecNode:
     ) -> None:
         """``announce``: tell everybody of our current key."""
         self.opened, self._mesh, self._me, self._announce = opened, mesh, me, announce
+        self._native = is_native(opened.config)
         self._own = End(me.ip, me.node.boot_id)
         self._datapath = datapath
         self.ids = NodeIds({})
@@ -197,7 +199,8 @@ class IpsecNode:
                 "all clusters of a mesh must encrypt alike"
             )
             key_id = 0
-        return Peer(End(address, node.boot_id), self.ids.of(address), key_id)
+        behind = tuple(p for p in node.pod_cidrs if p.version == 4 and self._native)
+        return Peer(End(address, node.boot_id), self.ids.of(address), key_id, behind)
 
     def _owner_of(self, address: Address) -> NodeKey | None:
         return next((n for n, peer in self._peers.items() if peer.end.address == address), None)

@@ -1,10 +1,11 @@
 """What the kernel's IPsec must hold for a set of nodes and keys. Pure.
 
-Packets of the tunnel between two nodes' own addresses are encrypted: ESP around VXLAN. A program of
-ours marks what it gives to the tunnel with the key and the receiver's node ID; the policy of that
-mark says which state encrypts. What comes in is marked with the sender's node ID, because all
-senders use the same SPI. A marked packet without a policy of its own meets the one that blocks, so
-that nothing marked ever leaves in clear text. Formats: docs/adr/0167.
+Packets of the tunnel between two nodes' own addresses are encrypted: ESP around VXLAN; where no
+tunnel is, packets to the pods behind a node. A program of ours marks them with the key and the
+receiver's node ID; the policy of that mark says which state encrypts. What comes in is marked with
+the sender's node ID, because all senders use the same SPI. A marked packet without a policy of its
+own meets the one that blocks, so that nothing marked ever leaves in clear text. Formats:
+docs/adr/0167.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ class Peer:
     end: End
     node_id: int  # of ours, for its address
     key_id: int  # its current key as it announces it; 0: it does not encrypt
+    behind: tuple[Prefix, ...] = ()  # its pods, where no tunnel leads to them
 
 
 _UNMARKED = Mark(0, 0)
@@ -135,14 +137,22 @@ def desired_policies(
     """
     found = {BLOCKED: Policy(_BLOCK_PRIORITY, None)}
     for peer in peers:
-        ours, theirs = host_prefix(own), host_prefix(peer.end.address)
-        for key_id in key_ids if peer.key_id else ():
-            found[PolicyId(Direction.OUT, ours, theirs, mark_out(key_id, peer.node_id))] = Policy(
-                0, Template(own, peer.end.address, key_id)
-            )
-        if peer.key_id and key_ids:
-            found[PolicyId(Direction.IN, theirs, ours, _UNMARKED)] = _DECRYPTED
+        for ours, theirs in _between(own, peer) if peer.key_id else ():
+            for key_id in key_ids:
+                mark = mark_out(key_id, peer.node_id)
+                row = Policy(0, Template(own, peer.end.address, key_id))
+                found[PolicyId(Direction.OUT, ours, theirs, mark)] = row
+            if key_ids:
+                found[PolicyId(Direction.IN, theirs, ours, _UNMARKED)] = _DECRYPTED
     return found
+
+
+def _between(own: Address, peer: Peer) -> Iterator[tuple[Prefix, Prefix]]:
+    """Whose packets with whom are encrypted: the tunnel's, or those of everybody here."""
+    if not peer.behind:
+        yield host_prefix(own), host_prefix(peer.end.address)
+    for prefix in peer.behind:
+        yield _ANYWHERE, prefix
 
 
 def is_ours_state(state_id: StateId) -> bool:

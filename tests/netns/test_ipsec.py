@@ -19,12 +19,15 @@ pytestmark = pytest.mark.root
 PODS = ["10.201.0.0/16"]
 
 
-@pytest.mark.parametrize("mode", list(AttachMode))
-async def test_marked_packets_stop_without_a_state(mode: AttachMode) -> None:
+@pytest.mark.parametrize(
+    ("mode", "native"),
+    [(AttachMode.TCX, False), (AttachMode.CLSACT, False), (AttachMode.TCX, True)],
+)
+async def test_marked_packets_stop_without_a_state(mode: AttachMode, native: bool) -> None:
     """Without a policy of the peer they are blocked, without a state they are stopped; both count.
     What comes in unencrypted is still taken, and IPsec off means clear text again.
     """
-    async with two_nodes(attach_mode=mode) as stage:
+    async with two_nodes(attach_mode=mode, native=native) as stage:
         one, two = stage.nodes
         client, far = await one.add_pod("client", 70001), await two.add_pod("far", 70003)
         assert client.run("ping", far.address, 1)["answered"] == 1
@@ -33,12 +36,13 @@ async def test_marked_packets_stop_without_a_state(mode: AttachMode) -> None:
         assert await policies.upsert(list(wanted.items())) == {}
         await send(one, 5)
         await one.reopen(encryption=Encryption(0, 77))
-        assert one.datapath.route_mtu == 1500 - 50 - 77
+        assert one.datapath.route_mtu == 1500 - (0 if native else 50) - 77
 
         sniffer = Sniffer(one.namespace, PODS, "under0")
         assert client.run("ping", far.address, 1)["answered"] == 0
         blocked = await error_counters(one.thread.call)
-        peer = Peer(End(two.config.node_ip, "0" * 36), 2, 5)
+        behind = two.config.pod_cidrs if native else ()
+        peer = Peer(End(two.config.node_ip, "0" * 36), 2, 5, behind)
         wanted = ipsec.desired_policies(one.config.node_ip, [peer], [5])
         assert await policies.upsert(list(wanted.items())) == {}
         assert client.run("ping", far.address, 1)["answered"] == 0

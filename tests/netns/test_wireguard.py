@@ -1,10 +1,13 @@
-"""Two nodes with real programs and a real WireGuard: what is on the wire between them."""
+"""Two nodes with real programs and a real WireGuard: what is on the wire between them, in both
+routing modes.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from datapath.runtime import Encryption
@@ -16,7 +19,7 @@ from model.address import host_prefix, parse_prefix
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
 from tests.support import wireguard
-from tests.support.nodes import Pod, Stage, two_nodes
+from tests.support.nodes import Node, Pod, Stage, two_nodes
 from tests.support.sniffer import Sniffer, sniffing
 from tests.support.wireguard import Encrypted
 from wire.bpf.layouts import DropReason, TrafficDirection
@@ -33,19 +36,27 @@ class World:
     devices: list[Encrypted]
     client: Pod
     far: Pod
+    native: bool
 
     async def introduce(self) -> None:
         """Each node becomes the other's peer."""
         for mine, other, node in zip(
             self.devices, self.devices[::-1], self.stage.nodes[::-1], strict=True
         ):
-            row = Peer(node.config.node_ip, 51871, frozenset({host_prefix(node.config.node_ip)}))
+            prefixes = {host_prefix(node.config.node_ip), *node.config.pod_cidrs}
+            row = Peer(node.config.node_ip, 51871, frozenset(prefixes))
             table = PeerTable(mine.device, mine.thread.call)
             assert await table.upsert([(other.key.public(), row)]) == {}
 
     async def encrypt(self, **changes: bool) -> None:
         for node, made in zip(self.stage.nodes, self.devices, strict=True):
-            await node.reopen(encryption=Encryption(made.ifindex, OVERHEAD_BYTES, **changes))
+            for prefix, row in (await node.datapath.ipcache.read()).items():
+                if row.tunnel_endpoint is not None:
+                    row = msgspec.structs.replace(row, encrypt_key=255)
+                    assert await node.datapath.ipcache.upsert([(prefix, row)]) == {}
+            names = (made.device.name,)
+            encryption = Encryption(made.ifindex, OVERHEAD_BYTES, names, **changes)
+            await node.reopen(encryption=encryption)
 
     def traffic(self) -> None:
         """TCP, UDP and ICMP, of both sizes."""
@@ -56,10 +67,11 @@ class World:
         assert self.client.run("ping", self.far.address, 2)["answered"] == 2
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=["tunnel", "native"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    native = request.param == "native"
     with ExitStack() as stack:
-        async with two_nodes() as stage:
+        async with two_nodes(native=native) as stage:
             devices = []
             for node in stage.nodes:
                 directory = tmp_path / node.name
@@ -69,7 +81,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             client, far = await one.add_pod("client", 70001), await two.add_pod("far", 70003)
             far.serve()
             far.serve("udp", 8081)
-            yield World(stage, devices, client, far)
+            yield World(stage, devices, client, far, native)
+
+
+def _by_the_stack(node: Node) -> str:
+    """How many packets a node's stack has sent to its pods."""
+    return node.sh("cat /sys/class/net/ist_host/statistics/tx_packets")
 
 
 async def test_pods_speak_in_cipher(world: World) -> None:
@@ -79,19 +96,21 @@ async def test_pods_speak_in_cipher(world: World) -> None:
     seen = sniffer.stop()
     assert seen.missed == 0
     assert seen.wireguard == 0
-    for word in ("canary", "tunnel"):
+    for word in ("canary", "pod address" if world.native else "tunnel"):
         assert any(word in leak for leak in seen.leaks), (word, seen.leaks)
 
     await world.introduce()
     await world.encrypt()
+    before = [_by_the_stack(node) for node in world.stage.nodes]
     with sniffing(world.stage.nodes[0].namespace, PODS, ALL_FRAMES) as sightings:
         world.traffic()
     assert sightings.bytes > 4 * 30_000
+    assert [_by_the_stack(node) for node in world.stage.nodes] == before
     too_big = (DropReason.DROP_FRAGMENTATION_NEEDED, TrafficDirection.DIRECTION_EGRESS)
     for node in world.stage.nodes:
         # Pods that were there before learn of the smaller packets from ICMP.
         assert (await node.drops()).keys() <= {too_big}
-        assert node.datapath.route_mtu == 1500 - 50 - 80
+        assert node.datapath.route_mtu == 1500 - (0 if world.native else 50) - 80
     state = await world.devices[0].thread.call(world.devices[0].device.read)
     (peer,) = state.peers.values()
     assert peer.handshake_s > 0
@@ -141,7 +160,7 @@ async def test_strict_mode(world: World) -> None:
     with sniffing(one.namespace, PODS, ALL_FRAMES) as sightings:
         assert world.client.run("ping", world.far.address, 2)["answered"] == 0
         one.sh("ping -c 1 -W 1 172.31.0.2")
-        row = IpcacheEntry(NumericIdentity(70003), two.config.node_ip)
+        row = IpcacheEntry(NumericIdentity(70003), two.config.node_ip, 255)
         assert await one.datapath.ipcache.upsert([(host_prefix(world.far.address), row)]) == {}
         world.traffic()
     key = (DropReason.DROP_UNENCRYPTED, TrafficDirection.DIRECTION_EGRESS)
@@ -156,5 +175,5 @@ async def test_encryption_is_taken_off(world: World) -> None:
     world.traffic()
     for node in world.stage.nodes:
         await node.reopen(encryption=None)
-        assert node.datapath.route_mtu == 1450
+        assert node.datapath.route_mtu == (1500 if world.native else 1450)
     world.traffic()

@@ -8,6 +8,7 @@ from encryption import ipsec
 from encryption.ipsec import Peer
 from encryption.ipsec_keys import End, MeshKey
 from encryption.xfrm import Policies, States
+from model.address import Prefix
 from tests.support.nodes import Node, Stage
 
 
@@ -15,10 +16,18 @@ def _end(node: Node) -> End:
     return End(node.config.node_ip, f"{int(node.config.node_ip):036d}")
 
 
+def _behind(node: Node) -> tuple[Prefix, ...]:
+    return node.config.pod_cidrs if node.config.native else ()
+
+
 async def receive(stage: Stage, keys: Sequence[MeshKey]) -> None:
     """States and policies for every pair, in these keys and no others."""
     for node in stage.nodes:
-        peers = [Peer(_end(other), _id(node, other), 1) for other in stage.nodes if other != node]
+        peers = [
+            Peer(_end(other), _id(node, other), 1, _behind(other))
+            for other in stage.nodes
+            if other != node
+        ]
         states, policies = States(node.thread.call), Policies(node.thread.call)
         wanted = ipsec.desired_states(_end(node), peers, keys)
         wanted_policies = ipsec.desired_policies(
