@@ -22,10 +22,11 @@ async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     gc.set_threshold(*GC_THRESHOLDS)
     # Here and not above: a wrong setting is told without loading half the world.
-    from agent.daemon import Daemon, open_kernel
+    from agent.daemon import Daemon
     from agent.encryption import open_wireguard
     from agent.ipsec import open_ipsec
     from agent.node import learn_self
+    from agent.opening import open_kernel
     from agent.view import Progress
     from datapath.kernel_thread import KernelThread
     from kube.config import connect

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from agent.mesh_state import MeshState
 from mesh.ipcache import Claimant, IpClaim
+from mesh.nodes import NodeKey
 from model.address import Address, Prefix, host_prefix
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
@@ -27,13 +28,16 @@ def also_api_server(labels: Labels) -> Labels:
 class ApiServer:
     """Where it is. ``on_change`` is told that ``judge`` may find something else."""
 
-    def __init__(self, mesh: MeshState, me: NodeName) -> None:
-        self._mesh, self._me = mesh, me
+    def __init__(self, mesh: MeshState, me: NodeName, claims: bool = True) -> None:
+        """``claims``: give it identity 7; else its nodes have identities of their own, with the
+        entity's label."""
+        self._mesh, self._me, self._claims = mesh, me, claims
         self._prefixes: frozenset[Prefix] = frozenset()
         self._claimed: set[Prefix] = set()
         self._stale = False
         self.here = False
         self.outside: frozenset[Prefix] = frozenset()
+        self.nodes: frozenset[NodeKey] = frozenset()  # others of our cluster that it runs on
         self.on_change: Callable[[], None] = lambda: None
 
     def moved(self, addresses: frozenset[Address]) -> None:
@@ -54,18 +58,24 @@ class ApiServer:
             return False
         self._stale = False
         nodes = {
-            host_prefix(address.ip): node.name == self._me
+            host_prefix(address.ip): (node.cluster, node.name)
             for node in self._mesh.nodes
             if node.cluster == self._mesh.own
             for address in node.addresses
         }
-        before = self.here, self.outside
-        self.here = any(nodes.get(prefix, False) for prefix in self._prefixes)
+        before = self.here, self.outside, self.nodes
+        me = (self._mesh.own, self._me)
+        on_nodes = {prefix: nodes[prefix] for prefix in self._prefixes & nodes.keys()}
+        self.here = me in on_nodes.values()
         self.outside = frozenset(self._prefixes - nodes.keys())
-        others = {p for p in self._prefixes if nodes.get(p) is False}
+        self.nodes = frozenset(on_nodes.values()) - {me}
+        if self._claims:
+            self._claim({prefix for prefix, key in on_nodes.items() if key != me})
+        return before != (self.here, self.outside, self.nodes)
+
+    def _claim(self, others: set[Prefix]) -> None:
         for prefix in others - self._claimed:
             self._mesh.ipcache.put(prefix, _CLAIMANT, _CLAIM)
         for prefix in self._claimed - others:
             self._mesh.ipcache.drop(prefix, _CLAIMANT)
         self._claimed = others
-        return before != (self.here, self.outside)

@@ -232,6 +232,7 @@ class AgentConfig:
     enable_policy: Mode = _key(_mode, Mode.DEFAULT)
     policy_default_local_cluster: bool = _key(_boolean, False)
     allow_localhost: bool = _key(_localhost, True)
+    enable_host_firewall: bool = _key(_boolean, False)  # policies with nodeSelector
     bpf_policy_map_max: int = _key(_number(256, POLICY_ROWS_MAX), POLICY_ROWS_MAX)
     enable_l7_proxy: bool = _key(_boolean, True)
     enable_node_selector_labels: bool = _key(_boolean, False)
@@ -240,6 +241,7 @@ class AgentConfig:
     policy_invalid_open: bool = _key(_boolean, False)
     policy_invalid_closes_nodes: bool = _key(_boolean, False)
     policy_keep_connections: bool = _key(_boolean, False)
+    policy_kubelet_port: int = _key(_number(1, 65535), 10250)  # the API server always reaches it
     conntrack_gc_interval: float = _key(parse_duration_s, 0.0)  # 0: the default of a minute
     socket_path: Path | None = _key(_optional_path, None)  # None: cilium.sock in state-dir
     write_cni_conf_when_ready: Path | None = _key(
@@ -350,6 +352,11 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
         )
     if (refusal := routing_rules.refusal(config)) is not None:
         raise ConfigError(refusal)
+    if config.enable_host_firewall and config.encrypt_node:
+        raise ConfigError(
+            'enable-host-firewall and encrypt-node are both "true": what comes out of WireGuard '
+            "is not judged by policies of nodes, so one of them must be off"
+        )
     if not config.enable_ipv4:
         raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
     return config

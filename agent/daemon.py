@@ -10,13 +10,13 @@ import logging
 import random
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
+from msgspec import structs
 
-from agent import api, cni_conf, map_pressure, policy_settings
-from agent.api_server import ApiServer
+from agent import api, cni_conf, map_pressure
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
@@ -28,31 +28,26 @@ from agent.identities import IdentityAllocator, allocatable
 from agent.ipam import Pools
 from agent.ipsec import IpsecNode, OpenedIpsec
 from agent.key_rotation import KeyRotation
-from agent.known import KnownIdentities
 from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
 from agent.mesh_state import MeshState
 from agent.names import Names, both
 from agent.node import Self
-from agent.policies import Policies
-from agent.policy_inputs import PolicyInputs
+from agent.policy_wiring import PolicyNode
 from agent.probing import Prober
 from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
 from agent.relabel import Relabeller
 from agent.remote_inputs import RemoteInputs
-from agent.routing import far_routes, is_native
+from agent.routing import far_routes
 from agent.targets import Routes, Tables
 from agent.view import Progress, View
 from datapath.kernel_thread import KernelThread
-from datapath.runtime import Datapath, DatapathConfig, Encryption, TraceConfig, open_datapath
+from datapath.runtime import Datapath
 from kube.client import HttpClient
 from kvstore.config_directory import ConfigDirectory
 from kvstore.remotes import Remotes
 from model.cluster import ClusterId
-from model.identity import NumericIdentity, ReservedIdentity
-from model.kernel_numbers import PIN_DIRECTORY
 from model.node import Node, NodeName
-from policy.table import PolicyTable
 from reconcile.loop import Loop
 from reconcile.table import Table
 from wire.k8s.meta import labels_of
@@ -93,35 +88,6 @@ class _Hooks:
         await self.tables.removed(endpoint)
 
 
-async def open_kernel(
-    config: AgentConfig, me: Self, encryption: Encryption | None = None
-) -> Datapath:
-    """Devices, programs and maps of this node."""
-    return await open_datapath(
-        DatapathConfig(
-            node_ip=me.ip,
-            router_ip=me.router,
-            router_ip6=me.router6,
-            pod_cidrs=me.node.pod_cidrs,
-            underlay=config.devices.split(",")[0] or None,
-            devices=tuple(name for name in config.devices.split(",") if name),
-            native=is_native(config),
-            mtu=config.mtu or None,
-            pin_dir=config.bpf_root / PIN_DIRECTORY,
-            map_sizes=map_pressure.sizes(config),
-            policy=policy_settings.enforced(config),
-            policy_keeps_flows=config.policy_keep_connections,
-            events=config.enable_hubble,
-            trace=TraceConfig(
-                config.monitor_aggregation,
-                round(config.monitor_aggregation_interval),
-                config.monitor_aggregation_flags,
-            ),
-            encryption=encryption,
-        )
-    )
-
-
 class Daemon:
     """All parts of one agent."""
 
@@ -150,10 +116,14 @@ class Daemon:
             config.clustermesh_backend_drain,
             me.node.labels.get(ZONE_LABEL, ""),
         )
-        policy_table = PolicyTable(policy_settings.options(config), config.bpf_policy_map_max)
-        readings = policy_settings.readings(config)
-        self.policy_inputs = PolicyInputs(
-            client, policy_table, readings, lambda: self._policies_changed()
+        self.policy = policy = PolicyNode(
+            config,
+            client,
+            mesh,
+            me,
+            lambda: self.endpoints,
+            lambda namespace, pod: self.kube.pod_ports(namespace, pod),
+            clock,
         )
         allocator = IdentityAllocator(client, allocatable(own_id, config.max_connected_clusters))
         self.kube = KubeInputs(
@@ -163,7 +133,7 @@ class Daemon:
             me.node.name,
             me.ip,
             allocator,
-            self.policy_inputs,
+            policy.inputs,
             on_pod=lambda namespace, pod: self._pod_changed(namespace, pod),
             on_own_endpoint=lambda namespace, pod: self.objects.mark((namespace, pod)),
         )
@@ -172,23 +142,14 @@ class Daemon:
             pools, EndpointStore(state), links, hooks, self.kube.identity_of, draw
         )
         self.relabeller = Relabeller(self.endpoints, self.kube.identity_of, draw)
-        self.policies = Policies(
-            policy_table,
-            mesh,
-            KnownIdentities(),
-            lambda: self.endpoints,
-            self.kube.pod_ports,
-            ApiServer(mesh, me.node.name),
-            state / "prefix-identities.json",
-            clock,
-        )
-        self.kube.on_api_server = self.policies.api_server.moved
+        self.kube.on_api_server = policy.api_server_moved
+        self.kube.on_own_labels = self._labelled
         self.kube.on_ports = self._ports_changed
-        self.names = hooks.names = Names(
+        self.names = hooks.names = policy.names = Names(
             me,
             mesh,
             self.endpoints,
-            policy_table,
+            policy.table,
             lambda namespace, pod: self.kube.pods.store.get((namespace, pod)),
         )
         self._wire_remotes(own_id)
@@ -201,7 +162,7 @@ class Daemon:
             clock,
             draw,
         )
-        self.tables = hooks.tables = self._datapath_tables()
+        self.tables = hooks.tables = policy.tables = self._datapath_tables()
         self._opened = opened
         self.wireguard = self._wire_wireguard(opened) if isinstance(opened, Opened) else None
         self.ipsec = self._wire_ipsec(opened) if isinstance(opened, OpenedIpsec) else None
@@ -226,9 +187,10 @@ class Daemon:
             tables=self.tables,
             loops=self.loops,
             objects=self._endpoint_objects,
-            policies=self.policies,
+            policies=policy.policies,
+            host_addresses=policy.host_addresses,
             names=self.names,
-            policy_inputs=self.policy_inputs,
+            policy_inputs=policy.inputs,
             prober=self.prober,
             wireguard=self.wireguard,
             rotation=self.rotation,
@@ -243,18 +205,24 @@ class Daemon:
         made = WireguardNode(opened, self.mesh, self.me, self.datapath)
         self.tables.encryption = made.tables()
         self.tables.on_prefix = made.prefix_changed
-        self.rotation = KeyRotation(made, self.mesh, self._announce_keys)
+        self.rotation = KeyRotation(made, self.mesh, self._announce)
         return made
 
     def _wire_ipsec(self, opened: OpenedIpsec) -> IpsecNode:
-        made = IpsecNode(opened, self.mesh, self.me, self.datapath, self._announce_keys)
+        made = IpsecNode(opened, self.mesh, self.me, self.datapath, self._announce)
         self.tables.encryption = made.tables()
         return made
 
-    def _announce_keys(self) -> None:
-        """Our keys have changed: to the API server, and by it to every node of the mesh."""
-        assert self._opened is not None
-        node = self._opened.announced(self.me.node)
+    def _labelled(self, labels: dict[str, str]) -> None:
+        """Our node has these labels."""
+        self.policy.policies.node_labelled(labels)
+        if labels != self.me.node.labels:
+            self.me = replace(self.me, node=structs.replace(self.me.node, labels=labels))
+            self._announce()
+
+    def _announce(self) -> None:
+        """What we are has changed: to the API server, and by it to every node of the mesh."""
+        node = self._opened.announced(self.me.node) if self._opened else self.me.node
         if self.ipsec is not None:
             self._wanted_objects.encryption_key = node.encryption_key
             self.objects.mark_all()
@@ -283,8 +251,6 @@ class Daemon:
 
     def _datapath_tables(self) -> Tables:
         me = self.me
-        host = NumericIdentity(ReservedIdentity.HOST)
-        addresses = {a.ip: host for a in me.node.addresses}
         far = {r.version: far_routes(self.config, r, self.datapath.devices) for r in me.routers}
         routes = Routes(self.mesh.ipcache, me.node.pod_cidrs, me.routers, far)
         tables = Tables(
@@ -294,20 +260,19 @@ class Daemon:
             self.mesh.services,
             self.endpoints,
             routes,
-            addresses,
-            self.policies,
+            self.policy.host_addresses,
+            self.policy.policies,
+            self.policy.api_servers,
             time.monotonic,
             random.random,
         )
         names, mesh = self.names, self.mesh
         mesh.on_prefix = both(tables.prefix_changed, names.prefix_changed)
         mesh.on_frontend = both(tables.services.mark, names.frontend_changed)
-        mesh.identities.on_change = both(self.policies.identity_changed, names.identity_changed)
+        mesh.identities.on_change = both(
+            self.policy.policies.identity_changed, names.identity_changed
+        )
         return tables
-
-    def _policies_changed(self) -> None:
-        self.policies.objects_changed()
-        self.names.rules_changed(self.policies.revision)
 
     def _pod_changed(self, namespace: str, pod: str) -> None:
         self.relabeller.mark(namespace, pod)
@@ -351,7 +316,7 @@ class Daemon:
         return table
 
     def _ports_changed(self, namespace: str, pod: str) -> None:
-        self.policies.ports_changed(namespace, pod)
+        self.policy.policies.ports_changed(namespace, pod)
         self.objects.mark((namespace, pod))
 
     def _not_ready(self) -> str | None:
@@ -367,6 +332,7 @@ class Daemon:
         self._step("taking over endpoints")
         if self.ipsec is not None:
             await self.ipsec.take_over()
+        await self.policy.take_over(self.datapath)
         await self.endpoints.restore()
         self.mesh.nodes.put(self.me.node)
         ipcache = await self.datapath.ipcache.read()
@@ -404,6 +370,7 @@ class Daemon:
             tasks.create_task(self._end_drains(), name="drains")
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
+            tasks.create_task(self.policy.keep(self.datapath), name="own-addresses")
             if self.rotation is not None:
                 tasks.create_task(self.rotation.run(), name="rotation")
             if self.ipsec is not None:
@@ -435,7 +402,7 @@ class Daemon:
         self._step("reading from the API server")
         await self.kube.synced()
         self._step("writing tables")
-        self.policies.start()
+        self.policy.policies.start()
         for table in self._of_many_inputs():
             table.release()
         for table in (*self.tables.ordered(), self.objects):

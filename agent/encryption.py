@@ -22,12 +22,12 @@ from datapath.runtime import Datapath, Encryption
 from encryption import links, rotation
 from encryption.choose import open_device
 from encryption.device import MARK, OVERHEAD_BYTES, DeviceState
-from encryption.peers import WIREGUARD_PORT, NodeKey, Peer, Peers, PublicKey
+from encryption.peers import NodeKey, Peer, Peers, PublicKey
 from encryption.rotation import DETOUR_PORT, Phase
 from encryption.wireguard import Device, PeerTable
 from encryption.wireguard_keys import PrivateKey
 from model.address import Address, Prefix, parse_prefix
-from model.kernel_numbers import DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR
+from model.kernel_numbers import DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR, WIREGUARD_PORT
 from model.node import Node
 from reconcile.table import Table
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent import encryption_view, map_pressure, shapes
+from agent import encryption_view, map_pressure, policy_settings, shapes
 from agent.routing import is_native
 from agent.view import View
 from certs.presented import presented
@@ -113,6 +113,17 @@ def cni_file(view: View) -> dict[str, str]:
     return _state("Ok", f"successfully wrote CNI configuration file to {progress.cni_file}")
 
 
+def host_firewall(view: View) -> dict[str, Any]:
+    """Whether policies of nodes are enforced, and on which devices."""
+    found = policy_settings.host_policy(view.config)
+    if found is None:
+        return {"mode": "Disabled", "devices": []}
+    return {
+        "mode": "Enabled",
+        "devices": list(view.datapath.underlays),
+    }
+
+
 def status(view: View) -> dict[str, Any]:
     """``StatusResponse``."""
     tables = [table.status for loop in view.loops for table in loop.tables]
@@ -134,6 +145,7 @@ def status(view: View) -> dict[str, Any]:
             "intra-host-routing-mode": "BPF",
             "tunnel-protocol": "" if is_native(view.config) else view.config.tunnel_protocol,
         },
+        "host-firewall": host_firewall(view),
         "hubble": _state("Disabled"),
         "encryption": encryption_view.shape(view),
         "nodeMonitor": {},

@@ -20,6 +20,7 @@ from kube.resources import (
     CILIUM_NODES,
     ENDPOINT_SLICES,
     NAMESPACES,
+    NODES,
     PODS,
     SERVICES,
 )
@@ -34,7 +35,7 @@ from model.service import ServiceName
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
 from wire.k8s.cilium_node import CiliumNode, decode_node
-from wire.k8s.core import Namespace
+from wire.k8s.core import Namespace, Node
 from wire.k8s.endpointslice import EndpointSlice, is_copied, merge_backends, owner_of
 from wire.k8s.errors import ObjectError
 from wire.k8s.meta import K8sObject, labels_of
@@ -74,12 +75,14 @@ class KubeInputs:
         self.on_ports: Callable[[str, str], None] = lambda namespace, pod: None
         self.on_api_server: Callable[[frozenset[Address]], None] = lambda addresses: None
         self.on_own_node: Callable[[], None] = lambda: None
+        self.on_own_labels: Callable[[dict[str, str]], None] = lambda labels: None
         self.problems: Problems[str] = Problems()
         self.pods = self._informer(PODS, self._pod, f"spec.nodeName={node_name}")
         self.namespaces = self._informer(NAMESPACES, self._namespace)
         self.services = self._informer(SERVICES, self._service)
         self.slices = self._informer(ENDPOINT_SLICES, self._slice)
         self.nodes = self._informer(CILIUM_NODES, self._node)
+        self.own_node = self._informer(NODES, self._own_node, f"metadata.name={node_name}")
         self.identities = self._informer(CILIUM_IDENTITIES, self._identity)
         self.endpoints = self._informer(CILIUM_ENDPOINTS, self._endpoint)
 
@@ -91,6 +94,7 @@ class KubeInputs:
             self.services,
             self.slices,
             self.nodes,
+            self.own_node,
             self.identities,
             self.endpoints,
             *self._policy.informers(),
@@ -186,6 +190,10 @@ class KubeInputs:
             self._mesh.nodes.drop(self._mesh.own, NodeName(some.metadata.name))
         else:
             self._mesh.nodes.put(decode_node(new, self._mesh.own, self._cluster_id))
+
+    def _own_node(self, old: Node | None, new: Node | None) -> None:
+        if new is not None:
+            self.on_own_labels(dict(labels_of(new.metadata)))
 
     def _identity(self, old: CiliumIdentity | None, new: CiliumIdentity | None) -> None:
         self._allocator.observe(old, new)

@@ -9,6 +9,7 @@ it, and go only after no address has it any more. Adapter: keeps a small file of
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from agent.api_server import ApiServer, also_api_server
 from agent.endpoint_store import Endpoint, write_atomically
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
+from agent.node_identities import SOURCE_NODE, NodeIdentities, with_node_labels
 from agent.policy_inputs import Port
 from mesh.ipcache import Claimant, IpClaim
 from model.address import Prefix, is_host, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
-from model.labels import SOURCE_RESERVED, Label, Labels
+from model.labels import SOURCE_K8S, SOURCE_RESERVED, Label, Labels
 from model.policy_map import PolicyEntry, PolicyKey
 from policy.known import Mode, Subject
 from policy.selectors import cidr_labels
@@ -42,6 +44,7 @@ Rows = dict[PolicyKey, PolicyEntry]
 # Each table is compared as a whole every two minutes; a prefix's address goes in the same round.
 IDENTITY_REST_S = 300.0
 PREFIX_REST_S = 5.0
+NODE_ENDPOINT = EndpointId(0)  # the node itself
 _CLAIMANT = Claimant(Source.GENERATED, origin="policy")
 
 
@@ -57,6 +60,14 @@ def reserved_labels() -> dict[int, Labels]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """This node as policies see it. ``judged``: policies of nodes are enforced."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    judged: bool = False
+
+
 class Policies:
     """The desired table of policy rows: ``get`` and ``items`` are the kernel's by endpoint."""
 
@@ -70,8 +81,11 @@ class Policies:
         api_server: ApiServer,
         numbers_file: Path,
         clock: Callable[[], float],
+        node: OwnNode = OwnNode(),
+        nodes: NodeIdentities | None = None,
     ) -> None:
-        """``ports`` gives the named ports of a pod of this node."""
+        """``ports`` gives the named ports of a pod of this node; ``nodes``: other nodes have
+        identities by their labels."""
         self.table, self.known = table, known
         self._mesh, self._endpoints, self._ports = mesh, endpoints, ports
         self._file, self._clock = numbers_file, clock
@@ -80,6 +94,7 @@ class Policies:
         self._numbers = PrefixNumbers(_read_numbers(numbers_file))
         self._own: dict[int, dict[EndpointId, Labels]] = {}  # identities of this node's endpoints
         self._reserved = reserved_labels()
+        self._node, self._nodes = node, nodes
         self._started = False
         self._new: set[int] = set()  # have labels, and no rows yet
         self._computed: set[int] = set()  # have rows, and these are not in the kernel yet
@@ -120,6 +135,7 @@ class Policies:
         labels |= self._reserved
         self.table.put_identities(labels)
         self._new |= set(labels)
+        self._put_node()
         for endpoint in self._endpoints():
             self._put_endpoint(endpoint)
         self.touch()
@@ -155,6 +171,31 @@ class Policies:
             if self._started and (endpoint.namespace, endpoint.pod) == (namespace, pod):
                 self._put_endpoint(endpoint)
                 self.touch()
+
+    def node_labelled(self, labels: dict[str, str]) -> None:
+        """This node has these labels now."""
+        if labels != self._node.labels:
+            self._node = replace(self._node, labels=labels)
+            if self._started:
+                self._put_node()
+                self.touch()
+
+    def _put_node(self) -> None:
+        host = int(ReservedIdentity.HOST)
+        labels = reserved_labels()[host]
+        if self.api_server.here:
+            labels = also_api_server(labels)
+        self._reserved[host] = labels
+        if self._nodes is not None:
+            self._reserved[host] = with_node_labels(labels, self._node.labels, SOURCE_NODE)
+        self.table.put_identity(host, self._reserved[host])
+        if self._node.judged:
+            subject = with_node_labels(labels, self._node.labels, SOURCE_K8S)
+            self.table.put_endpoint(str(NODE_ENDPOINT), Subject(subject, (), True))
+
+    def node_subject(self) -> Subject | None:
+        """What decides the policy of the node itself; ``None``: it has none."""
+        return self.table.subject(str(NODE_ENDPOINT))
 
     def _put_endpoint(self, endpoint: Endpoint) -> None:
         ports = self._ports(endpoint.namespace, endpoint.pod)
@@ -199,7 +240,11 @@ class Policies:
         self._forget()
         moved = self.api_server.judge()
         if moved:
-            self._label_host()
+            self._put_node()
+        if self._nodes is not None:
+            if moved:
+                self._nodes.api_server_moved()
+            self._nodes.save()
         self._number_prefixes(moved)
         new, self._new = self._new, set()
         self._computed |= new
@@ -228,12 +273,6 @@ class Policies:
     def rests_until_s(self) -> float:
         """When the next identity is to be forgotten."""
         return self._leaving[0][0] if self._leaving else math.inf
-
-    def _label_host(self) -> None:
-        host = int(ReservedIdentity.HOST)
-        labels = reserved_labels()[host]
-        self._reserved[host] = also_api_server(labels) if self.api_server.here else labels
-        self.table.put_identity(host, self._reserved[host])
 
     def _prefix_labels(self, prefix: Prefix) -> Labels:
         labels = cidr_labels(prefix)

@@ -6,9 +6,10 @@ import msgspec
 from aiohttp import web
 
 from agent import policy_shapes as shapes
+from agent.policies import NODE_ENDPOINT
 from agent.view import View
 from model.endpoint import EndpointId
-from model.identity import NumericIdentity
+from model.identity import NumericIdentity, ReservedIdentity
 from model.labels import Labels
 from policy.facts import EndpointFact, Facts, to_json
 from policy.known import Subject
@@ -78,7 +79,7 @@ class PolicyApi:
     async def endpoint(self, request: web.Request) -> web.Response:
         """The computed rows of one endpoint, by its number."""
         text = request.match_info["id"]
-        number = EndpointId(int(text)) if text.isascii() and text.isdigit() else EndpointId(0)
+        number = EndpointId(int(text) if text.isascii() and text.isdigit() else -1)
         rows = self._view.policies.get(number)
         if rows is None:
             return _json(f"endpoint {text} has no computed policy", 404)
@@ -107,6 +108,16 @@ class PolicyApi:
             )
             for e in view.endpoints
         }
+        subject = view.policies.node_subject()
+        if subject is not None:
+            endpoints[int(NODE_ENDPOINT)] = EndpointFact(
+                "",
+                "",
+                int(ReservedIdentity.HOST),
+                subject,
+                tuple(str(a) for a in view.host_addresses),
+                self._error(NODE_ENDPOINT),
+            )
         found = Facts(
             node=view.me.node.name,
             options=table.options,
@@ -115,5 +126,7 @@ class PolicyApi:
             known=table.known,
             identities=table.identities(),
             endpoints=endpoints,
+            api_servers=tuple(map(str, sorted(view.tables.wanted_api_servers))),
+            kubelet_port=view.config.policy_kubelet_port,
         )
         return _json(to_json(found))

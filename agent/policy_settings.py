@@ -1,6 +1,7 @@
-"""What the agent's settings say about policy. Pure."""
+"""What the agent's settings say about policy."""
 
 from agent.config import AgentConfig
+from datapath.runtime import HostPolicy
 from policy.known import Mode, Options
 from policy.objects.settings import Settings
 
@@ -21,6 +22,13 @@ def readings(config: AgentConfig) -> Settings:
         node_selectors=config.enable_node_selector_labels,
         l7_proxy=config.enable_l7_proxy,
     )
+
+
+def host_policy(config: AgentConfig) -> HostPolicy | None:
+    """How the node itself is judged; ``None``: it is not."""
+    if not (config.enable_host_firewall and enforced(config)):
+        return None
+    return HostPolicy(config.policy_kubelet_port)
 
 
 def enforced(config: AgentConfig) -> bool:

@@ -22,6 +22,7 @@ from reconcile.table import Desired, Table
 
 # What is referred to first. Rows are removed in the reverse order.
 ORDER = (
+    "api-servers",  # what the node always reaches, before it is told what it may reach
     "policy",  # what a pod may do, before it or anybody it is about can be reached
     "host-addresses",  # the router and the node: where packets for neither pod nor peer end
     "endpoints",  # a pod must be deliverable before anything leads to its address
@@ -95,6 +96,7 @@ class Tables:
         routes: Routes,
         host_addresses: Mapping[Address, NumericIdentity],
         policies: Policies,
+        api_servers: Mapping[Address, bool],
         clock: Callable[[], float],
         draw: Callable[[], float],
     ) -> None:
@@ -113,6 +115,10 @@ class Tables:
         self.ipcache: Table[Prefix, IpcacheEntry] = Table(
             "ipcache", datapath.ipcache, addresses, clock=clock, draw=draw, order=natural
         )
+        self.wanted_api_servers = api_servers
+        self.api_servers: Table[Address, bool] = Table(
+            "api-servers", datapath.api_servers, api_servers, clock=clock, draw=draw
+        )
         self.policy = PolicyRowsTable(datapath.policy, policies, clock=clock, draw=draw)
         self._policies = policies
         policies.known.on_prefix, policies.known.on_endpoint = (
@@ -129,6 +135,7 @@ class Tables:
     def ordered(self) -> tuple[Table[Any, Any], ...]:
         """The tables in ``ORDER``."""
         every: tuple[Table[Any, Any], ...] = (
+            self.api_servers,
             self.policy,
             self.host_addresses,
             self.endpoints,

@@ -1,6 +1,6 @@
 """Everything the APIs may read, in one value. Pure wiring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.config import AgentConfig
@@ -21,6 +21,8 @@ from agent.publish import EndpointObjects
 from agent.targets import Tables
 from datapath.runtime import Datapath
 from kvstore.remotes import Remotes
+from model.address import Address
+from model.identity import NumericIdentity
 from reconcile.loop import Loop
 
 
@@ -57,6 +59,7 @@ class View:
     loops: tuple[Loop, ...]
     objects: EndpointObjects
     policies: Policies
+    host_addresses: Mapping[Address, NumericIdentity]
     policy_inputs: PolicyInputs
     names: Names
     prober: Prober

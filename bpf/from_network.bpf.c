@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Ingress of the devices that lead to other nodes. With IPsec: says who sent what is encrypted, for
- * all nodes use the same SPIs. Without a tunnel: what is for pods of this node. Attached where one
- * of these is so.
+ * all nodes use the same SPIs. Without a tunnel: what is for pods of this node. With policy of the
+ * node itself: what it may not receive ends here. Attached where one of these is so.
  */
 #include "lib/act.h"
 #include "lib/arrive.h"
 #include "lib/ipsec.h"
+#include "lib/node_policy.h"
 
 static __always_inline bool is_esp(struct __sk_buff *skb, __be32 *sender)
 {
@@ -23,7 +24,7 @@ static __always_inline bool is_esp(struct __sk_buff *skb, __be32 *sender)
 SEC("tc")
 int from_network(struct __sk_buff *skb)
 {
-	const struct endpoint_value *endpoint;
+	const struct endpoint_value *endpoint = NULL;
 	struct packet packet = {};
 	struct verdict verdict;
 	__u32 identity = 0;
@@ -31,14 +32,17 @@ int from_network(struct __sk_buff *skb)
 
 	if (config_ipsec && is_esp(skb, &sender)) {
 		skb->mark = ipsec_mark_in(sender);
-		return TC_NEXT;
+		if (!config_host_policy)
+			return TC_NEXT;
 	}
-	if (!config_native)
+	if (config_native)
+		endpoint = arrive_find(skb, L3_OFFSET, &identity);
+	if (endpoint)
+		verdict = arrive(skb, &packet, endpoint, identity);
+	else if (config_host_policy)
+		verdict = node_receive(skb, &packet);
+	else
 		return TC_NEXT;
-	endpoint = arrive_find(skb, L3_OFFSET, &identity);
-	if (!endpoint)
-		return TC_NEXT;
-	verdict = arrive(skb, &packet, endpoint, identity);
 	return act(skb, &packet, &verdict, HOOK_ARRIVAL);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Egress of the devices that lead to other nodes: what must be encrypted turns off here, and in
- * strict mode nothing of the mesh goes by in clear text. Attached while encryption is on.
+/* Egress of the devices that lead to other nodes: what the node may not send ends here, what must
+ * be encrypted turns off, and in strict mode nothing of the mesh goes by in clear text. Attached
+ * while encryption or policy of the node itself is on.
  */
 #include "lib/act.h"
-#include "lib/encrypt.h"
+#include "lib/node_policy.h"
 
 static __always_inline bool read_ends(struct __sk_buff *skb, struct ends *ends, bool *is_discovery)
 {
@@ -32,7 +33,8 @@ static __always_inline bool read_ends(struct __sk_buff *skb, struct ends *ends, 
 	return false; /* ARP and what else a link says to itself */
 }
 
-static __always_inline struct verdict decide(struct __sk_buff *skb, struct packet *packet)
+static __always_inline struct verdict decide_encryption(struct __sk_buff *skb,
+							struct packet *packet)
 {
 	__u32 magic = skb->mark & MARK_MAGIC_MASK;
 	bool is_discovery = false;
@@ -48,6 +50,18 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	packet->flow.source = ends.source;
 	packet->flow.destination = ends.destination;
 	return encrypt_decision(&ends, !config_native && magic == MARK_MAGIC_OVERLAY);
+}
+
+static __always_inline struct verdict decide(struct __sk_buff *skb, struct packet *packet)
+{
+	struct verdict verdict;
+
+	if (config_host_policy) {
+		verdict = node_send(skb, packet);
+		if (verdict.kind != VERDICT_NONE)
+			return verdict;
+	}
+	return decide_encryption(skb, packet);
 }
 
 SEC("tc")

@@ -12,7 +12,7 @@ from model.identity import RESERVED_NAMES, ReservedIdentity
 from model.labels import Labels
 from model.policy_map import Direction
 from policy.explain import Side, port_text, side, unknown_side, who_text
-from policy.facts import Facts
+from policy.facts import EndpointFact, Facts
 from policy.known import Known, Options
 from policy.oracle import Packet, Verdict
 from policy.rules import Origin
@@ -129,12 +129,16 @@ async def _judge(source: Ending, destination: Ending, protocol: int, port: int) 
 async def _side(own: Ending, peer: Ending, way: Direction, protocol: int, port: int) -> Side:
     """``own``'s node judges; the other side is to it what its identity there is."""
     facts = own.facts
-    if facts is None or own.on_host:
+    at = _endpoint(own)
+    if facts is None or at is None:
         packet = Packet(0, Labels(), protocol, port)
         return side(Known(), [], Options(), None, way, packet)
+    if own.on_host and peer.on_host and _same_node(own, peer):
+        return Side(way, Verdict.ALLOWED, reason="it does not leave the node", unasked=True)
+    if own.on_host and facts.spares(way, peer.address, protocol, port):
+        return Side(way, Verdict.ALLOWED, reason="a node and the API server always reach another")
     identity = await _as_seen(peer, own)
-    at, rules = facts.pod(own.name), facts.rules()
-    assert at is not None
+    rules = facts.rules()
     labels = facts.identities.get(identity)
     if labels is None:
         return unknown_side(rules, facts.options, at.subject, way)
@@ -144,13 +148,17 @@ async def _side(own: Ending, peer: Ending, way: Direction, protocol: int, port: 
 
 async def _as_seen(peer: Ending, own: Ending) -> int:
     assert own.place is not None
-    if peer.on_host and (own.node, own.place) == (peer.node, peer.place):
+    if peer.on_host and _same_node(own, peer):
         return int(ReservedIdentity.HOST)
     if peer.identity is not None:
         return peer.identity
     default = ReservedIdentity.REMOTE_NODE if peer.on_host else ReservedIdentity.WORLD
     found = await own.place.identity_of(peer.address, own.node)
     return int(default) if found is None else found
+
+
+def _same_node(one: Ending, other: Ending) -> bool:
+    return (one.node, one.place) == (other.node, other.place)
 
 
 def _origin(origin: Origin | None) -> dict[str, Any] | None:
@@ -160,8 +168,14 @@ def _origin(origin: Origin | None) -> dict[str, Any] | None:
     return about | {"index": origin.index}
 
 
+def _endpoint(ending: Ending) -> EndpointFact | None:
+    if ending.facts is None:
+        return None
+    return ending.facts.host() if ending.on_host else ending.facts.pod(ending.name)
+
+
 def _end(ending: Ending) -> dict[str, Any]:
-    at = ending.facts.pod(ending.name) if ending.facts else None
+    at = _endpoint(ending)
     return {
         "name": ending.text,
         "cluster": ending.place.name if ending.place else None,
@@ -185,7 +199,7 @@ def _body(
         "verdict": "allowed" if allowed else "denied",
     }
     for name, found, end in zip(("egress", "ingress"), sides, ends, strict=True):
-        at = end.facts.pod(end.name) if end.facts else None
+        at = _endpoint(end)
         error = at.closed if at else ""
         told[name] = {
             "verdict": WORDS[found.verdict] if not error else WORDS[Verdict.DENIED],

@@ -64,6 +64,7 @@ FLAGS = (
     ("max-connected-clusters", "255 or 511, the same in the whole mesh"),
     ("validate-network-policy", "false: policies' conditions are not written (true)"),
     ("enable-l7-proxy", "false: policies with rules above ports are invalid (true)"),
+    ("enable-host-firewall", "true: agents enforce policies with nodeSelector (false)"),
     ("enable-node-selector-labels", "true: policies may select nodes by label as peers (false)"),
     ("debug", "true: say more"),
     ("log-opt", "format=text, text-ts, json or json-ts; level=debug, info, warn or error"),
@@ -175,7 +176,10 @@ async def run(settings: config.Settings) -> None:
                         tasks.create_task(collector.every(name, seconds, collect))
                 if settings.validate_network_policy:
                     read_as, mode = _policies(settings), settings.enable_policy
-                    tasks.create_task(policies.Validator(client, read_as, mode).run())
+                    validator = policies.Validator(
+                        client, read_as, mode, settings.enable_host_firewall
+                    )
+                    tasks.create_task(validator.run())
                 for controller in mesh.controllers:
                     tasks.create_task(controller.run())
         finally:

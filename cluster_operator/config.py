@@ -43,6 +43,7 @@ class Settings:
     policy_invalid_closes_nodes: bool = False
     enable_l7_proxy: bool = True
     enable_node_selector_labels: bool = False
+    enable_host_firewall: bool = False
     debug: bool = False
     log: LogOptions = LogOptions()
 
@@ -139,6 +140,7 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         policy_invalid_closes_nodes=boolean("policy-invalid-closes-nodes"),
         enable_l7_proxy=boolean("enable-l7-proxy", "true"),
         enable_node_selector_labels=boolean("enable-node-selector-labels"),
+        enable_host_firewall=boolean("enable-host-firewall"),
         debug=boolean("debug"),
         log=parse_options([text("log-opt", "")]),
     )

@@ -38,9 +38,12 @@ class Validator:
         client: Client,
         settings: Settings,
         mode: Mode = Mode.DEFAULT,
+        judges_nodes: bool = False,
         clock: Callable[[], str] = _now,
     ) -> None:
+        """``judges_nodes``: agents enforce policies of nodes."""
         self._client = client
+        self._judges_nodes = judges_nodes
         self._settings, self._mode = settings, mode
         self._clock = clock
         self._informers = {
@@ -97,7 +100,9 @@ class Validator:
             kind, meta.namespace, meta.name, known.spec, known.specs, annotations_of(meta)
         )
         reading = read(source, self._settings)
-        said = policy_status.conditions(known, reading, self._clock(), self._mode)
+        said = policy_status.conditions(
+            known, reading, self._clock(), self._mode, self._judges_nodes
+        )
         if said is None:
             return
         try:

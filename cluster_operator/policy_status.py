@@ -36,7 +36,7 @@ def _shortened(findings: Sequence[Finding], text: str) -> str:
     return text
 
 
-def enforcement(reading: Reading, mode: Mode) -> tuple[str, str, str]:
+def enforcement(reading: Reading, mode: Mode, judges_nodes: bool) -> tuple[str, str, str]:
     """Status, reason and message: what the agents of the cluster do with it."""
     if mode is Mode.NEVER:
         return "False", "Disabled", "enable-policy is never: what it forbids passes"
@@ -44,21 +44,21 @@ def enforcement(reading: Reading, mode: Mode) -> tuple[str, str, str]:
         closes = any(rule.closed and not rule.audit for rule in reading.rules)
         text = "nothing passes to and from what it may select" if closes else "it is left out"
         return "False", "Invalid", f"it is not valid: {text}"
-    if any(rule.on_nodes for rule in reading.rules):
-        return (
-            "False",
-            "NotImplemented",
-            "rules for nodes are not enforced yet: they forbid nothing",
-        )
+    if any(rule.on_nodes for rule in reading.rules) and not judges_nodes:
+        return "False", "Disabled", "enable-host-firewall is false: rules for nodes forbid nothing"
     if any(rule.audit for rule in reading.rules):
         return "False", "Audit", "it is in audit: what it forbids passes and is reported"
     if reading.unenforced:
         return "False", "Partly", "some of its fields are not enforced yet; their traffic is denied"
-    return "True", "Enforced", "agents enforce it on the nodes of the pods it selects"
+    return "True", "Enforced", "agents enforce it at the pods and nodes it selects"
 
 
 def conditions(
-    known: PolicyObject, reading: Reading, now: str, mode: Mode = Mode.DEFAULT
+    known: PolicyObject,
+    reading: Reading,
+    now: str,
+    mode: Mode = Mode.DEFAULT,
+    judges_nodes: bool = False,
 ) -> list[dict[str, Any]] | None:
     """The whole list as it is to be, ``None`` if it is so. A time changes with its status only."""
     before = (known.status.conditions if known.status else None) or []
@@ -66,7 +66,7 @@ def conditions(
     reason = "Validated" if reading.valid else "Invalid"
     wanted = (
         _said(known, before, TYPE, status, reason, message(reading), now),
-        _said(known, before, ENFORCED, *enforcement(reading, mode), now),
+        _said(known, before, ENFORCED, *enforcement(reading, mode, judges_nodes), now),
     )
     if all(condition in before for condition in wanted):
         return None

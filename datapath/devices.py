@@ -13,7 +13,7 @@ from ipaddress import ip_interface
 
 from datapath import netlink, sysctl
 from datapath.links import mac_text, random_mac
-from model.address import Address, Prefix, parse_prefix
+from model.address import Address, Prefix, parse_address, parse_prefix
 from model.kernel_numbers import (
     DEVICE_HOST,
     DEVICE_NET,
@@ -26,6 +26,8 @@ from model.kernel_numbers import (
 OWN_DEVICES = (DEVICE_HOST, DEVICE_NET, DEVICE_VXLAN)
 _IPV6_MINIMUM_MTU = 1280
 _FOR_EVER = 0xFFFFFFFF
+_SERVICE_DEVICES = ("kube-ipvs0",)
+_SCOPE_UNIVERSE = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,23 @@ def ensure_devices(
             route_mtu=route_mtu,
             on_link=_on_link(ipr, int(below["index"])),
         )
+
+
+def own_addresses() -> set[Address]:
+    """Every address of the node that others can reach, except those that only stand for services
+    (kube-proxy's IPVS holds all of them on one device)."""
+    with netlink.handle() as ipr:
+        passed = {0}
+        for name in _SERVICE_DEVICES:
+            link = netlink.find_link(ipr, name)
+            passed |= {int(link["index"])} if link is not None else set()
+        with netlink.doing("list addresses"):
+            found = [
+                parse_address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS"))
+                for a in ipr.addr("dump")
+                if a["index"] not in passed and a["scope"] == _SCOPE_UNIVERSE
+            ]
+    return {address for address in found if str(address) != "::1"}
 
 
 def remove_devices() -> list[str]:

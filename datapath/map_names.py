@@ -13,6 +13,7 @@ CONNTRACK = "ist_ct"
 METRICS = "ist_metrics"  # drops
 FORWARDED = "ist_forwarded"
 POLICY = "ist_policy"
+API_SERVERS = "ist_api_servers"
 EVENTS = "ist_events"
 LOST_EVENTS = "ist_lost"
 ENCRYPT_VIA = "ist_encrypt_via"

@@ -24,10 +24,10 @@ from datapath.routes import RouteTable
 from datapath.service_rows import Map
 from datapath.services import ServiceTable
 from datapath.syscall import AttachType
-from datapath.tables import EndpointTable, HostAddressTable, IpcacheTable
+from datapath.tables import AddressSet, EndpointTable, HostAddressTable, IpcacheTable
 from model.address import Address, Prefix, pack
 from model.identity import NumericIdentity, ReservedIdentity
-from model.kernel_numbers import VXLAN_PORT
+from model.kernel_numbers import VXLAN_PORT, WIREGUARD_PORT
 from wire.bpf.layouts import TraceLevel
 
 _log = logging.getLogger("isthmus.datapath")
@@ -70,6 +70,13 @@ class Encryption:
 
 
 @dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """What the node itself sends and receives is judged, too."""
+
+    kubelet_port: int = 10250  # which the API server always reaches
+
+
+@dataclass(frozen=True, slots=True)
 class DatapathConfig:
     """What a node's datapath depends on."""
 
@@ -90,6 +97,7 @@ class DatapathConfig:
     attach_mode: AttachMode | None = None  # None: tcx where the kernel has it
     policy: bool = False  # ask policy; an endpoint without rows is closed
     policy_keeps_flows: bool = False  # a flow that was allowed once stays so
+    host_policy: HostPolicy | None = None  # None: what the node itself does is not judged
     events: bool = False  # tell drops and verdicts to user space
     trace: TraceConfig = field(default_factory=TraceConfig)  # with ``events``: what passes, too
     encryption: Encryption | None = None
@@ -137,6 +145,7 @@ class Datapath:
             tables[map_names.CONNTRACK],
         )
         self.policy = PolicyTable(thread, tables[map_names.POLICY])
+        self.api_servers = AddressSet(thread, tables[map_names.API_SERVERS])
         self.routes = RouteTable(thread)
         self.encrypt_via = EncryptViaTable(thread, tables[map_names.ENCRYPT_VIA])
         self.strict = StrictTable(thread, tables[map_names.STRICT])
@@ -184,6 +193,10 @@ class Datapath:
         return await self._thread.call(
             metrics.read_metrics, tables[map_names.METRICS], tables[map_names.FORWARDED]
         )
+
+    async def own_addresses(self) -> set[Address]:
+        """The node's addresses as its devices have them now."""
+        return await self._thread.call(devices.own_addresses)
 
     def close(self) -> None:
         """Release descriptors and the thread; everything in the kernel stays and works."""
@@ -252,16 +265,16 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
 
 def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attachment, ...]:
     """What stands between this node and others, receivers first."""
-    encryption, out = config.encryption, list[Attachment]()
+    encryption, judged, out = config.encryption, config.host_policy, list[Attachment]()
     names = config.devices or (found.underlay,)
     if not config.native:
         out.append(programs.TUNNEL_ATTACHMENT)
-    if config.native or (encryption and not encryption.ifindex):
+    if config.native or judged or (encryption and not encryption.ifindex):
         program = programs.PROGRAM_FROM_NETWORK
         out += [Attachment(program, AttachType.TCX_INGRESS, name) for name in names]
     if config.native and encryption and encryption.ifindex:
         out += [_of_wireguard(name) for name in encryption.names]
-    if encryption:
+    if encryption or judged:
         program = programs.PROGRAM_NETWORK
         out += [Attachment(program, AttachType.TCX_EGRESS, name) for name in names]
     return tuple(out)
@@ -269,7 +282,7 @@ def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attach
 
 def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]:
     """Values of the `const volatile` globals of `bpf/lib/config.h`."""
-    encryption = config.encryption
+    encryption, host_policy = config.encryption, config.host_policy
     routers = {router.version: pack(router) for router in config.routers}
     return {
         "config_router_ip4": routers.get(4, bytes(16)),
@@ -283,10 +296,13 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_redirect_peer": int(config.redirect_peer),
         "config_policy": int(config.policy),
         "config_policy_keeps_flows": int(config.policy_keeps_flows),
+        "config_host_policy": int(config.policy and host_policy is not None),
+        "config_kubelet_port": host_policy.kubelet_port if host_policy else 0,
         "config_events": int(config.events),
         "config_trace": int(config.trace.level) if config.events else 0,
         "config_trace_flags": config.trace.tcp_flags,
         "config_trace_interval_s": config.trace.interval_s,
+        "config_wireguard_port": WIREGUARD_PORT,
         "config_wireguard_ifindex": encryption.ifindex if encryption else 0,
         "config_encrypt_nodes": int(encryption is not None and encryption.nodes),
         "config_ipsec": int(encryption is not None and not encryption.ifindex),

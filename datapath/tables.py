@@ -119,6 +119,25 @@ class HostAddressTable(ThreadedTarget[Address, NumericIdentity]):
         return {unpack(k): error for k, error in self._endpoints.remove(ours).items()}
 
 
+class AddressSet(ThreadedTarget[Address, bool]):
+    """A set of addresses; every value is true."""
+
+    def __init__(self, thread: KernelThread, table: KernelTable) -> None:
+        super().__init__(thread)
+        self._table = table
+
+    def read_now(self) -> dict[Address, bool]:
+        return {unpack(key): True for key, _ in self._table.rows()}
+
+    def upsert_now(self, rows: Sequence[tuple[Address, bool]]) -> dict[Address, OSError]:
+        errors = self._table.write([(pack(address), b"\1") for address, _ in rows])
+        return {unpack(key): error for key, error in errors.items()}
+
+    def delete_now(self, keys: Collection[Address]) -> dict[Address, OSError]:
+        errors = self._table.remove([pack(address) for address in keys])
+        return {unpack(key): error for key, error in errors.items()}
+
+
 def _is_host_row(row: e.EndpointRow) -> bool:
     return bool(row.flags & e.ENDPOINT_HOST)
 

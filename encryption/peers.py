@@ -16,6 +16,7 @@ from typing import NewType, TypeAlias, TypeVar
 
 from model.address import Address, Prefix, host_prefix, unpack_prefix
 from model.cluster import ClusterName
+from model.kernel_numbers import WIREGUARD_PORT
 from model.node import CILIUM_INTERNAL_IP, Node, NodeName
 
 K = TypeVar("K")
@@ -24,7 +25,6 @@ V = TypeVar("V")
 PublicKey = NewType("PublicKey", str)  # base64, 44 characters
 NodeKey: TypeAlias = tuple[ClusterName, NodeName]
 
-WIREGUARD_PORT = 51871
 _KEY_BYTES = 32
 
 

@@ -39,6 +39,8 @@ class Nodes:
         self._members: dict[ClusterName, dict[NodeName, None]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
         self.on_node: Callable[[NodeKey], None] = lambda key: None  # what ``get`` says may differ
+        # Who a node other than this one is.
+        self.identity_of: Callable[[Node], NumericIdentity] = lambda node: _REMOTE_NODE
 
     def put(self, node: Node) -> None:
         """A node is new or has changed."""
@@ -46,7 +48,7 @@ class Nodes:
         known = self._nodes.get(key)
         if known == node:
             return
-        stale = self._heard_claims(known)
+        stale = self._heard_prefixes(known)
         self._nodes[key] = node
         self._members.setdefault(node.cluster, {})[node.name] = None
         self._local_prefixes(node, known)
@@ -58,7 +60,7 @@ class Nodes:
 
     def verdict(self, node: Node, heard: bool) -> None:
         """A peer's node is judged otherwise than before, because what is ours has changed."""
-        stale = self._heard_claims(node)
+        stale = self._heard_prefixes(node)
         if heard:
             self._refused.discard((node.cluster, node.name))
         else:
@@ -66,24 +68,36 @@ class Nodes:
         self._claim(node, stale)
         self.on_node((node.cluster, node.name))
 
+    def identities_changed(self, nodes: Iterable[NodeKey]) -> None:
+        """``identity_of`` finds something else for these."""
+        for key in nodes:
+            if key in self._nodes:
+                self._claim(self._nodes[key], set())
+
+    def _heard_prefixes(self, node: Node | None) -> set[Prefix]:
+        if node is None or (node.cluster, node.name) in self._refused:
+            return set()
+        return {prefix for prefix, _ in self._claims_of(node, _UNKNOWN)}
+
     def _heard_claims(self, node: Node | None) -> dict[Prefix, IpClaim]:
         if node is None or (node.cluster, node.name) in self._refused:
             return {}
-        return dict(self._claims_of(node))
+        mine = (node.cluster, node.name) == (self._own, self._me)
+        return dict(self._claims_of(node, _HOST if mine else self.identity_of(node)))
 
-    def _claim(self, node: Node, stale: dict[Prefix, IpClaim]) -> None:
+    def _claim(self, node: Node, stale: set[Prefix]) -> None:
         # New claims before old ones go: what stays the same is never gone in between.
         claimant = self._claimant((node.cluster, node.name))
         fresh = self._heard_claims(node)
         for prefix, claim in fresh.items():
             self._ipcache.put(prefix, claimant, claim)
-        for prefix in stale.keys() - fresh.keys():
+        for prefix in stale - fresh.keys():
             self._ipcache.drop(prefix, claimant)
 
     def drop(self, cluster: ClusterName, name: NodeName) -> None:
         """A node is gone."""
         key = (cluster, name)
-        stale = self._heard_claims(self._nodes.get(key))
+        stale = self._heard_prefixes(self._nodes.get(key))
         node = self._nodes.pop(key, None)
         if node is None:
             return
@@ -125,12 +139,11 @@ class Nodes:
         source = Source.LOCAL if name == self._me else Source.CUSTOM_RESOURCE
         return Claimant(source, cluster, f"node/{name}")
 
-    def _claims_of(self, node: Node) -> Iterable[tuple[Prefix, IpClaim]]:
+    def _claims_of(self, node: Node, identity: NumericIdentity) -> Iterable[tuple[Prefix, IpClaim]]:
         mine = (node.cluster, node.name) == (self._own, self._me)
         cluster_id = ClusterId(0) if node.cluster == self._own else node.cluster_id
         key = node.encryption_key
         endpoint = node.tunnel_endpoint()
-        identity = _HOST if mine else _REMOTE_NODE
         for address in node.addresses:
             if address.type in (*_DIRECT, CILIUM_INTERNAL_IP):
                 tunnel = None if mine or address.type in _DIRECT else endpoint

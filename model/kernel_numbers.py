@@ -8,6 +8,7 @@ DEVICE_WIREGUARD_DETOUR = "ist_wg1"  # while keys change
 ENDPOINT_PREFIX = "lxc"
 
 VXLAN_PORT = 8472
+WIREGUARD_PORT = 51871  # the next one, too, while keys change
 TUNNEL_OVERHEAD_BYTES = 50  # IPv4 20 + UDP 8 + VXLAN 8 + inner Ethernet 14
 
 ROUTE_PROTOCOL = 73  # rtm_protocol of every route of ours; none of iproute2's registered numbers

@@ -10,12 +10,14 @@ from typing import Any
 
 from model.address import parse_prefix
 from model.labels import Label, Labels
+from model.policy_map import Direction
 from policy.known import CidrGroup, Known, Mode, Options, PolicyService, Subject
 from policy.objects.read import Kind, Reading, Source, read
 from policy.objects.settings import Settings
 from policy.rules import Operator, PolicyRule, Requirement, Selector
 from policy.table import PolicyTable
 
+TCP = 6
 _SETTINGS = (
     "cluster",
     "default_local_cluster",
@@ -40,13 +42,17 @@ class EndpointFact:
 
     @property
     def name(self) -> str:
-        """As people write it."""
-        return f"{self.namespace}/{self.pod}"
+        """As people write it; of the node itself, ``host``."""
+        return "host" if self.subject.is_host else f"{self.namespace}/{self.pod}"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One node's. ``endpoints`` by their number, ``identities`` by theirs."""
+    """One node's. ``endpoints`` by their number, ``identities`` by theirs.
+
+    ``api_servers``: addresses that the node reaches by TCP whatever policy says, and that reach its
+    ``kubelet_port``.
+    """
 
     node: str
     options: Options
@@ -55,6 +61,8 @@ class Facts:
     known: Known = field(default_factory=Known)
     identities: Mapping[int, Labels] = field(default_factory=dict)
     endpoints: Mapping[int, EndpointFact] = field(default_factory=dict)
+    api_servers: tuple[str, ...] = ()
+    kubelet_port: int = 0
 
     def readings(self) -> list[tuple[Source, Reading]]:
         """Each policy with what it is read as."""
@@ -67,6 +75,16 @@ class Facts:
     def pod(self, name: str) -> EndpointFact | None:
         """An endpoint by ``namespace/pod``."""
         return next((e for e in self.endpoints.values() if e.name == name), None)
+
+    def host(self) -> EndpointFact | None:
+        """The node itself; ``None``: its policies are not enforced."""
+        return next((e for e in self.endpoints.values() if e.subject.is_host), None)
+
+    def spares(self, way: Direction, peer: str, protocol: int, port: int) -> bool:
+        """Whether the node exchanges this with the API server, whatever policy says."""
+        if peer not in self.api_servers or protocol != TCP:
+            return False
+        return way is Direction.EGRESS or port == self.kubelet_port
 
     def table(self) -> PolicyTable:
         """The computation, as the agent does it; endpoints by ``namespace/pod``."""
@@ -125,6 +143,8 @@ def to_json(facts: Facts) -> dict[str, Any]:
             }
             for number, e in sorted(facts.endpoints.items())
         ],
+        "api-servers": list(facts.api_servers),
+        "kubelet-port": facts.kubelet_port,
     }
 
 
@@ -154,6 +174,8 @@ def from_json(said: Mapping[str, Any]) -> Facts:
         known=known,
         identities={i["id"]: parse_labels(i["labels"]) for i in said["identities"]},
         endpoints={e["id"]: _parse_endpoint(e) for e in said["endpoints"]},
+        api_servers=tuple(said["api-servers"]),
+        kubelet_port=said["kubelet-port"],
     )
 
 

@@ -1,6 +1,7 @@
 """Prefixes of rules, and the numbers this node gives them. Pure."""
 
 from collections.abc import Iterable, Mapping
+from typing import Generic, TypeVar
 
 from model.address import Prefix, parse_prefix
 from policy.known import Known
@@ -26,40 +27,61 @@ def prefixes_of(known: Known, rules: Iterable[PolicyRule]) -> set[Prefix]:
     return found
 
 
-class PrefixNumbers:
-    """Numbers of local scope for prefixes. ``known`` are those of a former life."""
+K = TypeVar("K")
 
-    def __init__(self, known: Mapping[Prefix, int] | None = None) -> None:
+
+class Numbers(Generic[K]):
+    """Numbers that this node alone gives, from ``first`` to ``last``.
+
+    ``known`` are those of a former life. A number that was taken back is given again as late as
+    possible.
+    """
+
+    def __init__(self, first: int, last: int, known: Mapping[K, int] | None = None) -> None:
+        self._first, self._last = first, last
         self._numbers = dict(known or {})
         self._taken = set(self._numbers.values())
-        self._next = max(self._taken, default=FIRST - 1) + 1
+        self._next = max(self._taken, default=first - 1) + 1
+
+    def give(self, key: K) -> int:
+        """The number of a key. Raises ``ValueError`` when all are in use."""
+        found = self._numbers.get(key)
+        if found is not None:
+            return found
+        if len(self._taken) > self._last - self._first:
+            raise ValueError(f"no identity is left for {key}: use fewer of them")
+        while self._next > self._last or self._next in self._taken:
+            self._next = self._first if self._next > self._last else self._next + 1
+        self._numbers[key] = self._next
+        self._taken.add(self._next)
+        return self._next
+
+    def take_back(self, key: K) -> int:
+        """The number that was the key's."""
+        number = self._numbers.pop(key)
+        self._taken.discard(number)
+        return number
+
+    def all(self) -> dict[K, int]:
+        """Every key with its number."""
+        return dict(self._numbers)
+
+    def get(self, key: K) -> int | None:
+        """The number of a key."""
+        return self._numbers.get(key)
+
+
+class PrefixNumbers(Numbers[Prefix]):
+    """Numbers of local scope for prefixes."""
+
+    def __init__(self, known: Mapping[Prefix, int] | None = None) -> None:
+        super().__init__(FIRST, LAST, known)
 
     def want(self, prefixes: set[Prefix]) -> tuple[dict[Prefix, int], dict[Prefix, int]]:
         """The numbers given and those taken back, so that exactly ``prefixes`` have one.
 
-        A number that was taken back is given again as late as possible. Raises ``ValueError``
-        when all 16 million are in use.
+        Raises ``ValueError`` when all 16 million are in use.
         """
-        gone = {p: n for p, n in self._numbers.items() if p not in prefixes}
-        for prefix, number in gone.items():
-            del self._numbers[prefix]
-            self._taken.discard(number)
-        new = {p: self._give(p) for p in sorted(prefixes - self._numbers.keys())}
+        gone = {p: self.take_back(p) for p in self._numbers.keys() - prefixes}
+        new = {p: self.give(p) for p in sorted(prefixes - self._numbers.keys())}
         return new, gone
-
-    def all(self) -> dict[Prefix, int]:
-        """Every prefix with its number."""
-        return dict(self._numbers)
-
-    def get(self, prefix: Prefix) -> int | None:
-        """The number of a prefix."""
-        return self._numbers.get(prefix)
-
-    def _give(self, prefix: Prefix) -> int:
-        if len(self._taken) > LAST - FIRST:
-            raise ValueError(f"no identity is left for {prefix}: use fewer prefixes in policies")
-        while self._next > LAST or self._next in self._taken:
-            self._next = FIRST if self._next > LAST else self._next + 1
-        self._numbers[prefix] = self._next
-        self._taken.add(self._next)
-        return self._numbers[prefix]

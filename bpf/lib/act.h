@@ -197,6 +197,10 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *packe
 		      skb->ifindex);
 		if (hook == HOOK_OVERLAY)
 			bpf_skb_change_type(skb, PACKET_HOST);
+		/* Should the stack send it on in the node's name, it is a pod's all the same. */
+		if (config_host_policy && hook == HOOK_CONTAINER)
+			skb->mark = MARK_MAGIC_IDENTITY | packet->source_identity << 16 |
+				    (packet->source_identity >> 16 & 0xFF);
 		return TC_OK;
 	case VERDICT_REINJECT:
 		count_forward(skb, hook_direction(hook));

@@ -67,9 +67,8 @@ static __always_inline struct verdict arrive(struct __sk_buff *skb, struct packe
 	bool is_host = endpoint->flags & ENDPOINT_HOST;
 
 	packet->source_identity = identity;
-	/* What the node's stack can read is its own matter. */
 	if (verdict.kind != VERDICT_NONE)
-		return is_host ? VERDICT(VERDICT_STACK) : verdict;
+		return is_host ? deliver_unreadable(skb, packet, verdict) : verdict;
 	if (identity == IDENTITY_HOST)
 		return DROP(SOURCE_FROM_NETWORK, DROP_INVALID_IDENTITY);
 	trace(skb, packet, TRACE_FROM_NETWORK, skb->ifindex);

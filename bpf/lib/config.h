@@ -16,10 +16,13 @@ const volatile struct mac config_host_mac; /* of ist_host */
 const volatile __u8 config_redirect_peer;  /* deliver straight into the pod's namespace */
 const volatile __u8 config_policy;	   /* policy is asked; an endpoint without rows is closed */
 const volatile __u8 config_policy_keeps_flows; /* what was allowed once stays so for its flow */
+const volatile __u8 config_host_policy;	       /* the node itself is judged, too */
+const volatile __u16 config_kubelet_port;      /* host order; the API server always reaches it */
 const volatile __u8 config_events;	       /* drops and verdicts are told to user space */
 const volatile __u8 config_trace;	       /* enum trace_level: what passes is told, too */
 const volatile __u8 config_trace_flags;	       /* TCP flags whose first sight is told */
 const volatile __u16 config_trace_interval_s;  /* and a flow that lives is told this often */
+const volatile __u16 config_wireguard_port;    /* host order; the next one while keys change */
 const volatile __u32 config_wireguard_ifindex; /* of ist_wg0; 0: not encrypted by WireGuard */
 const volatile __u8 config_encrypt_nodes;      /* also what nodes send to nodes */
 const volatile __u8 config_ipsec;	 /* the tunnel's packets are encrypted by the kernel */

@@ -58,6 +58,31 @@ static __always_inline struct verdict deliver_verdict(const struct endpoint_valu
 	return (struct verdict){.kind = VERDICT_DELIVER, .endpoint = endpoint};
 }
 
+/* What is no reply: judged, and its flow kept. `entry`: the flow's, if there is one. */
+static __always_inline struct verdict admit(struct __sk_buff *skb, struct packet *packet,
+					    struct conntrack_value *entry, __u16 flags, __u32 now)
+{
+	struct verdict verdict = policy_ingress(skb, packet, entry != NULL);
+
+	if (verdict.kind != VERDICT_NONE) {
+		if (entry) /* its replies are nobody's replies any more */
+			conntrack_forget(packet);
+		return verdict;
+	}
+	if (entry) {
+		if (entry->source_identity != packet->source_identity) /* its labels changed */
+			entry->source_identity = packet->source_identity;
+		conntrack_touch(entry, packet, false, false, now);
+	} else {
+		struct conntrack_value value = {.source_identity = packet->source_identity,
+						.flags = flags};
+
+		if (conntrack_create(packet, CONNTRACK_INGRESS, &value, now))
+			return DROP(SOURCE_DELIVER, DROP_CT_INSERT_FAILED);
+	}
+	return VERDICT(VERDICT_NONE);
+}
+
 /* To a pod, from `packet->source_identity`. */
 static __always_inline struct verdict deliver(struct __sk_buff *skb, struct packet *packet,
 					      const struct endpoint_value *endpoint, __u16 flags,
@@ -87,24 +112,36 @@ static __always_inline struct verdict deliver(struct __sk_buff *skb, struct pack
 			return verdict.kind ? verdict : deliver_verdict(endpoint);
 		}
 	}
-	verdict = policy_ingress(skb, packet, entry != NULL);
-	if (verdict.kind != VERDICT_NONE) {
-		if (entry) /* its replies are nobody's replies any more */
-			conntrack_forget(packet);
-		return verdict;
-	}
-	if (entry) {
-		if (entry->source_identity != packet->source_identity) /* its labels changed */
-			entry->source_identity = packet->source_identity;
-		conntrack_touch(entry, packet, false, false, now);
-	} else {
-		struct conntrack_value value = {.source_identity = packet->source_identity,
-						.flags = flags};
+	verdict = admit(skb, packet, entry, flags, now);
+	return verdict.kind ? verdict : deliver_verdict(endpoint);
+}
 
-		if (conntrack_create(packet, CONNTRACK_INGRESS, &value, now))
-			return DROP(SOURCE_DELIVER, DROP_CT_INSERT_FAILED);
-	}
-	return deliver_verdict(endpoint);
+/* May the node itself receive this? A drop with its direction, packed. */
+static __noinline __u32 admit_to_node(struct __sk_buff *skb, struct packet *packet, __u32 now)
+{
+	struct verdict verdict;
+
+	packet->destination_endpoint = ENDPOINT_NODE;
+	packet->destination_identity = IDENTITY_HOST;
+	if (packet->kind == PACKET_ICMP_ERROR)
+		verdict = policy_related_ingress(skb, packet, now);
+	else if (packet->kind != PACKET_FLOW)
+		verdict = policy_ingress(skb, packet, false);
+	else
+		verdict = admit(skb, packet, conntrack_find_forward(packet, CONNTRACK_INGRESS, now),
+				0, now);
+	return drop_pack(verdict);
+}
+
+static __always_inline struct verdict judge_for_node(struct __sk_buff *skb, struct packet *packet,
+						     __u32 now)
+{
+	struct verdict verdict = VERDICT(VERDICT_NONE);
+
+	if (config_host_policy)
+		verdict = drop_unpack(admit_to_node(skb, packet, now));
+	verdict.direction = DIRECTION_INGRESS;
+	return verdict;
 }
 
 /* To the node's own stack. */
@@ -115,13 +152,33 @@ static __always_inline struct verdict deliver_host(struct __sk_buff *skb, struct
 	struct verdict verdict = VERDICT(VERDICT_NONE);
 
 	if (packet->kind == PACKET_ICMP_ERROR) {
-		verdict = related_to_client(skb, packet, now);
+		verdict = judge_for_node(skb, packet, now);
+		if (verdict.kind == VERDICT_NONE)
+			verdict = related_to_client(skb, packet, now);
 	} else {
 		entry = conntrack_find_reply(packet, CONNTRACK_EGRESS, now);
 		if (entry) {
 			conntrack_touch(entry, packet, true, false, now);
 			verdict = reply_from_service(skb, packet, entry->revnat_id);
+		} else {
+			verdict = judge_for_node(skb, packet, now);
 		}
 	}
 	return verdict.kind ? verdict : VERDICT(VERDICT_STACK);
+}
+
+/* The same for what our programs cannot read to its end. What the node's stack can read is its own
+ * matter, unless policy says something of its whole protocol.
+ */
+static __always_inline struct verdict
+deliver_unreadable(struct __sk_buff *skb, struct packet *packet, struct verdict parsed)
+{
+	struct verdict verdict = VERDICT(VERDICT_NONE);
+
+	packet->kind = PACKET_NO_PORTS;
+	packet->destination_endpoint = ENDPOINT_NODE;
+	packet->destination_identity = IDENTITY_HOST;
+	if (config_host_policy)
+		verdict = policy_ingress(skb, packet, false);
+	return verdict.kind == VERDICT_NONE ? VERDICT(VERDICT_STACK) : parsed;
 }

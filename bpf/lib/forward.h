@@ -81,10 +81,16 @@ static __always_inline struct verdict forward_translate(struct __sk_buff *skb,
 			   (struct nat_end){&after->destination, after->destination_port});
 }
 
+/* Does policy speak about what this sender sends? */
+static __always_inline bool is_judged(const struct sender *from)
+{
+	return !from->is_host || (config_host_policy && from->identity == IDENTITY_HOST);
+}
+
 /* The flow's entry on the sender's side: found, corrected, or made. */
 static __always_inline struct verdict forward_track(struct __sk_buff *skb, struct packet *packet,
-						    const struct sender *from,
-						    const struct translation *to, __u32 now)
+						    bool judged, const struct translation *to,
+						    __u32 now)
 {
 	struct conntrack_value *entry;
 	struct verdict verdict;
@@ -97,7 +103,7 @@ static __always_inline struct verdict forward_track(struct __sk_buff *skb, struc
 			return VERDICT(VERDICT_NONE);
 		}
 	}
-	if (!from->is_host && !to->loopback) {
+	if (judged && !to->loopback) {
 		verdict = policy_egress(skb, packet, entry != NULL);
 		if (verdict.kind != VERDICT_NONE) {
 			if (entry) /* its replies are nobody's replies any more */
@@ -219,12 +225,12 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}
-	if ((!from->is_host || to.active) && packet->kind == PACKET_FLOW) {
-		verdict = forward_track(skb, packet, from, &to, now);
+	if ((is_judged(from) || to.active) && packet->kind == PACKET_FLOW) {
+		verdict = forward_track(skb, packet, is_judged(from), &to, now);
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}
-	if (!from->is_host && packet->kind != PACKET_FLOW && !related) {
+	if (is_judged(from) && packet->kind != PACKET_FLOW && !related) {
 		verdict = policy_egress(skb, packet, false);
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;

@@ -35,6 +35,7 @@ enum packet_kind {
 	PACKET_FLOW = 0,   /* ports, or an echo identifier, name its flow */
 	PACKET_ICMP_ERROR, /* names another flow inside; `flow` has no ports */
 	PACKET_ICMP_OTHER, /* neither */
+	PACKET_NO_PORTS,   /* nobody can tell: only what is said of its whole protocol counts */
 };
 
 /* What a packet is to its flow. */

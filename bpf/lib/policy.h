@@ -6,8 +6,13 @@
 #pragma once
 
 #include "event.h"
+#include "icmp_wire.h"
 #include "ipcache.h"
 #include "maps/policy.h"
+
+enum {
+	ENDPOINT_NODE = 0, /* the number of the node itself, as an endpoint with a policy */
+};
 
 static __always_inline struct policy_value *policy_find(void *rows, struct policy_key *key,
 							__u32 identity)
@@ -61,6 +66,25 @@ static __always_inline __be16 policy_port(const struct packet *packet)
 	return packet->flow.destination_port;
 }
 
+/* Of the node's own traffic, what no policy can forbid: without it the node could not hear of a
+ * better one. The API server's addresses; and IPv6's neighbours.
+ */
+static __always_inline bool policy_spares_node(const struct packet *packet, __u32 egress)
+{
+	const struct conntrack_key *flow = &packet->flow;
+
+	if (packet->kind == PACKET_NO_PORTS)
+		return false;
+	if (flow->protocol == IPPROTO_ICMPV6)
+		return packet->icmp_type >= ICMP6_ROUTER_SOLICITATION &&
+		       packet->icmp_type <= ICMP6_REDIRECT;
+	if (flow->protocol != IPPROTO_TCP)
+		return false;
+	if (!egress && flow->destination_port != bpf_htons(config_kubelet_port))
+		return false;
+	return bpf_map_lookup_elem(&ist_api_servers, egress ? &flow->destination : &flow->source);
+}
+
 static __always_inline __u32 policy_lookup(const struct packet *packet,
 					   struct policy_outcome *outcome)
 {
@@ -76,9 +100,14 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 	void *rows;
 
 	outcome->port = bpf_ntohs(key.port);
+	if (endpoint == ENDPOINT_NODE && policy_spares_node(packet, outcome->egress))
+		return 0;
 	rows = bpf_map_lookup_elem(&ist_policy, &endpoint);
+	/* A node that is shut before it was told anything could not be told anything. */
 	if (!rows)
-		return DROP_NO_POLICY_PROGRAM;
+		return endpoint == ENDPOINT_NODE ? 0 : DROP_NO_POLICY_PROGRAM;
+	if (packet->kind == PACKET_NO_PORTS)
+		key.prefix_length = POLICY_STATIC_BITS + POLICY_PROTOCOL_BITS;
 	/* An address of somebody whom nobody has told us about yet is not the world's, and passes
 	 * only where nothing is forbidden to anybody.
 	 */
@@ -98,6 +127,15 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 	return 0;
 }
 
+/* That the node itself may do what no rule speaks of is not told for every flow of it. */
+static __always_inline bool policy_is_news(const struct packet *packet,
+					   const struct policy_outcome *outcome)
+{
+	__u32 endpoint = outcome->egress ? packet->source_endpoint : packet->destination_endpoint;
+
+	return endpoint != ENDPOINT_NODE || outcome->rule;
+}
+
 /* The reason to drop, or 0. Not static: the verifier walks it once and not for each place that
  * asks.
  */
@@ -109,7 +147,7 @@ __noinline __u32 policy_reason(struct __sk_buff *skb, const struct packet *packe
 	if (!packet) /* never; the verifier takes no caller's word for it */
 		return DROP_MALFORMED;
 	outcome.reason = policy_lookup(packet, &outcome);
-	if (config_events && (is_new || outcome.reason))
+	if (config_events && (outcome.reason || (is_new && policy_is_news(packet, &outcome))))
 		event_policy_verdict(skb, packet, &outcome);
 	return outcome.reason;
 }

@@ -56,6 +56,7 @@ class Kernel:
     def __init__(self) -> None:
         self.policy: FakeTable[Any, Any] = FakeTable()
         self.host_addresses: FakeTable[Any, Any] = FakeTable()
+        self.api_servers: FakeTable[Any, Any] = FakeTable()
         self.endpoints: FakeTable[Any, Any] = FakeTable()
         self.ipcache: FakeTable[Any, Any] = FakeTable()
         self.routes: FakeTable[Any, Any] = FakeTable()
@@ -166,6 +167,7 @@ class SimulatedNode:
                 self._ids_file.with_name("unused.json"),
                 clock,
             ),
+            {},
             clock,
             self._random.random,
         )

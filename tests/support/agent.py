@@ -77,10 +77,10 @@ def drop(fake: FakeKube, resource: str, namespace: str, name: str) -> None:
 
 
 class Forwarder:
-    """Listens on loopback inside a namespace and connects outside of it."""
+    """Listens inside a namespace, on loopback if not told otherwise, and connects outside of it."""
 
-    def __init__(self, namespace: str, target_port: int) -> None:
-        self._namespace, self._target = namespace, target_port
+    def __init__(self, namespace: str, target_port: int, host: str = "127.0.0.1") -> None:
+        self._namespace, self._target, self._host = namespace, target_port, host
         self.port = 0
         self.open = True
         self._server: asyncio.Server | None = None
@@ -89,7 +89,7 @@ class Forwarder:
     async def start(self) -> "Forwarder":
         def listen() -> socket.socket:
             made = socket.socket()
-            made.bind(("127.0.0.1", 0))
+            made.bind((self._host, 0))
             made.listen(64)
             made.setblocking(False)
             return made
@@ -184,7 +184,7 @@ class AgentNode:
 
     def __init__(self, directory: Path, namespace: str, fake: FakeKube, kubeconfig: str) -> None:
         self.directory, self.namespace, self.fake = directory, namespace, fake
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
         self.state = directory / "run"
         self.mesh = directory / "clustermesh"
         self.conflist = directory / "net.d" / "05-cilium.conflist"
@@ -218,7 +218,7 @@ class AgentNode:
         return {
             "cluster-name": "alpha",
             "cluster-id": "1",
-            "k8s-kubeconfig-path": self._kubeconfig,
+            "k8s-kubeconfig-path": self.kubeconfig,
             "k8s-node-name": "n1",
             "state-dir": str(self.state),
             "bpf-root": str(self.bpf_root),

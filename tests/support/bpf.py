@@ -24,7 +24,7 @@ from datapath.policy import new_policy_rows
 from datapath.runtime import default_object_dir
 from datapath.syscall import MapType
 from model.address import pack, parse_address
-from model.kernel_numbers import VXLAN_PORT
+from model.kernel_numbers import VXLAN_PORT, WIREGUARD_PORT
 from model.policy_map import PolicyEntry, PolicyKey
 from wire.bpf import layouts as w
 
@@ -125,6 +125,9 @@ class Machine:
             "config_redirect_peer": 1,
             "config_policy": 0,
             "config_policy_keeps_flows": 0,
+            "config_host_policy": 0,
+            "config_kubelet_port": 10250,
+            "config_wireguard_port": WIREGUARD_PORT,
             "config_events": 0,
             "config_trace": 0,
             "config_trace_flags": 0xFF,

@@ -17,6 +17,7 @@ class PolicyBits(IntEnum):
     """``enum policy_bits``."""
 
     POLICY_STATIC_BITS = 40
+    POLICY_PROTOCOL_BITS = 8
     POLICY_FULL_BITS = 24
 
 

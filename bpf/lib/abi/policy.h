@@ -8,7 +8,8 @@
 
 enum policy_bits {
 	POLICY_STATIC_BITS = 40, /* identity and direction always match whole */
-	POLICY_FULL_BITS = 24,	 /* then protocol and port, as many bits as the row says */
+	POLICY_PROTOCOL_BITS = 8,
+	POLICY_FULL_BITS = 24, /* then protocol and port, as many bits as the row says */
 };
 
 enum policy_flags {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
+#include "abi/ipcache.h"
 #include "abi/policy.h"
 #include "compat.h"
 
@@ -20,3 +21,13 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__array(values, struct policy_rows); /* last: a flexible member */
 } ist_policy SEC(".maps");
+
+/* Addresses of the API server, which the node itself always reaches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ipcache_key);
+	__type(value, __u8);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} ist_api_servers SEC(".maps");

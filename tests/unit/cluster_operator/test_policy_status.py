@@ -71,11 +71,13 @@ def test_what_agents_do_with_it(
 
 
 def test_rules_for_nodes() -> None:
-    """They forbid nothing yet, and it is said."""
+    """Without the setting they forbid nothing, and it is said."""
     spec = {"nodeSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
     found = read(Source(Kind.CLUSTERWIDE, "", "p", spec), Settings())
     (_, said) = conditions(stored(), found, "t1") or ()
-    assert (said["status"], said["reason"]) == ("False", "NotImplemented")
+    assert (said["status"], said["reason"]) == ("False", "Disabled")
+    (_, said) = conditions(stored(), found, "t1", judges_nodes=True) or ()
+    assert (said["status"], said["reason"]) == ("True", "Enforced")
 
 
 def test_said_once() -> None:

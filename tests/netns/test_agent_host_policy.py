@@ -1,0 +1,255 @@
+"""An agent that judges its own node: who reaches it, whom it reaches, and that it is never cut off.
+
+Beside the node, on its underlay, stands a second namespace: the world, another node, and the API
+server, each by an address of its own.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datapath import inspect
+from model.policy_map import Direction, PolicyKey
+from tests.support.agent import (
+    NODE_IP,
+    AgentNode,
+    Forwarder,
+    agent_node,
+    drop,
+    put,
+    traffic,
+    until,
+)
+from tests.support.kube import write_kubeconfig
+from tests.support.nodes import Process, new_namespace, sh
+
+pytestmark = pytest.mark.root
+
+WORLD, OTHER_NODE, API = "172.31.9.50", "172.31.9.66", "172.31.9.99"
+SECOND_ADDRESS = "172.31.77.1"
+HOST = 0
+POLICIES = "ciliumclusterwidenetworkpolicies"
+ANYBODY = {"fromEntities": ["all"]}
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[tuple[AgentNode, str]]:
+    """A ready agent whose API server is reached by the underlay, and the namespace beside it."""
+    async with agent_node(tmp_path) as node:
+        outside = new_namespace("outside")
+        sh(
+            f"ip -n {node.namespace} link set wire0 netns {outside};"
+            f" ip -n {outside} link set lo up; ip -n {outside} link set wire0 up;"
+            f" ip -n {node.namespace} addr add {SECOND_ADDRESS}/32 dev under0;"
+            f" ip -n {outside} route add {SECOND_ADDRESS} dev wire0 || true"
+        )
+        for address in (WORLD, OTHER_NODE, API):
+            sh(f"ip -n {outside} addr add {address}/24 dev wire0")
+        sh(f"ip -n {outside} route replace {SECOND_ADDRESS} dev wire0")
+        assert node.forwarder is not None
+        api = await Forwarder(outside, node.forwarder._target, "0.0.0.0").start()
+        node.forwarder = api
+        server = f"http://{API}:{api.port}"
+        file = tmp_path / "kubeconfig-underlay"
+        node.kubeconfig = write_kubeconfig(file, server, {"token": "secret-token"}, {})
+        _other_node(node, {"zone": "b"})
+        node.flags = {
+            "enable-host-firewall": "true",
+            "enable-node-selector-labels": "true",
+            "policy-kubelet-port": "10250",
+        }
+        node.start()
+        await node.ready()
+        yield node, outside
+        await api.stop()
+
+
+def _other_node(node: AgentNode, labels: dict[str, str]) -> None:
+    spec = {"addresses": [{"type": "InternalIP", "ip": OTHER_NODE}]}
+    put(node.fake, "ciliumnodes", {"metadata": {"name": "n2", "labels": labels}, "spec": spec})
+
+
+def policy(node: AgentNode, spec: dict[str, Any], name: str = "node") -> None:
+    body = {"nodeSelector": {"matchLabels": {"zone": "a"}}, **spec}
+    put(node.fake, POLICIES, {"metadata": {"name": name}, "spec": body})
+
+
+def tcp_port(port: int) -> list[dict[str, Any]]:
+    return [{"ports": [{"port": str(port), "protocol": "TCP"}]}]
+
+
+def answered(namespace: str, target: str, port: int, source: str = "") -> bool:
+    """One connection, from an address of the namespace."""
+    code = (
+        "import socket,sys\n"
+        f"s=socket.create_connection(({target!r},{port}),0.6,({source!r},0))\n"
+        "sys.exit(not s.recv(1))"
+    )
+    try:
+        sh(f'ip netns exec {namespace} python3 -c "{code}" 2>/dev/null')
+    except RuntimeError:
+        return False
+    return True
+
+
+def rows(node: AgentNode) -> set[PolicyKey]:
+    return set(inspect.policies(node.bpf_root / "isthmus").get(HOST, ()))  # type: ignore[call-overload]
+
+
+async def judged(node: AgentNode, *ways: Direction) -> None:
+    """Wait until default deny holds in these directions and no other."""
+
+    def claim() -> bool:
+        found = rows(node)
+        return {w for w in Direction if PolicyKey(0, w) not in found} == set(ways)
+
+    await until(claim, f"the node is judged: {ways}, {rows(node)}")
+
+
+async def serving(node: AgentNode, *ports: int) -> list[Process]:
+    return [traffic(node.namespace, "serve-tcp", "0.0.0.0", port, "node").ready() for port in ports]
+
+
+async def test_who_reaches_the_node(stage: tuple[AgentNode, str]) -> None:
+    """Nodes by their labels, pods by theirs, the world not; on every address of the node; labels
+    that change on either side count at once."""
+    node, outside = stage
+    servers = await serving(node, 8080, 9090)
+    assert answered(outside, NODE_IP, 8080, WORLD), "nothing is said about the node"
+    pods = [await node.add(node.pod(name, {"app": name})) for name in ("friend", "stranger")]
+    friend, stranger = (p.namespace for p in pods)
+    policy(
+        node,
+        {
+            "ingress": [
+                {"fromNodes": [{"matchLabels": {"zone": "b"}}], "toPorts": tcp_port(8080)},
+                {"fromEndpoints": [{"matchLabels": {"app": "friend"}}]},
+            ]
+        },
+    )
+    await judged(node, Direction.INGRESS)
+    assert answered(outside, NODE_IP, 8080, OTHER_NODE)
+    assert not answered(outside, NODE_IP, 9090, OTHER_NODE)
+    assert not answered(outside, NODE_IP, 8080, WORLD)
+    assert not answered(outside, SECOND_ADDRESS, 8080, WORLD), "it is an address of the node"
+    assert answered(outside, SECOND_ADDRESS, 8080, OTHER_NODE)
+    assert answered(friend, NODE_IP, 9090)
+    assert not answered(stranger, NODE_IP, 9090)
+    assert not answered(stranger, SECOND_ADDRESS, 9090)
+
+    _other_node(node, {"zone": "c"})
+    await until(lambda: not answered(outside, NODE_IP, 8080, OTHER_NODE), "it is in zone c now")
+    own = node.fake.objects["nodes", "", "n1"]
+    put(node.fake, "nodes", own | {"metadata": own["metadata"] | {"labels": {"zone": "z"}}})
+    await judged(node)
+    assert answered(outside, NODE_IP, 8080, WORLD), "the policy is not about this node any more"
+    (told,) = (await node.get("policy/rules"))[:1]
+    assert told["kind"] == "CiliumClusterwideNetworkPolicy"
+    for server in servers:
+        server.kill()
+
+
+async def test_whom_the_node_reaches(stage: tuple[AgentNode, str]) -> None:
+    """Pods of its own and others by the underlay; replies to what it may send; a policy that goes
+    leaves nothing behind."""
+    node, outside = stage
+    pod = await node.add(node.pod("server", {"app": "server"}))
+    other = await node.add(node.pod("other", {"app": "other"}))
+    servers = [pod.serve(), other.serve()]
+    for address, port in ((WORLD, 8080), (OTHER_NODE, 8080)):
+        servers.append(traffic(outside, "serve-tcp", address, port, "far").ready())
+    everybody = [(pod.address, True), (other.address, False), (OTHER_NODE, True), (WORLD, False)]
+    assert all(answered(node.namespace, address, 8080) for address, _ in everybody)
+    policy(
+        node,
+        {
+            "egress": [
+                {"toEndpoints": [{"matchLabels": {"app": "server"}}], "toPorts": tcp_port(8080)},
+                {"toNodes": [{"matchLabels": {"zone": "b"}}]},
+            ]
+        },
+    )
+    await judged(node, Direction.EGRESS)
+    for address, expected in everybody:
+        assert answered(node.namespace, address, 8080) is expected, address
+    drop(node.fake, POLICIES, "", "node")
+    await judged(node)
+    assert all(answered(node.namespace, address, 8080) for address, _ in everybody)
+    for server in servers:
+        server.kill()
+
+
+async def test_the_api_server_is_never_cut_off(stage: tuple[AgentNode, str]) -> None:
+    """All is denied by rules: the agent goes on hearing the API server, is killed and starts again
+    under it, the kubelet's port answers the API server and nobody else, and a better policy is
+    heard."""
+    node, outside = stage
+    servers = await serving(node, 10250, 8080)
+    policy(
+        node,
+        {
+            "ingressDeny": [{"fromEntities": ["all"]}],
+            "egressDeny": [{"toEntities": ["all"]}],
+        },
+    )
+    put(
+        node.fake,
+        "endpointslices",
+        {
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [API]}],
+            "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+        },
+    )
+    await judged(node, *Direction)
+    await until(lambda: answered(outside, NODE_IP, 10250, API), "the kubelet's port")
+    assert not answered(outside, NODE_IP, 8080, API)
+    assert not answered(outside, NODE_IP, 10250, WORLD)
+    node.kill()
+    assert not answered(outside, NODE_IP, 8080, WORLD), "closed while nobody runs"
+    node.start()
+    await node.ready()
+    assert (await node.get("healthz"))["host-firewall"] == {
+        "mode": "Enabled",
+        "devices": ["under0"],
+    }
+    assert not answered(outside, NODE_IP, 8080, WORLD)
+    assert (await node.get("healthz"))["kubernetes"]["state"] == "Ok"
+    policy(node, {"ingress": [{**ANYBODY, "toPorts": tcp_port(8080)}]})
+    await judged(node, Direction.INGRESS)
+    assert answered(outside, NODE_IP, 8080, WORLD)
+    for server in servers:
+        server.kill()
+
+
+async def test_a_policy_in_audit_forbids_the_node_nothing(stage: tuple[AgentNode, str]) -> None:
+    """And the setting taken away takes the rows out of the kernel."""
+    node, outside = stage
+    (server,) = await serving(node, 8080)
+    audit = {"policy.isthmus.io/audit": "true"}
+    spec = {"nodeSelector": {}, "ingress": [{}]}
+    put(node.fake, POLICIES, {"metadata": {"name": "node", "annotations": audit}, "spec": spec})
+
+    def audited() -> bool:
+        found = inspect.policies(node.bpf_root / "isthmus").get(HOST, {})  # type: ignore[call-overload]
+        return any(entry.audit for entry, _ in found.values())
+
+    await until(audited, "the node's default deny is on paper")
+    assert answered(outside, NODE_IP, 8080, WORLD)
+    put(node.fake, POLICIES, {"metadata": {"name": "node", "annotations": {}}, "spec": spec})
+    await until(lambda: not answered(outside, NODE_IP, 8080, WORLD), "in earnest")
+    node.kill()
+    node.flags = {}
+    node.start()
+    await node.ready()
+    assert answered(outside, NODE_IP, 8080, WORLD)
+    await until(lambda: not rows(node), "no rows of the node are left")
+    assert (await node.get("healthz"))["host-firewall"]["mode"] == "Disabled"
+    server.kill()
