@@ -1,4 +1,4 @@
-"""What ``isthmus install`` makes of Hubble's metrics: settings, and the Service. Pure."""
+"""What ``isthmus install`` makes of Hubble's metrics and exports: settings, a Service. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,15 @@ ALIASES = {
     "hubble.metrics.enabled": "hubble-metrics",
     "hubble.metrics.enableOpenMetrics": "enable-hubble-open-metrics",
     "hubble.metrics.tls.enabled": "hubble-metrics-server-enable-tls",
+    "hubble.export.static.filePath": "hubble-export-file-path",
+    "hubble.export.static.fieldMask": "hubble-export-fieldmask",
+    "hubble.export.static.allowList": "hubble-export-allowlist",
+    "hubble.export.static.denyList": "hubble-export-denylist",
+    "hubble.export.static.fieldAggregate": "hubble-export-fieldaggregate",
+    "hubble.export.static.aggregationInterval": "hubble-export-aggregation-interval",
+    "hubble.export.fileMaxSizeMb": "hubble-export-file-max-size-mb",
+    "hubble.export.fileMaxBackups": "hubble-export-file-max-backups",
+    "hubble.export.fileCompress": "hubble-export-file-compress",
 }
 SERVER = "hubble-metrics-server"
 METRICS_FILE = "hubble-dynamic-metrics-config-path"
@@ -18,6 +27,15 @@ _TLS_FILES = {
     "hubble-metrics-server-tls-key-file": f"{_TLS}/server.key",
 }
 _CONFIG_MAP_FILE = "/dynamic-metrics-config/dynamic-metrics.yaml"
+_FLOWLOGS_FILE = "/flowlog-config/flowlogs.yaml"
+_EXPORT_FILE = "/var/run/cilium/hubble/events.log"
+_LISTS = (
+    "hubble-metrics",
+    "hubble-export-fieldmask",
+    "hubble-export-fieldaggregate",
+    "hubble-export-allowlist",
+    "hubble-export-denylist",
+)
 _COMMA = re.compile(r"(?<!\\),")
 
 
@@ -25,8 +43,13 @@ def complete(config: dict[str, str]) -> None:
     """What follows from the chart's values, in place. Raises ``ValueError``."""
     from hubble.config import load
 
-    if "hubble-metrics" in config:
-        config["hubble-metrics"] = _words(config["hubble-metrics"])
+    for key in _LISTS:
+        if key in config:
+            config[key] = _words(config[key])
+    if config.pop("hubble.export.static.enabled", "false") == "true":
+        config.setdefault("hubble-export-file-path", _EXPORT_FILE)
+    if config.pop("hubble.export.dynamic.enabled", "false") == "true":
+        config.setdefault("hubble-flowlogs-config-path", _FLOWLOGS_FILE)
     if config.pop("hubble.metrics.dynamic.enabled", "false") == "true":
         config.setdefault(METRICS_FILE, _CONFIG_MAP_FILE)
     port = config.pop("hubble.metrics.port", _PORT)
@@ -40,8 +63,8 @@ def complete(config: dict[str, str]) -> None:
 
 
 def _words(text: str) -> str:
-    """A list as charts take it, ``{a,b\\,c}``, as the words of a setting."""
-    if text.startswith("{") and text.endswith("}"):
+    """A list as charts take it, ``{a,b\\,c}``, as the words of a setting; JSON is left alone."""
+    if text.startswith("{") and text.endswith("}") and not text.startswith('{"'):
         parts = _COMMA.split(text[1:-1])
         text = " ".join(part.strip().replace("\\,", ",") for part in parts)
     return text

@@ -21,10 +21,17 @@ async def run(config: HubbleConfig) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(source.run(), name="source")
         tasks.create_task(Serving(config, source).run(), name="serving")
+        exporter = None
+        if config.exports or config.hubble_flowlogs_config_path:
+            from hubble.export.exporter import Exporter
+
+            exporter = Exporter(config, source)
+            tasks.create_task(exporter.run(), name="exporter")
         if config.hubble_metrics_server is not None:
             from hubble.metrics.server import Metrics
 
-            tasks.create_task(Metrics(config, source).run(), name="metrics")
+            metrics = Metrics(config, source, exporter.families if exporter else list)
+            tasks.create_task(metrics.run(), name="metrics")
 
 
 async def _until_signal(config: HubbleConfig) -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hubble.export import settings as export
 from hubble.metrics.options import Metric, parse_text
 from hubble.ring import CAPACITY_DEFAULT, Ring
 from telemetry.logs import LogOptions, parse_options
+from wire.hubble.flow_pb2 import FlowFilter
 
 QUEUE_MAX = 65536
 PORT = 4244
@@ -38,6 +40,12 @@ def _capacity(text: str) -> int:
 def _queue(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > QUEUE_MAX:
         raise ValueError(f"use a number up to {QUEUE_MAX}; 0: the default")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("use a number")
     return int(text)
 
 
@@ -91,6 +99,16 @@ class HubbleConfig:
     hubble_metrics_server_tls_client_ca_files: Path | None = _key(_path, None)
     hubble_dynamic_metrics_config_path: Path | None = _key(_path, None)
     enable_hubble_open_metrics: bool = _key(_boolean, False)
+    hubble_export_file_path: str = _key(str, "")  # empty: none
+    hubble_export_allowlist: tuple[FlowFilter, ...] = _key(export.filters, ())
+    hubble_export_denylist: tuple[FlowFilter, ...] = _key(export.filters, ())
+    hubble_export_fieldmask: tuple[str, ...] = _key(export.paths, ())
+    hubble_export_fieldaggregate: tuple[str, ...] = _key(export.paths, ())
+    hubble_export_aggregation_interval: float = _key(export.duration, 0.0)
+    hubble_export_file_max_size_mb: int = _key(_number, 10)
+    hubble_export_file_max_backups: int = _key(_number, 5)
+    hubble_export_file_compress: bool = _key(_boolean, False)
+    hubble_flowlogs_config_path: Path | None = _key(_path, None)
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(lambda text: parse_options([text]), LogOptions())
 
@@ -98,6 +116,33 @@ class HubbleConfig:
     def access_log_path(self) -> Path:
         """The socket on which proxies tell of requests."""
         return self.hubble_access_log_path or self.socket_path.parent / ACCESS_LOG
+
+    @property
+    def export_rotation(self) -> export.Rotation:
+        """Of every exported file that has none of its own."""
+        return export.Rotation(
+            self.hubble_export_file_max_size_mb,
+            self.hubble_export_file_max_backups,
+            self.hubble_export_file_compress,
+        )
+
+    @property
+    def exports(self) -> tuple[export.Export, ...]:
+        """The one of the settings, if there is one."""
+        if not self.hubble_export_file_path:
+            return ()
+        return (
+            export.Export(
+                export.STATIC,
+                self.hubble_export_file_path,
+                self.hubble_export_fieldmask,
+                self.hubble_export_allowlist,
+                self.hubble_export_denylist,
+                aggregate=self.hubble_export_fieldaggregate,
+                interval_s=self.hubble_export_aggregation_interval,
+                rotation=self.export_rotation,
+            ),
+        )
 
     @property
     def queue_size(self) -> int:
@@ -156,6 +201,11 @@ def _checked(config: HubbleConfig) -> HubbleConfig:
                     f"hubble-metrics-server-enable-tls is true and {key.replace('_', '-')} is not "
                     "set: name the certificate's files, or set it to false"
                 )
+    path = config.hubble_export_file_path
+    if path and path != export.STDOUT and not path.startswith("/"):
+        raise ConfigError(
+            f'hubble-export-file-path is "{path}": use an absolute path, or {export.STDOUT}'
+        )
     if config.hubble_metrics and config.hubble_dynamic_metrics_config_path:
         raise ConfigError(
             "hubble-metrics and hubble-dynamic-metrics-config-path are both set: use one of them"

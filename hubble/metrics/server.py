@@ -6,6 +6,7 @@ The page is at `hubble-metrics-server`, path `/metrics`; the file is read again 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -33,8 +34,16 @@ _CHUNK = 1024  # records between two pauses: about a millisecond
 class Metrics:
     """Counts what ``source`` sees and serves it."""
 
-    def __init__(self, config: HubbleConfig, source: NodeSource, gone_s: float = GONE_S) -> None:
+    def __init__(
+        self,
+        config: HubbleConfig,
+        source: NodeSource,
+        more: Callable[[], list[Family]] = list,
+        gone_s: float = GONE_S,
+    ) -> None:
+        """``more``: what else the page tells."""
         self._config, self._source, self._gone_s = config, source, gone_s
+        self._more = more
         self.engine = Engine(source.decode, self._names_revision)
         self.engine.configure(config.hubble_metrics)
         path = config.hubble_dynamic_metrics_config_path
@@ -177,6 +186,7 @@ class Metrics:
                 "hubble_metrics_http_handler_request_duration_seconds",
                 "How long it took to make this page",
             ),
+            *self._more(),
         ]
 
 

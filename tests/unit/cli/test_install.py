@@ -201,6 +201,30 @@ def test_hubble_metrics_from_a_file_and_with_tls() -> None:
     assert config["hubble-metrics-server-tls-cert-file"].endswith("/server.crt")
 
 
+def test_hubble_exports_as_charts_name_them() -> None:
+    """Filters are JSON, one behind the other or in a list."""
+    config = install.configuration(
+        "paris",
+        3,
+        (
+            "hubble.export.static.enabled=true",
+            "hubble.export.static.fieldMask={time,node_name,verdict}",
+            'hubble.export.static.allowList={"verdict":["DROPPED","ERROR"]}',
+            r'hubble.export.static.denyList={{"source_ip":["10.0.0.1"\,"10.0.0.2"]}}',
+            "hubble.export.dynamic.enabled=true",
+            "hubble.export.fileMaxSizeMb=3",
+        ),
+    )
+    assert config["hubble-export-file-path"] == "/var/run/cilium/hubble/events.log"
+    assert config["hubble-export-fieldmask"] == "time node_name verdict"
+    assert config["hubble-export-allowlist"] == '{"verdict":["DROPPED","ERROR"]}'
+    assert config["hubble-export-denylist"] == '{"source_ip":["10.0.0.1","10.0.0.2"]}'
+    assert config["hubble-flowlogs-config-path"] == "/flowlog-config/flowlogs.yaml"
+    assert config["hubble-export-file-max-size-mb"] == "3"
+    with pytest.raises(ValueError, match="hubble-export-allowlist"):
+        install.configuration("paris", 3, ("hubble.export.static.allowList={verdict}",))
+
+
 def test_hubble_refuses_what_it_could_not_start_with() -> None:
     """In its own words, before anything is applied."""
     with pytest.raises(ValueError, match='no metric "weather"'):

@@ -45,7 +45,7 @@ async def serving(
 ) -> AsyncIterator[tuple[NodeSource, Metrics]]:
     source = NodeSource(config)
     source.names.__dict__.update(some_names().__dict__)
-    metrics = Metrics(config, source, gone_s)
+    metrics = Metrics(config, source, gone_s=gone_s)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(metrics.run())
         yield source, metrics

@@ -1,0 +1,1 @@
+"""Flows into files, as JSON lines."""
