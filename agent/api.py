@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent import encryption_view, health, metrics, policy_shapes, shapes
+from agent import encryption_view, health, metrics, own_metrics, policy_shapes, shapes
 from agent.cni import Cni
 from agent.cni_types import CniError
 from agent.endpoint_store import Endpoint
@@ -43,7 +43,7 @@ class Api:
 
     def application(self) -> web.Application:
         """All paths below `/v1`."""
-        app = web.Application(client_max_size=_BODY_LIMIT)
+        app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[own_metrics.timed])
         get = app.router.add_get
         get("/v1/healthz", self.healthz)
         get("/v1/config", self.config)
@@ -335,6 +335,8 @@ def health_application(view: View) -> web.Application:
 
 def metrics_application(view: View) -> web.Application:
     """`/metrics`."""
+
+    own_metrics.listen(view)
 
     async def serve(request: web.Request) -> web.Response:
         packets = await view.datapath.metrics()

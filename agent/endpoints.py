@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.cni_types import (
@@ -31,6 +31,7 @@ from datapath.links import EndpointLink
 from model.address import Address
 from model.endpoint import EndpointId, EndpointState, LocalEndpoint
 from model.identity import Identity
+from telemetry.metrics import Histogram
 
 log = logging.getLogger("isthmus.agent.endpoints")
 
@@ -81,6 +82,7 @@ class EndpointCounters:
     restored: int = 0
     relabelled: int = 0
     last_create_s: float = 0.0
+    times: Histogram = field(default_factory=lambda: Histogram(("scope", "status")))
 
 
 class Endpoints:
@@ -168,8 +170,9 @@ class Endpoints:
             try:
                 endpoint = await self._create(request, pod_of(request))
             finally:
-                if endpoint is None:
-                    self.counters.failed += 1
+                status = "failure" if endpoint is None else "success"
+                self.counters.times.observe(time.monotonic() - started, "total", status)
+                self.counters.failed += endpoint is None
             self.counters.created += 1
             self.counters.last_create_s = time.monotonic() - started
             log.info(

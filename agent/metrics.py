@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from agent import encryption_view, map_pressure, mesh_metrics, probe_metrics
-from agent.health import VERSION
+from agent import encryption_view, map_pressure, mesh_metrics, own_metrics, probe_metrics
 from agent.view import View
 from datapath.metrics import Counter
 from telemetry.metrics import Family, family
-from wire.bpf.layouts import DropReason, TrafficDirection
+from wire.bpf.drop_texts import drop_text
+from wire.bpf.layouts import TrafficDirection
 
 
 def _direction(number: int) -> str:
@@ -15,14 +15,6 @@ def _direction(number: int) -> str:
         return TrafficDirection(number).name.removeprefix("DIRECTION_")
     except ValueError:
         return "UNKNOWN"
-
-
-def _reason(number: int) -> str:
-    """As words, from the name in the programs' own list."""
-    try:
-        return DropReason(number).name.removeprefix("DROP_").replace("_", " ").capitalize()
-    except ValueError:
-        return str(number)
 
 
 def _gauge(name: str, text: str, value: float) -> Family:
@@ -33,7 +25,6 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
     """Every family we have a value for."""
     counters = view.endpoints.counters
     families = [
-        family("cilium_version", "gauge", "Version of the agent", (({"version": VERSION}, 1),)),
         _gauge("endpoint", "Endpoints managed by this agent", len(view.endpoints)),
         family(
             "cilium_endpoint_state",
@@ -47,7 +38,7 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
             "Endpoints brought into the datapath, by outcome",
             (
                 ({"outcome": "success"}, counters.created + counters.restored),
-                ({"outcome": "fail"}, counters.failed),
+                ({"outcome": "failure"}, counters.failed),
             ),
         ),
         family(
@@ -73,6 +64,7 @@ def collect(view: View, packets: Iterable[Counter]) -> list[Family]:
         families
         + _maps(view)
         + _tables(view)
+        + own_metrics.collect(view)
         + mesh_metrics.collect(view)
         + probe_metrics.collect(view)
         + encryption_view.collect(view)
@@ -141,7 +133,7 @@ def _packets(packets: Iterable[Counter]) -> list[Family]:
     sums: dict[tuple[str, str, str], tuple[int, int]] = {}
     for counter in packets:
         kind = "drop" if counter.reason else "forward"
-        key = (kind, _reason(counter.reason), _direction(counter.direction))
+        key = (kind, drop_text(counter.reason), _direction(counter.direction))
         known = sums.get(key, (0, 0))
         sums[key] = (known[0] + counter.packets, known[1] + counter.bytes)
     families = []

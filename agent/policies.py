@@ -105,6 +105,8 @@ class Policies:
         self.revision = 1  # of the policies as told
         self._computed_revision = 0
         self.realized_revision = 0  # of those in the kernel
+        self._changed_s: float | None = None  # when the first change that is not written was told
+        self.on_written: Callable[[float], None] = lambda took_s: None  # since that change
         self._told: dict[EndpointId, str] = {}
         self.errors: dict[EndpointId, str] = {}  # why an endpoint is closed
         self.touch: Callable[[], None] = lambda: None
@@ -143,6 +145,8 @@ class Policies:
     def objects_changed(self) -> None:
         """Something that rules say or name may differ."""
         self.revision += 1
+        if self._changed_s is None:
+            self._changed_s = self._clock()
         self.touch()
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
@@ -306,6 +310,9 @@ class Policies:
     def written(self) -> None:
         """The rows are in the kernel: addresses may have the identities they are about."""
         self.realized_revision = self._computed_revision
+        if self._changed_s is not None and self.realized_revision == self.revision:
+            self.on_written(self._clock() - self._changed_s)
+            self._changed_s = None
         if not (self._started and self.enforced):
             return
         computed, self._computed = self._computed, set()

@@ -31,6 +31,7 @@ from policy.objects.selectors import in_namespace
 from policy.objects.settings import Settings
 from policy.rules import Operator, Requirement, Selector
 from policy.table import PolicyTable
+from telemetry.metrics import Counter
 from wire.k8s.cilium_endpoint import CiliumEndpoint
 from wire.k8s.meta import annotations_of, labels_of
 from wire.k8s.pod import Pod
@@ -70,6 +71,7 @@ class PolicyInputs:
         self.policies: dict[PolicyKey, StoredPolicy] = {}
         self.groups: dict[str, cidr_group.CidrGroup] = {}
         self.problems: Problems[str] = Problems()
+        self.changes = Counter(("outcome",))  # of policies
         self._services: dict[ServiceName, LocalService] = {}
         self._addresses: dict[ServiceName, tuple[Address, ...]] = {}
         self._pod_ports: dict[tuple[str, str], frozenset[Port]] = {}
@@ -99,6 +101,7 @@ class PolicyInputs:
             self.policies.pop(key, None)
             self._table.drop_object(key)
             self._report(key, ())
+            self.changes.add("success")
         else:
             meta = new.metadata
             source = Source(*key, new.spec, new.specs, annotations_of(meta), meta.uid)
@@ -109,6 +112,7 @@ class PolicyInputs:
                 return  # its status, or what does not matter here
             self._table.put_object(key, reading.rules)
             self._report(key, reading.errors)
+            self.changes.add("failure" if reading.errors else "success")
         self._on_change()
 
     async def _group_change(self, old: CidrGroupObject | None, new: CidrGroupObject | None) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.hubble_flags import IDENTITIES, POINTS, TRANSLATIONS
-from hubble.drop_texts import drop_text
+from wire.bpf.drop_texts import drop_text
 from wire.hubble import flow_pb2, observer_pb2, relay_pb2
 
 Flow = flow_pb2.Flow

@@ -154,6 +154,7 @@ async def run(settings: config.Settings) -> None:
                 *mesh.families(),
                 *metrics.of_garbage(collector),
                 *metrics.of_certificates(renewer.expires, renewer.renewed),
+                *metrics.of_process(),
             ],
         )
         try:

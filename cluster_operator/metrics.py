@@ -7,11 +7,13 @@ from datetime import datetime
 
 from cluster_operator.collector import Collector
 from cluster_operator.slice_counts import SliceCounts
+from kube.observed import OBSERVED as API_SERVER
 from kvstore.observed import OBSERVED
 from kvstore.remotes import Remotes
 from kvstore.session import RemoteStatus
 from model.cluster import ClusterName
 from model.service import ServiceName
+from telemetry import logs, process
 from telemetry.metrics import Family, family
 
 PREFIX = "cilium_operator_"
@@ -165,4 +167,13 @@ def of_certificates(expires: Mapping[str, datetime], renewed: Mapping[str, int])
             "Certificates renewed",
             [({"secret": s}, n) for s, n in sorted(renewed.items())],
         ),
+    ]
+
+
+def of_process() -> list[Family]:
+    """The process itself, and the API server as it sees it."""
+    return [
+        *process.families(PREFIX),
+        logs.COUNTED.family(f"{PREFIX}errors_warnings_total", "Warnings and errors in the log"),
+        *API_SERVER.families(PREFIX),
     ]

@@ -6,6 +6,7 @@ that fails is reported and passed over; a kernel or map type without batches get
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from datapath import syscall
 
 T = TypeVar("T")
 
+# Rows written and removed by this process: map, operation, outcome.
+OPERATIONS: Counter[tuple[str, str, str]] = Counter()
 _CHUNK = 4096  # rows per call: 200 KB of buffers at most, and below the kernel's allocation limit
 _ENOTSUPP = 524  # a kernel-internal number that leaks out of maps without batches
 _NO_BATCH = frozenset({_ENOTSUPP, errno.EOPNOTSUPP, errno.EINVAL})
@@ -93,6 +96,7 @@ class KernelTable:
         errors: dict[bytes, OSError] = {}
         for chunk in _chunks(rows):
             self._write_chunk(chunk, errors)
+        self._count("update", len(rows), len(errors))
         return errors
 
     def _write_chunk(
@@ -121,7 +125,12 @@ class KernelTable:
         errors: dict[bytes, OSError] = {}
         for chunk in _chunks(keys):
             self._remove_chunk(chunk, errors)
+        self._count("delete", len(keys), len(errors))
         return errors
+
+    def _count(self, operation: str, rows: int, failed: int) -> None:
+        OPERATIONS[self.name, operation, "success"] += rows - failed
+        OPERATIONS[self.name, operation, "fail"] += failed
 
     def _remove_chunk(self, keys: Sequence[bytes], errors: dict[bytes, OSError]) -> None:
         while len(keys) > 2 and self._batches and self._delete_batches and not self.per_cpu:

@@ -7,6 +7,7 @@ official client's models, which cost a hundred times more, are not used.
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,7 @@ import aiohttp
 import msgspec
 
 from kube import execute
+from kube.observed import OBSERVED
 from kube.port import ApiError, Body, ExecResult, PatchKind, Resource, UnreachableError
 from wire.k8s.meta import ListMeta, Status
 
@@ -126,10 +128,13 @@ class HttpClient:
         if body:
             options["headers"]["Content-Type"] = content_type
             options["data"] = body
+        begun_s = time.monotonic()
         try:
             response = await self._pool().request(
                 method, self._access.server + path, params=query, **options
             )
+            took_s = time.monotonic() - begun_s
+            OBSERVED.called(self._access.server, method, path, response.status, took_s)
             if response.status >= 400:
                 try:
                     raise _refusal(verb, subject, response, await response.read())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kube.mirror import Change, ExpiredError, Key, Mirror
+from kube.observed import OBSERVED
 from kube.port import ApiError, Client, Resource
 from wire.k8s.meta import K8sObject
 
@@ -79,6 +80,7 @@ class Informer(Generic[T]):
         }
         self._draw = draw
         self._mirror: Mirror[T] = Mirror(resource.type, resource.kind)
+        self._rejected = 0  # of these, those that were counted
         self.synced = asyncio.Event()
         self.status = InformerStatus()
 
@@ -158,8 +160,13 @@ class Informer(Generic[T]):
 
     async def _tell(self, changes: Sequence[Change[T]]) -> None:
         self._report_rejected()
+        rejected = self._mirror.rejected - self._rejected
+        if rejected:
+            self._rejected += rejected
+            OBSERVED.rejected(self.resource.kind, rejected)
         for old, new in changes:
             await self._on_change(old, new)
+            OBSERVED.told(self.resource.kind, old, new)
 
     def _report_rejected(self) -> None:
         if not self._mirror.bad:

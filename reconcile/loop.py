@@ -9,7 +9,7 @@ rounds that keep a gap: a round costs as much for one row as for fifty. Who wait
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,16 +26,22 @@ class Loop:
         self.tables = tuple(tables)
         self._gap_s = gap_s
         self._wake, self._hurry = asyncio.Event(), asyncio.Event()
+        # Told after each round that had work: how long it took, and whether all rows are well.
+        self.on_round: Callable[[float, bool], None] = lambda took_s, well: None
         for table in self.tables:
             table.wake, table.hurry = self._wake.set, self._hurry.set
 
     async def round(self) -> None:
         """One pass over all tables."""
         due = [table for table in self.tables if table.due_in_s() <= 0]
+        begun_s = asyncio.get_running_loop().time()
         for table in due:
             await table.write()
         for table in reversed(due):
             await table.remove()
+        if due:
+            took_s = asyncio.get_running_loop().time() - begun_s
+            self.on_round(took_s, all(table.status.healthy for table in due))
 
     async def run(self) -> None:
         """Round after round: when something is marked, or a row or a read is due."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
 
+from telemetry.metrics import Counter
+
 FORMATS = ("text", "text-ts", "json", "json-ts")
 LEVELS = {
     "debug": logging.DEBUG,
@@ -121,9 +123,20 @@ def _on_one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class Counting(logging.Handler):
+    """Counts warnings and errors, whether they are shown or not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "warning" if record.levelno < logging.ERROR else "error"
+        COUNTED.add(level, record.name)
+
+
+COUNTED = Counter(("level", "subsystem"))  # of this process
+
+
 def configure(options: LogOptions, *, debug: bool = False, stream: TextIO | None = None) -> None:
     """Send every record of this process to standard error in one form."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Formatter(options.format))
     level = logging.DEBUG if debug else options.level
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler, Counting(logging.WARNING)], force=True)

@@ -21,6 +21,7 @@ from hubble.ring import SOURCE_KERNEL, SOURCE_QUEUE
 from hubble.tls_files import TlsFiles
 from hubble.watched_file import WatchedFile
 from telemetry import metrics as text
+from telemetry import process
 from telemetry.metrics import Counter, Family, Histogram, family
 
 log = logging.getLogger("isthmus.hubble.metrics")
@@ -186,6 +187,7 @@ class Metrics:
                 "hubble_metrics_http_handler_request_duration_seconds",
                 "How long it took to make this page",
             ),
+            *process.families("hubble_"),
             *self._more(),
         ]
 

@@ -50,6 +50,50 @@ PATHS: Wanted = {
     "isthmus_remote_cluster_data_path_status": ("gauge", f"{HERE} target_cluster"),
     "isthmus_remote_cluster_share_ratio": ("gauge", f"{HERE} target_cluster"),
 }
+OWN: Wanted = {
+    "process_cpu_seconds_total": ("counter", ""),
+    "process_virtual_memory_bytes": ("gauge", ""),
+    "process_resident_memory_bytes": ("gauge", ""),
+    "process_open_fds": ("gauge", ""),
+    "process_start_time_seconds": ("gauge", ""),
+    "errors_warnings_total": ("counter", "level subsystem"),
+    "version": ("gauge", "version revision arch"),
+    "agent_bootstrap_seconds": ("gauge", "scope outcome"),
+    "agent_api_process_time_seconds": ("histogram", "path method return_code"),
+    "controllers_runs_total": ("counter", "status"),
+    "controllers_runs_duration_seconds": ("histogram", "status"),
+    "k8s_client_api_latency_time_seconds": ("histogram", "path method"),
+    "k8s_client_api_calls_total": ("counter", "host method return_code"),
+    "kubernetes_events_total": ("counter", "scope action status"),
+    "kubernetes_events_received_total": ("counter", "scope action valid equal"),
+    "bpf_maps_virtual_memory_max_bytes": ("gauge", ""),
+    "bpf_progs_virtual_memory_max_bytes": ("gauge", ""),
+    "bpf_map_ops_total": ("counter", "map_name operation outcome"),
+    "bpf_map_pressure": ("gauge", "map_name"),
+    "endpoint_regeneration_time_stats_seconds": ("histogram", "scope status"),
+    "endpoint_regenerations_total": ("counter", "outcome"),
+    "endpoint_state": ("gauge", "endpoint_state"),
+    "ip_addresses": ("gauge", "family"),
+    "policy": ("gauge", ""),
+    "policy_max_revision": ("gauge", ""),
+    "policy_change_total": ("counter", "outcome"),
+    "policy_implementation_delay": ("histogram", "source"),
+    "policy_endpoint_enforcement_status": ("gauge", "enforcement"),
+    "nodes_all_num": ("gauge", ""),
+    "nodes_all_events_received_total": ("counter", "event_type source"),
+    "unreachable_nodes": ("gauge", ""),
+    "services_events_total": ("counter", "action"),
+    "forward_count_total": ("counter", "direction"),
+    "forward_bytes_total": ("counter", "direction"),
+    "drop_count_total": ("counter", "reason direction"),
+    "drop_bytes_total": ("counter", "reason direction"),
+}
+POLICY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "closed", "namespace": "default"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+}
 PREFIX = "cilium_clustermesh_"
 
 
@@ -161,3 +205,50 @@ def _log_is_clean(node: AgentNode) -> None:
     assert all({"time", "level", "subsys"} <= set(line) for line in lines)
     assert any(line.get("event") == "remote_lost" for line in lines)
     assert "secret-token" not in text
+
+
+async def test_an_agent_tells_of_itself(node: AgentNode) -> None:
+    """Its process, its calls, what it writes, policy, endpoints and packets: with true numbers."""
+    put(node.fake, "services", service("web", "10.204.0.10", {}))
+    node.start()
+    await node.ready()
+    client = await node.add(node.pod("client", {"app": "client"}))
+    server = await node.add(node.pod("server", {"app": "server"}))
+    client.sh(f"ping -q -c 2 -i 0.1 -W 1 {server.address}")
+    put(node.fake, "networkpolicies", POLICY)
+
+    def number(name: str, **wanted: str) -> float:
+        return scrape(node)[f"cilium_{name}"].total(**wanted)
+
+    ingress = {"enforcement": "ingress"}
+    await until(lambda: number("policy_endpoint_enforcement_status", **ingress) == 2, "policy")
+    client.sh(f"ping -q -c 2 -i 0.1 -W 1 {server.address} || true")
+    await until(lambda: number("drop_count_total", reason="Policy denied") >= 2, "drops")
+    found = scrape(node)
+    check(found, "cilium_", OWN)
+
+    def total(name: str, **wanted: str) -> float:
+        return found[f"cilium_{name}"].total(**wanted)
+
+    assert total("process_cpu_seconds_total") > 0
+    assert total("process_resident_memory_bytes") > 10_000_000
+    assert total("process_open_fds") > 20
+    assert total("policy") == total("policy_change_total", outcome="success") == 1
+    assert total("policy_implementation_delay", source="k8s") >= 1
+    assert total("endpoint_regeneration_time_stats_seconds", status="success") == 2
+    assert total("endpoint_regenerations_total", outcome="success") == 2
+    assert total("services_events_total", action="add") == 1
+    assert total("nodes_all_num") == 1
+    assert total("kubernetes_events_total", scope="Pod", action="create", status="success") >= 2
+    assert total("k8s_client_api_calls_total", method="GET", return_code="200") > 5
+    assert total("controllers_runs_total", status="success") >= 2
+    assert total("controllers_runs_duration_seconds") >= 2
+    assert total("bpf_map_ops_total", operation="update", outcome="success") > 5
+    assert total("bpf_maps_virtual_memory_max_bytes") > 1_000_000
+    assert total("bpf_progs_virtual_memory_max_bytes") > 10_000
+    assert 0 < total("agent_bootstrap_seconds", outcome="success") < 60
+    assert total("forward_count_total") >= 4
+    before = total("agent_api_process_time_seconds", path="/v1/healthz", return_code="200")
+    await node.get("healthz")
+    healthz = {"path": "/v1/healthz", "method": "get", "return_code": "200"}
+    assert number("agent_api_process_time_seconds", **healthz) > before

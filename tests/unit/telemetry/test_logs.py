@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from telemetry.logs import Formatter, LogOptions, configure, fields, parse_options, scrub
+from telemetry.logs import COUNTED, Formatter, LogOptions, configure, fields, parse_options, scrub
 
 
 def record(message: str, *arguments: object, level: int = logging.INFO) -> logging.LogRecord:
@@ -146,3 +146,18 @@ def test_a_process_speaks_in_one_form() -> None:
     finally:
         root.handlers[:], root.level = before, level
         root.setLevel(level)
+
+
+def test_warnings_and_errors_are_counted() -> None:
+    """By who said them, whether they are shown or not; the rest is not."""
+    configure(LogOptions(), stream=io.StringIO())
+    try:
+        some = logging.getLogger("counted.here")
+        before = dict(COUNTED.values)
+        for say in (some.debug, some.info, some.warning, some.error, some.error):
+            say("event=x")
+        assert COUNTED.values.get(("warning", "counted.here"), 0) == 1
+        assert COUNTED.values["error", "counted.here"] == 2
+        assert len(COUNTED.values) == len(before) + 2
+    finally:
+        logging.basicConfig(force=True)
