@@ -73,3 +73,23 @@ def test_every_room_has_its_page() -> None:
     }
     missing = {r for r in rooms if not (ROOT / f"docs/modules/{r}.md").exists()}
     assert not missing
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Relative links of every page, and its headings where one is named."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            if "://" in path:
+                continue
+            found = (page.parent / path) if path else page
+            if not found.exists() or (heading and heading not in _headings(found)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def _headings(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
