@@ -15,6 +15,10 @@ LOCAL_SECRET = "clustermesh-apiserver-local-cert"
 SERVER_NAME = "clustermesh-apiserver.cilium.io"
 MESH_DOMAIN = "mesh.cilium.io"
 VALIDITY_DAYS = 1095
+HUBBLE_SERVER_SECRET = "hubble-server-certs"
+RELAY_CLIENT_SECRET = "hubble-relay-client-certs"
+RELAY_SERVER_SECRET = "hubble-relay-server-certs"
+HUBBLE_VALIDITY_DAYS = 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,21 @@ def mesh_profiles(
         REMOTE_SECRET: Profile("remote", client=True),
         LOCAL_SECRET: Profile(f"local-{cluster}", client=True),
     }
+
+
+def hubble_profiles(cluster: str) -> dict[str, Profile]:
+    """Secret name to certificate, for the observers of a cluster's nodes and its relay."""
+    nodes = f"*.{cluster.replace('.', '-')}.hubble-grpc.cilium.io"
+    relay = "*.hubble-relay.cilium.io"
+    return {
+        HUBBLE_SERVER_SECRET: _hubble(nodes, server=True),
+        RELAY_CLIENT_SECRET: _hubble(relay, client=True),
+        RELAY_SERVER_SECRET: _hubble(relay, server=True),
+    }
+
+
+def _hubble(name: str, *, server: bool = False, client: bool = False) -> Profile:
+    return Profile(name, (name,), server, client, HUBBLE_VALIDITY_DAYS)
 
 
 def server_host(cluster: str) -> str:

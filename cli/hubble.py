@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from cli import hubble_connect, hubble_listing, hubble_status
 from cli.hubble_connect import Server
+from cli.hubble_enable import disable, enable
 from cli.hubble_observe import observe
 from cli.hubble_print import to_json
 from cli.hubble_record import record, replay
@@ -20,6 +21,8 @@ def hubble() -> None:
     """Flows of the mesh: what happened to which packet, and why."""
 
 
+hubble.add_command(enable)
+hubble.add_command(disable)
 hubble.add_command(observe)
 hubble.add_command(record)
 hubble.add_command(replay)

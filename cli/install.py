@@ -3,12 +3,12 @@
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from cli import cluster, install_hubble, options
+from cli import cluster, hubble_certs, hubble_objects, install_hubble, options
 from kube import resources
 from kube.port import Client
 from model.cluster import MAX_CONNECTED_CLUSTERS, parse_cluster_id, parse_cluster_name
@@ -31,6 +31,7 @@ DEFAULTS = {
 }
 # Values as charts name them, and the keys of cilium-config that they are.
 ALIASES = {
+    **hubble_objects.ALIASES,
     "cluster.name": "cluster-name",
     "cluster.id": "cluster-id",
     "clustermesh.maxConnectedClusters": "max-connected-clusters",
@@ -45,11 +46,6 @@ ALIASES = {
     "directRoutingSkipUnreachable": "direct-routing-skip-unreachable",
     "ipv4NativeRoutingCIDR": "ipv4-native-routing-cidr",
     "debug.enabled": "debug",
-    "hubble.enabled": "enable-hubble",
-    "hubble.eventBufferCapacity": "hubble-event-buffer-capacity",
-    "hubble.eventQueueSize": "hubble-event-queue-size",
-    "hubble.socketPath": "hubble-socket-path",
-    "hubble.listenAddress": "hubble-listen-address",
     "bpf.monitorAggregation": "monitor-aggregation",
     "bpf.monitorInterval": "monitor-aggregation-interval",
     "bpf.monitorFlags": "monitor-aggregation-flags",
@@ -93,6 +89,7 @@ def configuration(name: str, number: int, values: Sequence[str]) -> dict[str, st
                 f'cluster name "default" with cluster ID {number}: give the cluster its own name'
             )
     found["cluster-id"] = str(number)
+    found = hubble_objects.completed(found)
     install_hubble.complete(found)
     _as_agents_read_it(found)
     return found
@@ -148,7 +145,15 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
         *operator,
         *agent,
         *install_hubble.services(config, namespace),
+        *hubble_objects.objects(config, namespace, image),
     ]
+
+
+async def put(api: Client, config: dict[str, str], namespace: str, image: str) -> None:
+    """Bring a cluster to these settings, certificates included."""
+    if hubble_objects.has_tls(config):
+        await hubble_certs.issue(api, namespace, config["cluster-name"])
+    await cluster.apply(api, objects(config, namespace, image))
 
 
 def default_image() -> str:
@@ -180,10 +185,10 @@ def install(
 
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
-            await cluster.apply(api, objects(config, namespace, image or default_image()))
+            await put(api, config, namespace, image or default_image())
             click.echo(f"✅ Isthmus is installed in cluster {cluster_name} (ID {cluster_id})")
             if wait:
-                await _ready(api, namespace, wait_duration)
+                await ready(api, config, namespace, wait_duration)
                 click.echo("✅ Agents are ready")
 
     cluster.run(work())
@@ -196,7 +201,8 @@ def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
 
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
-            config = {**DEFAULTS, "enable-hubble": "true", install_hubble.SERVER: ":9965"}
+            every = {"cluster-name": "", "enable-hubble": "true", hubble_objects.RELAY: "true"}
+            config = {**DEFAULTS, **every, install_hubble.SERVER: ":9965"}
             made = objects(config, namespace, "isthmus")
             # What people have put into a namespace of ours would go with it.
             await cluster.remove(api, [item for item in made if item["kind"] != "Namespace"])
@@ -205,14 +211,27 @@ def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
     cluster.run(work())
 
 
-async def _ready(api: Client, namespace: str, seconds: int) -> None:
+async def ready(api: Client, config: Mapping[str, str], namespace: str, seconds: int) -> None:
+    """Wait for agents, and for the relay if there is to be one. Raises ``TimeoutError``."""
     deadline = time.monotonic() + seconds
-    while True:
-        found = await api.get(resources.untyped(resources.DAEMON_SETS), "cilium", namespace)
-        status = found.get("status") or {}
-        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-        if wanted and ready >= wanted:
-            return
+    while waiting := await _waiting(api, config, namespace):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{ready} of {wanted} agents are ready after {seconds} s")
+            raise TimeoutError(f"{waiting} after {seconds} s")
         await asyncio.sleep(WAIT_STEP_S)
+
+
+async def _waiting(api: Client, config: Mapping[str, str], namespace: str) -> str:
+    """What is not ready; empty: nothing."""
+    found = await api.get(resources.untyped(resources.DAEMON_SETS), "cilium", namespace)
+    status = found.get("status") or {}
+    wanted, good = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    updated = status.get("updatedNumberScheduled", wanted)
+    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    if not wanted or good < wanted or updated < wanted or not current:
+        return f"{min(good, updated)} of {wanted} agents are ready"
+    if config.get(hubble_objects.RELAY) == "true":
+        made = resources.untyped(resources.DEPLOYMENTS)
+        relay = await api.get(made, "hubble-relay", namespace)
+        if not (relay.get("status") or {}).get("readyReplicas"):
+            return "the relay is not ready"
+    return ""

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from certs import check
-from certs.issue import KeyPair, create_ca, issue
-from certs.profiles import CA_SECRET, SERVER_SECRET, mesh_profiles
-from cli import cluster, mesh_checks, mesh_secrets, options
+from certs.issue import KeyPair, issue
+from certs.profiles import SERVER_SECRET, mesh_profiles
+from cli import cluster, hubble_certs, mesh_checks, mesh_secrets, options
 from cli.install import default_image
 from cli.mesh_facts import (
     CLUSTERS_SECRET,
@@ -80,9 +80,10 @@ def enable(
             shared = None
             if ca_from:
                 other = await stack.enter_async_context(cluster.client(kubeconfig, ca_from))
-                shared = await _authority(other, namespace)
-            authority = await _authority(api, namespace, shared)
+                shared = await hubble_certs.authority(other, namespace)
+            authority = await hubble_certs.authority(api, namespace, shared)
             trust = await _certificates(api, facts, authority)
+            await hubble_certs.renew(api, namespace, facts.name, authority)
             await mesh_secrets.change_over(api, facts, copied)
             await cluster.apply(api, _store(facts, service_type, trust, copied))
             click.echo(
@@ -119,17 +120,6 @@ def disable(context: str, kubeconfig: str, namespace: str) -> None:
                 )
 
     cluster.run(work())
-
-
-async def _authority(api: Client, namespace: str, shared: KeyPair | None = None) -> KeyPair:
-    """The cluster's CA from its Secret, made (or copied) when absent."""
-    data = cluster.secret_data(await cluster.read(api, "Secret", CA_SECRET, namespace))
-    if data.get("ca.crt") and data.get("ca.key"):
-        return KeyPair(data["ca.crt"], data["ca.key"])
-    made = shared or create_ca(datetime.now(UTC))
-    content = {"ca.crt": made.certificate, "ca.key": made.key}
-    await cluster.apply(api, [cluster.secret(CA_SECRET, namespace, content)])
-    return made
 
 
 async def _certificates(api: Client, facts: ClusterFacts, authority: KeyPair) -> bytes:

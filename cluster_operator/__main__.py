@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import click
 
-from certs.profiles import mesh_profiles
+from certs.profiles import hubble_profiles, mesh_profiles
 from cluster_operator import (
     config,
     crds,
@@ -21,7 +21,7 @@ from cluster_operator import (
     policies,
     slices,
 )
-from cluster_operator.certificates import Renewer
+from cluster_operator.certificates import HubbleRenewer, Renewer
 from cluster_operator.collector import Collector, utc_now
 from cluster_operator.install import install_all
 from cluster_operator.slice_counts import SliceCounts
@@ -144,6 +144,7 @@ async def run(settings: config.Settings) -> None:
         collector = Collector(client, timedelta(seconds=settings.identity_heartbeat_timeout_s))
         name, namespace = settings.cluster_name, settings.k8s_namespace
         renewer = Renewer(client, namespace, name, mesh_profiles(name, namespace))
+        hubble = HubbleRenewer(client, namespace, hubble_profiles(name))
         ready = asyncio.Event()
         mesh = Mesh(client, settings)
         runner = await health.serve(
@@ -153,7 +154,9 @@ async def run(settings: config.Settings) -> None:
             lambda: [
                 *mesh.families(),
                 *metrics.of_garbage(collector),
-                *metrics.of_certificates(renewer.expires, renewer.renewed),
+                *metrics.of_certificates(
+                    renewer.expires | hubble.expires, renewer.renewed + hubble.renewed
+                ),
                 *metrics.of_process(),
             ],
         )
@@ -169,6 +172,11 @@ async def run(settings: config.Settings) -> None:
                     "certificates",
                     settings.certificate_renewal_interval_s,
                     lambda: renewer.renew(utc_now().replace(microsecond=0)),
+                ),
+                (
+                    "hubble-certificates",
+                    settings.certificate_renewal_interval_s,
+                    lambda: hubble.renew(utc_now().replace(microsecond=0)),
                 ),
             )
             async with asyncio.TaskGroup() as tasks:

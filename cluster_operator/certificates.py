@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from certs import check, rotation
+from certs import check, rotation, upkeep
+from certs.issue import KeyPair
 from certs.profiles import CA_SECRET, SERVER_SECRET, Profile
 from certs.store import CertificateStore, Place
 from kube.port import ApiError, Client
@@ -40,6 +41,35 @@ class ClusterSecrets:
     async def write(self, name: str, data: Mapping[str, bytes | None]) -> None:
         change = {k: None if v is None else base64.b64encode(v).decode() for k, v in data.items()}
         await self.client.patch(untyped(SECRETS), name, {"data": change}, self.namespace)
+
+
+class HubbleRenewer:
+    """The same for the certificates of Hubble, where there are any."""
+
+    def __init__(self, client: Client, namespace: str, profiles: Mapping[str, Profile]) -> None:
+        self._secrets = ClusterSecrets(client, namespace)
+        self._profiles = profiles
+        self.expires: dict[str, datetime] = {}  # by Secret
+        self.renewed: Counter[str] = Counter()
+
+    async def renew(self, now: datetime) -> None:
+        """Raises ``OSError``, and ``ValueError`` naming a Secret that cannot be used."""
+        self.expires.clear()
+        signs = await self._secrets.read(CA_SECRET)
+        for name, profile in self._profiles.items():
+            data = await self._secrets.read(name)
+            if not data or not signs.get("ca.key"):
+                continue
+            try:
+                pair = KeyPair(signs["ca.crt"], signs["ca.key"])
+                made = upkeep.renewed(data, pair, profile, now)
+                if made is not None:
+                    await self._secrets.write(name, made)
+                    self.renewed[name] += 1
+                    log.info("event=renewed secret=%s", name)
+                self.expires[name] = check.expires_at((made or data)["tls.crt"])
+            except ValueError as error:
+                raise ValueError(f"Secret {name} or {CA_SECRET}: {error}") from error
 
 
 class Renewer:

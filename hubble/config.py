@@ -55,6 +55,14 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def paths(text: str) -> tuple[Path, ...]:
+    """Files named in one setting, with commas or spaces between. ``ValueError``."""
+    found = text.replace(",", " ").split()
+    if any(not one.startswith("/") for one in found):
+        raise ValueError("use absolute paths, with commas between")
+    return tuple(Path(one) for one in found)
+
+
 def _listen(usual_port: int) -> Callable[[str], tuple[str, int] | None]:
     def parse(text: str) -> tuple[str, int] | None:
         if not text:
@@ -88,7 +96,7 @@ class HubbleConfig:
     hubble_disable_tls: bool = _key(_boolean, False)  # of TCP; the socket has none
     hubble_tls_cert_file: Path | None = _key(_path, None)
     hubble_tls_key_file: Path | None = _key(_path, None)
-    hubble_tls_client_ca_files: Path | None = _key(_path, None)  # only clients of this authority
+    hubble_tls_client_ca_files: tuple[Path, ...] = _key(paths, ())  # only clients of these
     hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
     hubble_metrics: tuple[Metric, ...] = _key(parse_text, ())

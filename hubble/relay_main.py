@@ -14,13 +14,32 @@ from typing import Any, Final
 
 import click
 
+from hubble import relay_metrics
+from hubble.config import paths
+from hubble.relay_metrics import RelayMetrics
 from hubble.relay_pool import RETRY_S, Pool
 from hubble.relay_server import Relay
 from hubble.rpc_client import ClientTls
-from hubble.rpc_server import Server, server_tls
+from hubble.rpc_server import Server
 from hubble.standard_services import Health, Reflection
+from hubble.tls_listener import Listener, ServerFiles
 
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Files(click.ParamType[tuple[Path, ...]]):
+    name = "files"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Path, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return paths(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+_FILES: Final = _Files()
 
 
 def _address(text: str) -> tuple[str | None, int]:
@@ -39,21 +58,36 @@ def main() -> None:
 @click.option("--cluster-name", default="default", show_default=True)
 @click.option("--listen-address", default=":4245", show_default=True)
 @click.option("--health-listen-address", default=":4222", show_default=True, help="Without TLS.")
+@click.option("--metrics-listen-address", default="", help="For Prometheus; empty: none.")
 @click.option("--peer-service", default="unix:///var/run/cilium/hubble.sock", show_default=True)
 @click.option("--retry-timeout", type=float, default=RETRY_S, show_default=True, help="Seconds.")
 @click.option("--disable-client-tls", is_flag=True, help="Speak to nodes without TLS.")
 @click.option("--disable-server-tls", is_flag=True, help="Serve without TLS.")
 @click.option("--tls-hubble-client-cert-file", type=_FILE)
 @click.option("--tls-hubble-client-key-file", type=_FILE)
-@click.option("--tls-hubble-server-ca-files", type=_FILE)
+@click.option("--tls-hubble-server-ca-files", type=_FILES, help="With commas between.")
 @click.option("--tls-relay-server-cert-file", type=_FILE)
 @click.option("--tls-relay-server-key-file", type=_FILE)
-@click.option("--tls-relay-client-ca-files", type=_FILE)
+@click.option("--tls-relay-client-ca-files", type=_FILES, default="", help="Only their clients.")
 def serve(cluster_name: str, **given: Any) -> None:
     """Serve until stopped."""
     logging.basicConfig(level=logging.INFO)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(cluster_name, given))
+    try:
+        asyncio.run(_until_signal(cluster_name, given))
+    except* OSError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise click.ClickException(str(error)) from None
+
+
+async def _until_signal(cluster: str, given: dict[str, Any]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await _serve(cluster, given)
 
 
 def _client_tls(cluster: str, given: dict[str, Any]) -> tuple[ClientTls | None, ClientTls | None]:
@@ -61,12 +95,12 @@ def _client_tls(cluster: str, given: dict[str, Any]) -> tuple[ClientTls | None, 
     if given["disable_client_tls"]:
         return None, None
     names = ("tls_hubble_client_cert_file", "tls_hubble_client_key_file")
-    if None in (given[names[0]], given[names[1]], given["tls_hubble_server_ca_files"]):
+    if None in (given[names[0]], given[names[1]]) or not given["tls_hubble_server_ca_files"]:
         raise click.UsageError(
             "TLS to nodes needs --tls-hubble-client-cert-file, --tls-hubble-client-key-file and "
             "--tls-hubble-server-ca-files, or --disable-client-tls"
         )
-    authorities = (given["tls_hubble_server_ca_files"],)
+    authorities = given["tls_hubble_server_ca_files"]
     nodes = ClientTls(authorities, given[names[0]], given[names[1]])
     server_name = f"hubble-peer.{cluster.replace('.', '-')}.hubble-grpc.cilium.io"
     service = ClientTls(authorities, given[names[0]], given[names[1]], server_name=server_name)
@@ -74,27 +108,43 @@ def _client_tls(cluster: str, given: dict[str, Any]) -> tuple[ClientTls | None, 
     return nodes, None if is_local else service
 
 
+def _server_files(given: dict[str, Any]) -> ServerFiles | None:
+    if given["disable_server_tls"]:
+        return None
+    certificate, key = given["tls_relay_server_cert_file"], given["tls_relay_server_key_file"]
+    if certificate is None or key is None:
+        raise click.UsageError(
+            "--tls-relay-server-cert-file and --tls-relay-server-key-file are needed, or "
+            "--disable-server-tls"
+        )
+    return ServerFiles(certificate, key, given["tls_relay_client_ca_files"])
+
+
 async def _serve(cluster: str, given: dict[str, Any]) -> None:
     nodes_tls, service_tls = _client_tls(cluster, given)
-    tls = None
-    if not given["disable_server_tls"]:
-        certificate, key = given["tls_relay_server_cert_file"], given["tls_relay_server_key_file"]
-        if certificate is None or key is None:
-            raise click.UsageError(
-                "--tls-relay-server-cert-file and --tls-relay-server-key-file are needed, or "
-                "--disable-server-tls"
-            )
-        tls = server_tls(certificate, key, given["tls_relay_client_ca_files"])
+    files = _server_files(given)
     pool = Pool(given["peer_service"], service_tls, nodes_tls)
     version = importlib.metadata.version("isthmus")
     relay = Relay(pool, f"{cluster}/{platform.node()}", f"hubble-relay v{version}")
     health = Health(relay.is_serving).handlers()
     handlers = {**relay.handlers(), **health, **Reflection(("observer.Observer",)).handlers()}
-    async with Server(handlers) as server, Server(health) as plain, asyncio.TaskGroup() as group:
-        await server.listen_tcp(*_address(given["listen_address"]), tls)
-        await plain.listen_tcp(*_address(given["health_listen_address"]), None)
-        work = group.create_task(pool.run(given["retry_timeout"]))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    metrics = RelayMetrics(pool)
+    async with (
+        Server(handlers, metrics.called) as server,
+        Server(health) as plain,
+        relay_metrics.serving(given["metrics_listen_address"], metrics),
+    ):
+        await _run(server, plain, pool, files, given)
+
+
+async def _run(
+    server: Server, plain: Server, pool: Pool, files: ServerFiles | None, given: dict[str, Any]
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        listen = _address(given["listen_address"])
+        tasks.create_task(Listener(server, *listen, files).run())
+        tasks.create_task(Listener(plain, *_address(given["health_listen_address"]), None).run())
+        tasks.create_task(pool.run(given["retry_timeout"]))
 
 
 if __name__ == "__main__":

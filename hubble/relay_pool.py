@@ -6,12 +6,13 @@ known is kept meanwhile. A node that cannot be reached is tried again after 1 s,
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hubble.peers import Peer
 from hubble.rpc import RpcError
 from hubble.rpc_client import Channel, ClientTls, connect
+from hubble.tls_listener import present
 from wire.hubble import peer_pb2
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class Node:
         return self.channel is not None and self.channel.is_open
 
 
+def _ready(tls: ClientTls) -> ClientTls:
+    """With the authorities that are there by now: other clusters' come when they join."""
+    return replace(tls, authorities=present(tls.authorities) or tls.authorities)
+
+
 class Pool:
     """Run ``run`` in a task; ``nodes`` is what is known."""
 
@@ -64,7 +70,8 @@ class Pool:
                 await asyncio.sleep(retry_s)
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
-        channel = await connect(self._service, self._service_tls, CONNECT_TIMEOUT_S)
+        tls = _ready(self._service_tls) if self._service_tls else None
+        channel = await connect(self._service, tls, CONNECT_TIMEOUT_S)
         try:
             async with channel.call("/peer.Peer/Notify", b"") as answer:
                 while messages := await answer.take():
@@ -105,9 +112,7 @@ class Pool:
             return
         tls = None
         if self._tls is not None:
-            tls = ClientTls(
-                self._tls.authorities, self._tls.certificate, self._tls.key, server_name=name
-            )
+            tls = replace(_ready(self._tls), server_name=name)
         try:
             node.channel = await connect(node.peer.address, tls, CONNECT_TIMEOUT_S)
             node.error, node.backoff_s = "", 1.0

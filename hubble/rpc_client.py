@@ -155,7 +155,9 @@ class Channel:
 
 
 def _tls_context(tls: ClientTls) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not tls.authorities:
+        context.load_default_certs()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     for file in tls.authorities:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +146,13 @@ class Server:
     ``async with Server(handlers) as server: await server.listen_unix(path)``
     """
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        observed: Callable[[str, rpc.Code | None], None] = lambda _path, _code: None,
+    ) -> None:
+        """``observed``: told the path of a call that begins (``None``) or ends, with its code."""
+        self._observed = observed
         self.connections: set[_ServerConnection] = set()
         self._call_handlers = handlers
         self._group = asyncio.TaskGroup()
@@ -163,8 +169,11 @@ class Server:
             listener.close()
         for connection in tuple(self.connections):
             connection.close(rpc.RpcError(rpc.Code.UNAVAILABLE, "the server is stopping"))
-            if connection.transport is not None and connection.transport.get_write_buffer_size():
-                connection.transport.abort()
+            # A TLS transport that has closed itself has no buffer to ask for in Python 3.11.
+            transport = connection.transport
+            with contextlib.suppress(AttributeError):
+                if transport is not None and transport.get_write_buffer_size():
+                    transport.abort()
         if self._pinger is not None:
             self._pinger.cancel()
         await self._group.__aexit__(None, None, None)
@@ -183,8 +192,10 @@ class Server:
         os.chmod(path, mode)
         self._listeners.append(listener)
 
-    async def listen_tcp(self, host: str | None, port: int, tls: ssl.SSLContext | None) -> int:
-        """Listen on TCP, with TLS when given; the port (useful when 0 was asked for)."""
+    async def listen_tcp(
+        self, host: str | None, port: int, tls: ssl.SSLContext | None
+    ) -> asyncio.Server:
+        """Listen on TCP, with TLS when given. To be closed by whoever wants to listen anew."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
             lambda: _ServerConnection(self),
@@ -194,7 +205,7 @@ class Server:
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S if tls else None,
         )
         self._listeners.append(listener)
-        return int(listener.sockets[0].getsockname()[1])
+        return listener
 
     async def handle(self, call: Call) -> tuple[rpc.Code, str]:
         """Run the call's handler; how it ended."""
@@ -202,6 +213,15 @@ class Server:
         handler = self._call_handlers.get(path)
         if handler is None:
             return rpc.Code.UNIMPLEMENTED, f"unknown method {path}"
+        self._observed(path, None)
+        code, message = rpc.Code.CANCELLED, ""
+        try:
+            code, message = await self._handled(call, path, handler)
+        finally:
+            self._observed(path, code)
+        return code, message
+
+    async def _handled(self, call: Call, path: str, handler: Handler) -> tuple[rpc.Code, str]:
         limit_s = rpc.timeout_s(call.headers.get("grpc-timeout", ""))
         try:
             async with asyncio.timeout(limit_s):
@@ -226,13 +246,15 @@ class Server:
                     connection.transport.abort()
 
 
-def server_tls(certificate: Path, key: Path, client_authorities: Path | None) -> ssl.SSLContext:
+def server_tls(
+    certificate: Path, key: Path, client_authorities: Iterable[Path] = ()
+) -> ssl.SSLContext:
     """TLS 1.3 with this certificate; with ``client_authorities`` only for clients they signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(certificate, key)
-    if client_authorities is not None:
-        context.load_verify_locations(client_authorities)
+    for file in client_authorities:
+        context.load_verify_locations(file)
         context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -15,7 +15,9 @@ class TlsFiles:
     def __init__(self, certificate: Path, key: Path, client_authorities: Path | None) -> None:
         self._files = certificate, key
         self._stamps = self._look()
-        self.context: ssl.SSLContext = server_tls(certificate, key, client_authorities)
+        self.context: ssl.SSLContext = server_tls(
+            certificate, key, [client_authorities] if client_authorities else ()
+        )
         self.context.set_alpn_protocols(["http/1.1"])
 
     def _look(self) -> tuple[float, ...]:

@@ -7,6 +7,8 @@ import pytest
 
 from agent.config import load
 from cli import cluster, install
+from hubble import config as hubble_config
+from hubble import relay_main
 
 
 def objects(*values: str) -> list[dict[str, Any]]:
@@ -131,9 +133,12 @@ def test_selectors_match_their_pods() -> None:
             assert wanted <= item["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_every_volume_is_defined_and_used() -> None:
+@pytest.mark.parametrize(
+    "values", [(), ("hubble.enabled=true",), ("hubble.enabled=true", "hubble.relay.enabled=true")]
+)
+def test_every_volume_is_defined_and_used(values: tuple[str, ...]) -> None:
     """Mounts name volumes of the same pod, and no volume is left over."""
-    for item in objects():
+    for item in objects(*values):
         pod = item.get("spec", {}).get("template", {}).get("spec")
         if pod is None:
             continue
@@ -181,7 +186,8 @@ def test_hubble_metrics_are_served_and_found() -> None:
     }
     agent = one(made, "DaemonSet", "cilium")["spec"]["template"]["metadata"]["annotations"]
     assert agent == {"prometheus.io/scrape": "true", "prometheus.io/port": "9962"}
-    assert not [item for item in objects("hubble.enabled=true") if item["kind"] == "Service"]
+    names = {item["metadata"]["name"] for item in objects("hubble.enabled=true")}
+    assert "hubble-metrics" not in names
 
 
 def test_hubble_metrics_from_a_file_and_with_tls() -> None:
@@ -229,3 +235,63 @@ def test_hubble_refuses_what_it_could_not_start_with() -> None:
     """In its own words, before anything is applied."""
     with pytest.raises(ValueError, match='no metric "weather"'):
         install.configuration("paris", 3, ("hubble.metrics.enabled=weather",))
+
+
+RELAY = ("hubble.enabled=true", "hubble.relay.enabled=true")
+
+
+def test_observers_listen_with_certificates() -> None:
+    """Hubble's own reader takes the settings, and the files are where the pod has them."""
+    config = install.configuration("paris", 3, ("hubble.enabled=true",))
+    environment = {"CILIUM_" + k.upper().replace("-", "_"): v for k, v in config.items()}
+    found = hubble_config.load((), environment)
+    assert found.hubble_listen_address == ("", 4244)
+    agent = one(objects("hubble.enabled=true"), "DaemonSet", "cilium")["spec"]["template"]["spec"]
+    hubble = next(c for c in agent["containers"] if c["name"] == "hubble")
+    (mount,) = [m["mountPath"] for m in hubble["volumeMounts"] if m["name"] == "hubble-tls"]
+    volume = next(v for v in agent["volumes"] if v["name"] == "hubble-tls")["projected"]
+    there = {f"{mount}/{i['path']}" for s in volume["sources"] for i in s["secret"]["items"]}
+    assert found.hubble_tls_cert_file is not None
+    assert found.hubble_tls_key_file is not None
+    wanted = found.hubble_tls_cert_file, found.hubble_tls_key_file
+    assert there == {str(path) for path in (*wanted, *found.hubble_tls_client_ca_files)}
+
+
+@pytest.mark.parametrize(
+    ("more", "flags", "ports"),
+    [
+        ((), {"--disable-server-tls"}, (443, 80)),
+        (("hubble.relay.tls.server.enabled=true",), set(), (443, 443)),
+        (("hubble.tls.enabled=false",), {"--disable-server-tls", "--disable-client-tls"}, (80, 80)),
+    ],
+)
+def test_the_relay_takes_its_arguments(
+    more: tuple[str, ...], flags: set[str], ports: tuple[int, int]
+) -> None:
+    """They are parsed by its own command; the peer service has the port that they name."""
+    items = objects(*RELAY, *more)
+    pod = one(items, "Deployment", "hubble-relay")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    context = relay_main.serve.make_context("serve", list(container["args"]))
+    assert {a for a in container["args"] if a.startswith("--disable")} == flags
+    peer, relay = (one(items, "Service", name) for name in ("hubble-peer", "hubble-relay"))
+    assert (peer["spec"]["ports"][0]["port"], relay["spec"]["ports"][0]["port"]) == ports
+    assert context.params["peer_service"].endswith(f":{ports[0]}")
+    files = [v for v in context.params.values() if isinstance(v, Path)]
+    files += context.params["tls_hubble_server_ca_files"] or ()
+    volume = pod["volumes"][0]["projected"]
+    mount = container["volumeMounts"][0]["mountPath"]
+    there = {f"{mount}/{i['path']}" for s in volume["sources"] for i in s["secret"]["items"]}
+    assert {str(path) for path in files} <= there
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("hubble.relay.enabled=true",), "hubble.enabled is not: set both"),
+        (("hubble.enabled=true", "hubble.tls.enabled=maybe"), "true or false"),
+    ],
+)
+def test_hubble_settings_that_do_not_fit(values: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        install.configuration("paris", 3, values)

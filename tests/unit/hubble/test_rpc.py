@@ -264,14 +264,15 @@ async def test_tls_needs_the_right_certificates(tmp_path: Path) -> None:
         made[who], made[f"{who}.key"] = pair.certificate, pair.key
     for file, content in made.items():
         (tmp_path / file).write_bytes(content)
-    context = server_tls(tmp_path / "server", tmp_path / "server.key", tmp_path / "ca")
+    context = server_tls(tmp_path / "server", tmp_path / "server.key", [tmp_path / "ca"])
 
     def tls(who: str | None, authority: str = "ca", server_name: str = name) -> ClientTls:
         pair = (tmp_path / who, tmp_path / f"{who}.key") if who else (None, None)
         return ClientTls((tmp_path / authority,), *pair, server_name=server_name)
 
     async with Server(HANDLERS) as running:
-        target = f"127.0.0.1:{await running.listen_tcp('127.0.0.1', 0, context)}"
+        listener = await running.listen_tcp("127.0.0.1", 0, context)
+        target = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         channel = await connect(target, tls("client"), 5)
         assert await channel.unary("/t/Echo", b"x", 5) == b"x"
         channel.close()

@@ -1,0 +1,95 @@
+"""A TCP listener whose certificates may come late and change. Adapter.
+
+Files are looked at every second. While those that must be there are not, nobody is listening; when
+they change, connections that come after that meet the new ones and those that are open go on.
+"""
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hubble.rpc_server import Server, server_tls
+
+log = logging.getLogger("isthmus.hubble.tls")
+
+LOOK_S: Final = 1.0
+
+
+def present(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Those that are there: clusters that join bring the others' authorities with them."""
+    return tuple(path for path in files if path.is_file())
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """Who the server is; whose clients it serves (no authorities named: anybody)."""
+
+    certificate: Path
+    key: Path
+    authorities: tuple[Path, ...] = ()  # one of them suffices
+
+    def stamps(self) -> tuple[tuple[Path, float], ...]:
+        """What changes when a file does; empty: what must be there is not."""
+        needed, known = (self.certificate, self.key), present(self.authorities)
+        if present(needed) != needed or (self.authorities and not known):
+            return ()
+        return tuple((path, path.stat().st_mtime) for path in (*needed, *known))
+
+    def context(self) -> ssl.SSLContext:
+        """``OSError`` (``ssl.SSLError`` is one) when a file cannot be used."""
+        return server_tls(self.certificate, self.key, present(self.authorities))
+
+
+class Listener:
+    """Keeps a server listening on TCP; without ``files`` in the clear."""
+
+    def __init__(
+        self, server: Server, host: str | None, port: int, files: ServerFiles | None
+    ) -> None:
+        self._server, self._host, self.port, self._files = server, host, port, files
+        self._listening: asyncio.Server | None = None
+        self._stamps: tuple[tuple[Path, float], ...] = ()
+        self._said = ""
+
+    async def run(self) -> None:
+        """Until cancelled; ``OSError``: the address cannot be had."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Listen, or listen anew with other certificates, if it is time to."""
+        if self._files is None:
+            if self._listening is None:
+                await self._listen(None)
+            return
+        stamps = self._files.stamps()
+        if not stamps:
+            self._say(f"{self._files.certificate}, its key or the authorities are not there")
+            return
+        if stamps == self._stamps:
+            return
+        try:
+            context = self._files.context()
+        except (OSError, ValueError) as error:
+            self._say(str(error))
+            return
+        self._stamps = stamps
+        await self._listen(context)
+
+    async def _listen(self, context: ssl.SSLContext | None) -> None:
+        if self._listening is not None:
+            self._listening.close()
+        self._listening = await self._server.listen_tcp(self._host, self.port, context)
+        self.port = int(self._listening.sockets[0].getsockname()[1])
+        self._said = ""
+        log.info("event=listening port=%d tls=%s", self.port, context is not None)
+
+    def _say(self, why: str) -> None:
+        if why != self._said:
+            self._said = why
+            kept = "those before are kept" if self._listening else "nobody is served until they are"
+            log.warning('event=no-certificate error="%s": %s', why, kept)
