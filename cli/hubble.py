@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from cli import hubble_connect, hubble_listing, hubble_status
 from cli.hubble_connect import Server
 from cli.hubble_enable import disable, enable
+from cli.hubble_map import service_map
 from cli.hubble_observe import observe
 from cli.hubble_print import to_json
 from cli.hubble_record import record, replay
@@ -26,6 +27,7 @@ hubble.add_command(disable)
 hubble.add_command(observe)
 hubble.add_command(record)
 hubble.add_command(replay)
+hubble.add_command(service_map)
 
 
 async def _ask(server: Server, path: str, request: Message) -> bytes:
@@ -43,7 +45,7 @@ async def _ask(server: Server, path: str, request: Message) -> bytes:
 def status(server: Server, output: str) -> None:
     """Health and numbers of an observer or relay; exit status 1 unless it serves."""
 
-    async def ask() -> tuple[bytes, bytes]:
+    async def ask() -> tuple[bytes, bytes, bytes]:
         async with hubble_connect.channel(server) as channel:
             asked = health_pb2.HealthCheckRequest(service="hubble.server.Observer")
             health = await channel.unary(
@@ -53,16 +55,22 @@ def status(server: Server, output: str) -> None:
                 server.metadata,
             )
             path = "/observer.Observer/ServerStatus"
-            return health, await channel.unary(path, b"", server.request_timeout_s, server.metadata)
+            data = await channel.unary(path, b"", server.request_timeout_s, server.metadata)
+            nodes = b""
+            if observer_pb2.ServerStatusResponse.FromString(data).HasField("num_connected_nodes"):
+                path = "/observer.Observer/GetNodes"
+                nodes = await channel.unary(path, b"", server.request_timeout_s, server.metadata)
+            return health, data, nodes
 
-    health_data, data = asyncio.run(ask())
+    health_data, data, nodes_data = asyncio.run(ask())
     health = health_pb2.HealthCheckResponse.FromString(health_data)
     serving = health.status == health_pb2.HealthCheckResponse.SERVING
     answer = observer_pb2.ServerStatusResponse.FromString(data)
     if output == "json":
         click.echo(to_json(answer))
     else:
-        click.echo(hubble_status.text(answer, output, server.target, serving))
+        nodes = observer_pb2.GetNodesResponse.FromString(nodes_data).nodes
+        click.echo(hubble_status.text(answer, output, server.target, serving, nodes))
     if not serving:
         click.get_current_context().exit(1)
 

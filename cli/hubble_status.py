@@ -1,9 +1,12 @@
 """The numbers of an observer or relay as text. Pure."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 from cli import output
 from cli.hubble_text import safe
 from cli.hubble_times import duration
-from wire.hubble import observer_pb2
+from wire.hubble import observer_pb2, relay_pb2
 
 Status = observer_pb2.ServerStatusResponse
 
@@ -14,7 +17,19 @@ def _rate(status: Status) -> float | None:
     return status.seen_flows / (status.uptime_ns / 1e9) if status.uptime_ns else None
 
 
-def _compact(status: Status, target: str, serving: bool) -> str:
+def _by_cluster(nodes: Iterable[observer_pb2.Node]) -> list[str]:
+    """How many nodes of each cluster can be asked; nothing for one cluster alone."""
+    every, well = Counter[str](), Counter[str]()
+    for node in nodes:
+        cluster = node.name.rpartition("/")[0] or "default"
+        every[cluster] += 1
+        well[cluster] += node.state == relay_pb2.NodeState.NODE_CONNECTED
+    if len(every) < 2:
+        return []
+    return [f"  {safe(name)}: {well[name]}/{number}" for name, number in sorted(every.items())]
+
+
+def _compact(status: Status, target: str, serving: bool, nodes: Iterable[observer_pb2.Node]) -> str:
     share = 100 * status.num_flows / status.max_flows if status.max_flows else 0.0
     rate = _rate(status)
     lines = [
@@ -25,6 +40,7 @@ def _compact(status: Status, target: str, serving: bool) -> str:
     if status.HasField("num_connected_nodes"):
         connected, away = status.num_connected_nodes.value, status.num_unavailable_nodes.value
         lines.append(f"Connected Nodes: {connected}/{connected + away}")
+        lines += _by_cluster(nodes)
     if status.num_unavailable_nodes.value:
         lines.append(f"Unavailable Nodes: {status.num_unavailable_nodes.value}")
         lines += [f"  - {safe(name)}" for name in status.unavailable_nodes]
@@ -50,10 +66,16 @@ def _columns(status: Status) -> dict[str, str]:
     }
 
 
-def text(status: Status, how: str, target: str, serving: bool) -> str:
-    """In the format ``compact``, ``dict`` or ``table``."""
+def text(
+    status: Status,
+    how: str,
+    target: str,
+    serving: bool,
+    nodes: Iterable[observer_pb2.Node] = (),
+) -> str:
+    """In the format ``compact`` (with a relay's ``nodes``), ``dict`` or ``table``."""
     if how == "compact":
-        return _compact(status, target, serving)
+        return _compact(status, target, serving, nodes)
     columns = _columns(status)
     if how == "table":
         return output.table([list(columns), list(columns.values())])

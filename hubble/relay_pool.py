@@ -1,13 +1,17 @@
 """The nodes a relay knows, and a connection to each. Adapter.
 
 Nodes come from the peer service of one node, which is asked again when its stream ends; what was
-known is kept meanwhile. A node that cannot be reached is tried again after 1 s, then up to 60 s.
+known is kept meanwhile, and a minute longer if it then cannot be reached. A node that cannot be
+reached is tried again after 1 s, then up to 60 s.
 """
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from hubble.peers import Peer
 from hubble.rpc import RpcError
@@ -19,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 5.0  # of the peer service
+PING_S: Final = 15.0  # who has not answered by the next one is gone
+UNTOLD_S: Final = 60.0  # for nodes that a peer service does not know (any more)
 _BACKOFF_MAX_S: Final = 60.0
 _LOOK_S: Final = 1.0
 _Kind = peer_pb2.ChangeNotificationType
@@ -52,6 +58,7 @@ class Pool:
     def __init__(self, service: str, service_tls: ClientTls | None, tls: ClientTls | None) -> None:
         self.nodes: dict[str, Node] = {}
         self.is_informed = False  # the peer service speaks to us
+        self._untold: set[str] = set()  # nodes of which it has not spoken since it is asked
         self._service, self._service_tls, self._tls = service, service_tls, tls
 
     def connected(self) -> list[Node]:
@@ -64,7 +71,7 @@ class Pool:
             while True:
                 try:
                     await self._listen(group)
-                except RpcError as error:
+                except (RpcError, DecodeError) as error:
                     log.warning('event=peer-service-lost error="%s"', error)
                 self.is_informed = False
                 await asyncio.sleep(retry_s)
@@ -72,6 +79,8 @@ class Pool:
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         tls = _ready(self._service_tls) if self._service_tls else None
         channel = await connect(self._service, tls, CONNECT_TIMEOUT_S)
+        self._untold = set(self.nodes)
+        upkeep = group.create_task(self._keep_service(channel))
         try:
             async with channel.call("/peer.Peer/Notify", b"") as answer:
                 while messages := await answer.take():
@@ -79,15 +88,33 @@ class Pool:
                         self._told(peer_pb2.ChangeNotification.FromString(message), group)
                     self.is_informed = True
         finally:
+            upkeep.cancel()
             channel.close()
 
+    async def _keep_service(self, channel: Channel) -> None:
+        """Give it up when it is dead; forget nodes that it knows nothing of."""
+        begun_s = time.monotonic()
+        while True:
+            await asyncio.sleep(PING_S)
+            channel.check()
+            if time.monotonic() - begun_s >= UNTOLD_S:
+                for name in self._untold:
+                    node = self.nodes.get(name)
+                    if node is not None and not node.is_connected:
+                        self._forget(node)
+                self._untold = set()
+
+    def _forget(self, node: Node) -> None:
+        del self.nodes[node.name]
+        if node.task is not None:
+            node.task.cancel()
+
     def _told(self, told: peer_pb2.ChangeNotification, group: asyncio.TaskGroup) -> None:
+        self._untold.discard(told.name)
         known = self.nodes.get(told.name)
         peer = Peer(told.address, told.tls.server_name if told.HasField("tls") else None)
         if known is not None and (told.type == _Kind.PEER_DELETED or known.peer != peer):
-            del self.nodes[told.name]
-            if known.task is not None:
-                known.task.cancel()
+            self._forget(known)
             known = None
         if known is None and told.type != _Kind.PEER_DELETED:
             node = self.nodes[told.name] = Node(told.name, peer)
@@ -96,9 +123,13 @@ class Pool:
     async def _keep(self, node: Node) -> None:
         """Connect, and again whenever the connection is lost."""
         try:
+            checked_s = time.monotonic()
             while True:
                 if not node.is_connected:
                     await self._connect(node)
+                elif node.channel is not None and time.monotonic() - checked_s >= PING_S:
+                    checked_s = time.monotonic()
+                    node.channel.check()
                 await asyncio.sleep(_LOOK_S if node.is_connected else node.backoff_s)
         finally:
             if node.channel is not None:

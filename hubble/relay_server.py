@@ -13,6 +13,7 @@ from hubble.patterns import FilterError
 from hubble.relay_merge import Merger
 from hubble.relay_pool import Node, Pool
 from hubble.rpc import Code, RpcError
+from hubble.rpc_client import Answer
 from hubble.rpc_server import Call, Handler
 from wire.hubble import observer_pb2, relay_pb2
 
@@ -24,6 +25,7 @@ State = relay_pb2.NodeState
 WAIT_FOLLOW_S: Final = 0.2  # for the slower nodes, when flows are followed
 WAIT_S: Final = 5.0  # when all that there is was asked for: order matters more
 ASK_TIMEOUT_S: Final = 5.0
+SILENCE_S: Final = 20.0  # a filter that lets little through makes a node search for long
 _RECOLLECT_S: Final = 2.0  # new nodes join a follow stream within this time
 _HELD_MAX: Final = 2048  # answers of a node that is ahead of others
 _TICK_S: Final = 0.05
@@ -214,12 +216,14 @@ class _Flows:
         try:
             path = "/observer.Observer/GetFlows"
             async with node.channel.call(path, data, passed_on(self._call)) as answer:
-                while messages := await answer.take():
+                while messages := await self._taken(answer):
                     self._merger.push(node.name, messages, time.monotonic())
                     self._arrived.set()
                     while self._merger.held(node.name) > _HELD_MAX:
                         self._room.clear()
                         await self._room.wait()
+        except TimeoutError:
+            self._fail(node.name, f"no answer within {SILENCE_S:g} s")
         except RpcError as error:
             self._fail(node.name, error.message)
         except ValueError as error:
@@ -228,6 +232,11 @@ class _Flows:
             self._reading.discard(node.name)
             self._merger.close(node.name)
             self._arrived.set()
+
+    async def _taken(self, answer: Answer) -> list[bytes]:
+        """What a node says next. Who is asked for what there is has a time to say it in."""
+        async with asyncio.timeout(None if self._request.follow else SILENCE_S):
+            return await answer.take()
 
     def _fail(self, name: str, message: str) -> None:
         now_s = time.monotonic()

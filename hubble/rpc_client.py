@@ -149,6 +149,16 @@ class Channel:
             raise rpc.RpcError(rpc.Code.INTERNAL, f"{len(messages)} messages instead of one")
         return messages[0]
 
+    def check(self) -> None:
+        """Ask for a sign of life; a server that gave none since the last time is given up."""
+        if self._connection.heard:
+            self._connection.ping()
+        else:
+            gone = rpc.RpcError(rpc.Code.UNAVAILABLE, "no sign of life")
+            self._connection.close(gone)
+            if self._connection.transport is not None:
+                self._connection.transport.abort()
+
     def close(self) -> None:
         """End the connection and the calls on it."""
         self._connection.close(rpc.RpcError(rpc.Code.CANCELLED, "the channel was closed"))
@@ -190,8 +200,8 @@ async def connect(target: str, tls: ClientTls | None, timeout_s: float) -> Chann
             return Channel(connection, name or host, "https" if tls else "http")
     except TimeoutError:
         reason = f"no connection within {timeout_s:g} s"
+    except OSError as error:  # ssl.SSLError is one, also where it is a ValueError too
+        reason = str(error)
     except ValueError:
         reason = "not of the form host:port or unix:///path"
-    except OSError as error:  # ssl.SSLError is one
-        reason = str(error)
     raise rpc.RpcError(rpc.Code.UNAVAILABLE, f"{target}: {reason}")

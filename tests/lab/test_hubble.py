@@ -5,20 +5,20 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kind import story
 from kind.lab import host
 from kind.lab.topology import Node
 from kind.story import C1, C2
 from tests.support import lab as labs
 from tests.support.hubble import asking
-from tests.support.lab import Json, Lab
+from tests.support.hubble_world import RELAY, World
+from tests.support.lab import Json
 from wire.hubble import flow_pb2 as f
-from wire.hubble import observer_pb2, peer_pb2
+from wire.hubble import peer_pb2
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("hubble")]
 
@@ -32,57 +32,6 @@ DENY: Json = {
         "ingressDeny": [{"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "81"}]}]}],
     },
 }
-
-
-class World:
-    """The lab, its meshes' commands, and a client of every node's observer."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.mesh = lab, story.Mesh(lab.name)
-        for number, context in ((1, C1), (2, C2)):
-            words = ("install", "--context", context, "--cluster-name", context)
-            more = ("--cluster-id", str(number), "--set", "hubble.enabled=true", "--wait")
-            self.mesh.isthmus(*words, *more)
-        for tell in (story.clusters, story.joined):
-            step = story.Step(0, tell.__name__)
-            tell(self.mesh, step)
-            assert step.held, step.checks
-
-    def pod(self, context: str, app: str) -> Json:
-        found: Json = self.mesh.pods(context, f"name={app}")[0]
-        return found
-
-    def node_of(self, pod: Json) -> Node:
-        return self.lab.node(pod["spec"]["nodeName"])
-
-    def ask(self, node: Node, **request: object) -> list[f.Flow]:
-        """Flows of a node's ring."""
-
-        async def work() -> list[f.Flow]:
-            path = node.root / "run/cilium/hubble.sock"
-            async with asking(path) as stub, asyncio.timeout(20):
-                asked = observer_pb2.GetFlowsRequest(**request)
-                return [a.flow async for a in stub.flows(asked) if a.HasField("flow")]
-
-        return asyncio.run(work())
-
-    def seen(self, node: Node, claim: Callable[[f.Flow], bool], since: float) -> list[f.Flow]:
-        """Flows of a node after a moment, once there are any."""
-
-        def look() -> list[f.Flow]:
-            request = {"number": 1 << 20}
-            return [
-                flow
-                for flow in self.ask(node, **request)
-                if flow.time.ToNanoseconds() >= since * 1e9 and claim(flow)
-            ]
-
-        found: list[f.Flow] = labs.wait_until("such flows", look, 20)
-        return found
-
-    def curl(self, target: str, *, context: str = C1) -> str:
-        client = self.pod(context, "x-wing")["metadata"]["name"]
-        return self.mesh.inside(context, client, "curl", "-s", "-m", "3", target)
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +212,103 @@ def _asked(world: World, node: Node, since: float) -> list[f.Flow]:
         assert "UNAVAILABLE" in str(error)  # noqa: PT017
         return []
     return [x for x in flows if x.source.pod_name and x.time.ToNanoseconds() > since * 1e9]
+
+
+def connected(world: World, number: int = 4) -> list[Json]:
+    """The relay's nodes once so many are connected."""
+
+    def look() -> list[Json]:
+        nodes: list[Json] = json.loads(world.asked("list", "nodes", "-o", "json"))["nodes"]
+        well = [node for node in nodes if node["state"] == "NODE_CONNECTED"]
+        return nodes if len(well) == number else []
+
+    found: list[Json] = labs.wait_until(f"{number} nodes are connected", look, 60, 0.5)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_one_relay_shows_the_whole_mesh(world: World) -> None:
+    """Found by `hubble-peer`, asked with certificates of two authorities, joined on one line."""
+    nodes = connected(world)
+    names = {f"{n.name.partition('-')[0]}/{n.name}" for n in world.lab.topology.nodes}
+    assert {node["name"] for node in nodes} == names
+    for node in nodes:
+        cluster, _, name = node["name"].partition("/")
+        tls = {"enabled": True, "server_name": f"{name}.{cluster}.hubble-grpc.cilium.io"}
+        assert node["tls"] == tls
+        assert node["address"].endswith(":4244")
+    said = world.asked("status")
+    assert "Connected Nodes: 4/4" in said
+    assert "cluster1: 2/2" in said
+    assert "cluster2: 2/2" in said
+    listed = world.asked("list", "namespaces", "-o", "wide").splitlines()
+    namespaces = {tuple(line.split()) for line in listed}
+    assert {("default", C1), ("default", C2), ("kube-system", C2)} <= namespaces
+    client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
+    world.curl(f"http://{server['status']['podIP']}/")
+    pods = tuple(f"default/{pod['metadata']['name']}" for pod in (client, server))
+    words = ("observe", "--from-pod", pods[0], "--to-pod", pods[1], "--last", "100")
+
+    def joined() -> str:
+        lines = world.asked(*words, "--joined").splitlines()
+        return next((line for line in lines if pods[0] in line and "unseen" not in line), "")
+
+    line = labs.wait_until("both views on one line", joined, 20, 0.5)
+    assert f"{C1}/{client['spec']['nodeName']}" in line
+    assert f"{C2}/{server['spec']['nodeName']}" in line
+    flows = [json.loads(text) for text in world.asked(*words, "-o", "json").splitlines()]
+    times = [flow["time"] for flow in flows if "flow" in flow]
+    assert times == sorted(times)
+    code, told = world.lab.exec(
+        f"{C1}/tools", "isthmus", "hubble", "status", "--server", nodes[0]["address"], "--tls",
+        "--tls-allow-insecure", "--timeout", "3s",
+    )  # fmt: skip
+    assert code == 1  # no certificate, no flows
+    assert "certificate required" in told or "connection lost" in told
+
+
+@pytest.mark.timeout(300)
+def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
+    """Frozen, killed and back again: the others' flows come, and the node's once it is back."""
+    connected(world)
+    far = world.node_of(world.pod(C2, "x-wing"))
+    name = f"{C2}/{far.name}"
+    pid = next(p for p in host.processes_of(world.lab.name) if _is_hubble(p) and _lives_on(p, far))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        code, said = world.lab.exec(
+            f"{C1}/tools", "isthmus", "hubble", "observe", "--last", "20", "--server", RELAY
+        )
+        assert code == 0
+        assert f"{name}: no answer within 20 s" in said
+        assert "x-wing" in said
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGKILL)
+    labs.wait_until("its death is seen", lambda: "4/4" not in world.asked("status"), 30, 0.2)
+    connected(world)
+
+    def flows() -> str:
+        world.curl(f"http://{world.pod(C2, 'x-wing')['status']['podIP']}/")
+        return world.asked("observe", "--last", "5", "--node-name", name)
+
+    labs.wait_until("its flows", flows, 30, 0.5)
+
+
+def _lives_on(pid: int, node: Node) -> bool:
+    return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(f"/run/netns/{node.netns}").st_ino
+
+
+@pytest.mark.timeout(300)
+def test_hubble_is_taken_away_and_put_back(world: World) -> None:
+    """`hubble disable` and `enable` in the second cluster: its nodes go from the relay and come
+    again; requests between the clusters never fail."""
+    connected(world)
+    with world.mesh.stream("rebel-base") as stream:
+        stream.until("requests", lambda: len(stream.requests) > 20)
+        assert "is disabled" in world.mesh.isthmus("hubble", "disable", "--context", C2)
+        labs.wait_until("they are away", lambda: "cluster2: 0/2" in world.asked("status"), 60, 0.5)
+        said = world.mesh.isthmus("hubble", "enable", "--context", C2, "--wait")
+        assert "Everything is ready" in said
+        connected(world)
+        assert stream.failed == []

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
@@ -19,7 +20,7 @@ from hubble.rpc_server import Call, Server
 from hubble.standard_services import Health
 from tests.support.cli import isthmus
 from tests.support.hubble import BEGIN_NS, SECOND, MemorySource, Stub, asking, observing
-from wire.hubble import flow_pb2, observer_pb2, relay_pb2
+from wire.hubble import flow_pb2, observer_pb2, peer_pb2, relay_pb2
 
 State = relay_pb2.NodeState
 Request = observer_pb2.GetFlowsRequest
@@ -179,6 +180,56 @@ def answer_at(second: float, text: str = "") -> bytes:
     return made.SerializeToString()
 
 
+async def test_a_reader_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Others get all at their pace, and what is held for it is bounded."""
+    async with relaying(tmp_path) as (world, stub):
+        source = world.sources["a"]
+        stuck = stub.flows(Request(number=1023))
+        assert (await stuck.read()).HasField("node_status")
+        for source in world.sources.values():
+            source.add_flows(1023, Summary="x" * 2000)  # two megabytes of each node
+        before = [stub.flows(Request(number=1023)) for _ in range(3)]
+        for call in before:
+            assert (await call.read()).HasField("node_status")  # these never read on
+        async with asyncio.timeout(20):
+            flows = [answer async for answer in stub.flows(Request(number=1023))]
+        assert len([1 for answer in flows if answer.HasField("flow")]) == 3 * 1023
+        for call in (stuck, *before):
+            call.cancel()
+
+
+async def test_a_peer_service_that_sends_garbage_is_asked_again(tmp_path: Path) -> None:
+    """What was known of nodes stays; the relay serves on."""
+    told = asyncio.Event()
+    calls = 0
+
+    async def notify(call: Call) -> None:
+        nonlocal calls
+        await call.request()
+        calls += 1
+        if calls == 1:
+            note = peer_pb2.ChangeNotification(name="a", address=str(tmp_path / "a"), type=1)
+            await call.send(note.SerializeToString())
+        await call.send(b"\xff\xff")
+        if calls == 3:
+            told.set()
+
+    async with (
+        Server({"/peer.Peer/Notify": notify}) as service,
+        observing(MemorySource(), tmp_path / "a"),
+        asyncio.TaskGroup() as group,
+    ):
+        await service.listen_unix(tmp_path / "service")
+        pool = Pool(str(tmp_path / "service"), None, None)
+        task = group.create_task(pool.run(0.01))
+        async with asyncio.timeout(20):
+            await told.wait()
+            while not pool.connected():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert list(pool.nodes) == ["a"]
+        task.cancel()
+
+
 def test_the_merge_waits_for_the_slower_and_not_for_ever() -> None:
     """In order as far as all have spoken; after the wait without them; at the end all of it."""
     merger = Merger(wait_s=1)
@@ -238,12 +289,13 @@ async def test_the_process_and_the_command(tmp_path: Path) -> None:
     source, peers = MemorySource(), PeerTable()
     source.add_flows(3)
     peers.replace({"east/node-9": Peer("127.0.0.1:1"), "node-1": Peer(str(tmp_path / "a"))})
-    port, health = free_port(), free_port()
+    port, health, metrics = free_port(), free_port(), free_port()
     async with observing(source, tmp_path / "a", peers):
         command = [sys.executable, "-m", "hubble.relay_main", "serve", "--disable-client-tls"]
         command += ["--disable-server-tls", "--peer-service", f"unix://{tmp_path}/a"]
         command += ["--listen-address", f"127.0.0.1:{port}"]
         command += ["--health-listen-address", f"127.0.0.1:{health}"]
+        command += ["--metrics-listen-address", f"127.0.0.1:{metrics}"]
         process = await asyncio.create_subprocess_exec(*command)
         try:
             at = ("--server", f"localhost:{port}")
@@ -261,6 +313,18 @@ async def test_the_process_and_the_command(tmp_path: Path) -> None:
             at = ("--server", f"localhost:{health}")
             said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
             assert "unknown method /observer.Observer/GetFlows" in said.err
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{metrics}/metrics") as page,
+            ):
+                lines = (await page.text()).splitlines()
+            states = "hubble_relay_pool_peer_connection_status"
+            assert f'{states}{{status="READY"}} 1' in lines
+            assert f'{states}{{status="TRANSIENT_FAILURE"}} 1' in lines
+            assert 'isthmus_hubble_relay_nodes{cluster="east",connected="false"} 1' in lines
+            method = 'grpc_service="observer.Observer",grpc_method="GetNodes"'
+            handled = f'grpc_server_handled_total{{grpc_type="unary",{method},grpc_code="OK"}} '
+            assert any(line.startswith(handled) for line in lines)
         finally:
             process.terminate()
             await process.wait()
