@@ -203,7 +203,8 @@ class Observer:
             answer.time.FromNanoseconds(time_ns)
             return answer.SerializeToString()
 
-        return Reading(_span(request), _FLOW_TYPES if types is None else types, read, lost)
+        types = _FLOW_TYPES if types is None else types
+        return Reading(_span(request), types, read, lost, has_filter=passes is not None)
 
     async def _get_agent_events(self, call: Call) -> None:
         request = parse_request(observer_pb2.GetAgentEventsRequest, await call.request())

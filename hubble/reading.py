@@ -30,6 +30,7 @@ class Reading:
     types: frozenset[int] | None  # of records worth reading; ``None``: all
     read: Callable[[Entry], bytes | None]  # the answer; ``None``: not wanted
     lost: Callable[[flow_pb2.LostEvent, int], bytes | None]  # the answer to a loss at a time in ns
+    has_filter: bool = True  # ``read`` may not want a record of these types
 
 
 class _Losses:
@@ -78,7 +79,11 @@ class Reader:
         """Send all that is asked for; returns when that is over; ``RpcError``."""
         span, newest = self._reading.span, self._ring.newest
         begin = start_number(span, self._ring)
-        if begin is None:
+        if begin is None and not self._reading.has_filter:
+            # Where to begin is known without decoding: the caller gets the first answers at once.
+            begin = self._number_of_last(span.number)
+            await self._forwards(begin, None if span.follow else newest, None)
+        elif begin is None:
             over = await self._send_last(newest)
             if span.follow and not over:
                 await self._forwards(newest + 1, None, None)
@@ -101,6 +106,18 @@ class Reader:
         if types is not None and kind not in types:
             return None, False
         return self._reading.read(entry), True
+
+    def _number_of_last(self, wanted: int) -> int:
+        """Of the record from which on there are so many of the types asked for; else the oldest."""
+        ring, types = self._ring, self._reading.types
+        number = ring.newest + 1
+        if wanted >= ring.capacity:
+            return ring.oldest
+        while wanted and (entry := ring.at(number - 1)) is not None:
+            number -= 1
+            kind = entry.record[0]
+            wanted -= kind != RECORD_LOST and (types is None or kind in types)
+        return number
 
     async def _send_last(self, newest: int) -> bool:
         """The last ``number`` that match, oldest first. Did one come after ``until``?"""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -264,7 +265,7 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
         "--tls-allow-insecure", "--timeout", "3s",
     )  # fmt: skip
     assert code == 1  # no certificate, no flows
-    assert "certificate required" in told or "connection lost" in told
+    assert "certificate required" in told or "connection" in told
 
 
 @pytest.mark.timeout(300)
@@ -280,7 +281,7 @@ def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
             f"{C1}/tools", "isthmus", "hubble", "observe", "--last", "20", "--server", RELAY
         )
         assert code == 0
-        assert f"{name}: no answer within 20 s" in said
+        assert re.search(rf'Error "no (sign|answer).*" on 1 nodes: {name}', said)
         assert "x-wing" in said
     finally:
         os.kill(pid, signal.SIGCONT)
