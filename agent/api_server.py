@@ -4,7 +4,7 @@ On this node it is the host, on another node identity 7 in place of a remote nod
 the cluster an address like a prefix of a rule, with one label more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from agent.mesh_state import MeshState
 from mesh.ipcache import Claimant, IpClaim
@@ -46,9 +46,9 @@ class ApiServer:
         self._stale = True
         self.on_change()
 
-    def prefix_changed(self, prefix: Prefix) -> None:
-        """Something else is claimed about an address: a node may have come or gone."""
-        if prefix in self._prefixes:
+    def prefixes_changed(self, prefixes: Collection[Prefix]) -> None:
+        """Something else is claimed about addresses: a node may have come or gone."""
+        if not self._prefixes.isdisjoint(prefixes):
             self._stale = True
             self.on_change()
 

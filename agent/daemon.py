@@ -204,7 +204,7 @@ class Daemon:
     def _wire_wireguard(self, opened: Opened) -> WireguardNode:
         made = WireguardNode(opened, self.mesh, self.me, self.datapath)
         self.tables.encryption = made.tables()
-        self.tables.on_prefix = made.prefix_changed
+        self.tables.on_prefixes = made.prefixes_changed
         self.rotation = KeyRotation(made, self.mesh, self._announce)
         return made
 
@@ -267,7 +267,7 @@ class Daemon:
             random.random,
         )
         names, mesh = self.names, self.mesh
-        mesh.on_prefix = both(tables.prefix_changed, names.prefix_changed)
+        mesh.on_prefixes = both(tables.prefixes_changed, names.prefixes_changed)
         mesh.on_frontend = both(tables.services.mark, names.frontend_changed)
         mesh.identities.on_change = both(
             self.policy.policies.identity_changed, names.identity_changed

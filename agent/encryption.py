@@ -241,12 +241,13 @@ class WireguardNode:
         for node in list(self._mesh.nodes):
             self.node_changed((node.cluster, node.name))
 
-    def prefix_changed(self, prefix: Prefix) -> None:
-        """The ipcache's row of a prefix may differ now."""
-        entry = self._mesh.ipcache.get(prefix)
-        host = entry.tunnel_endpoint if entry is not None else None
-        self.peers.set_prefix(prefix, host)
-        self.detour_peers.set_prefix(prefix, host)
+    def prefixes_changed(self, prefixes: Sequence[Prefix]) -> None:
+        """The ipcache's rows of prefixes may differ now."""
+        for prefix in prefixes:
+            entry = self._mesh.ipcache.get(prefix)
+            host = entry.tunnel_endpoint if entry is not None else None
+            self.peers.set_prefix(prefix, host)
+            self.detour_peers.set_prefix(prefix, host)
 
     async def read(self) -> tuple[DeviceState, DeviceState | None]:
         """Both devices as they are."""

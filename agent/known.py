@@ -55,7 +55,8 @@ class KnownIdentities:
 
     def entry(self, prefix: Prefix, row: IpcacheEntry) -> IpcacheEntry:
         """The row as the kernel may have it."""
-        if row.identity == UNKNOWN or row.identity in self:
+        numbers = self._numbers
+        if numbers is None or row.identity in numbers or row.identity == UNKNOWN:
             return row
         self._prefixes.setdefault(row.identity, {})[prefix] = None
         return IpcacheEntry(UNKNOWN, row.tunnel_endpoint, row.encrypt_key, row.cluster_id)

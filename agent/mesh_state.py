@@ -1,6 +1,6 @@
 """The mesh's tables tied together: our own prefixes decide what peers may claim. Pure wiring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mesh.identities import Identities
 from mesh.ipcache import Ipcache
@@ -28,10 +28,10 @@ class MeshState:
         zone: str = "",
     ) -> None:
         self.own = own
-        self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
+        self.on_prefixes: Callable[[Sequence[Prefix]], None] = lambda prefixes: None
         self.on_frontend: Callable[[Frontend], None] = lambda frontend: None
         self.local = Territories()
-        self.ipcache = Ipcache(self.local, lambda prefix: self.on_prefix(prefix))
+        self.ipcache = Ipcache(self.local, lambda prefixes: self.on_prefixes(prefixes))
         self.services = Services(
             self.local,
             selection,

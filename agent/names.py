@@ -5,7 +5,7 @@ a slow one misses values, never the last. Nothing is kept for it but keys. docs/
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from agent.endpoint_store import Endpoint
@@ -93,9 +93,11 @@ class Names:
         """What a number stands for."""
         self._mark(("identity", number))
 
-    def prefix_changed(self, prefix: Prefix) -> None:
+    def prefixes_changed(self, prefixes: Sequence[Prefix]) -> None:
         """Whose addresses are."""
-        self._mark(("prefix", prefix))
+        if self._readers:
+            for prefix in prefixes:
+                self._mark(("prefix", prefix))
 
     def frontend_changed(self, frontend: Frontend) -> None:
         """A service's address."""

@@ -8,7 +8,7 @@ it, and go only after no address has it any more. Adapter: keeps a small file of
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
@@ -23,7 +23,7 @@ from agent.mesh_state import MeshState
 from agent.node_identities import SOURCE_NODE, NodeIdentities, with_node_labels
 from agent.policy_inputs import Port
 from mesh.ipcache import Claimant, IpClaim
-from model.address import Prefix, is_host, parse_prefix
+from model.address import Prefix, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
@@ -230,12 +230,13 @@ class Policies:
         self._left[number] = due_s
         heappush(self._leaving, (due_s, number))
 
-    def prefix_changed(self, changed: Prefix) -> list[Prefix]:
-        """The ipcache's row of a prefix may differ: those of our own that depend on it."""
-        self.api_server.prefix_changed(changed)
-        if is_host(changed):
-            return []
-        return [prefix for prefix in self._prefixes if changed.covers(prefix)]
+    def prefixes_changed(
+        self, changed: Collection[Prefix], wide: Collection[Prefix]
+    ) -> list[Prefix]:
+        """The ipcache's rows of prefixes, some of them ``wide``, may differ: those of our own that
+        depend on them."""
+        self.api_server.prefixes_changed(changed)
+        return [p for p in self._prefixes if any(around.covers(p) for around in wide)]
 
     def refresh(self) -> set[EndpointId]:
         """Compute; the endpoints whose rows may differ."""

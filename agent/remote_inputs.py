@@ -164,13 +164,16 @@ class RemoteInputs:
     def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
         claimant = Claimant(Source.CLUSTERMESH, cluster)
         cluster_id, ipcache = self._id_of(cluster), self._mesh.ipcache
-        for prefix, value in changes:
+        claims: dict[Prefix, IpClaim] = {}  # the last word about each
+        for key, value in changes:
+            prefix = cast("Prefix", key)
             if value is None:
-                ipcache.drop(cast("Prefix", prefix), claimant)
+                claims.pop(prefix, None)
+                ipcache.drop(prefix, claimant)
                 continue
             row = IpcacheEntry(value.identity, value.host_ip, value.key, cluster_id)
-            claim = IpClaim(row, value.namespace, value.pod)
-            ipcache.put(cast("Prefix", prefix), claimant, claim)
+            claims[prefix] = IpClaim(row, value.namespace, value.pod)
+        ipcache.put_all(claimant, claims.items())
 
     def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:
         self._mesh.services.set_shared(cluster, key, self._services.record(cluster, key, value))
@@ -192,7 +195,7 @@ class RemoteInputs:
         if found is None or found == known:
             return known
         self._ids[cluster] = found
-        self._write_ids()
+        self._append_id(cluster, found)
         if known is not None and known not in self._ids.values():
             # It has another ID than before our restart: nobody speaks for the old one any more.
             self._forget_addresses(known)
@@ -202,17 +205,31 @@ class RemoteInputs:
     def _write_ids(self) -> None:
         write_atomically(self._ids_file, msgspec.json.encode(self._ids))
 
+    def _append_id(self, cluster: ClusterName, number: ClusterId) -> None:
+        """Before anything of the cluster is used; hundreds of clusters may speak at once."""
+        self._ids_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._ids_file.open("ab") as file:
+            # A line that a kill has cut off ends where the next one begins.
+            file.write(b"\n" + msgspec.json.encode({cluster: number}))
+
 
 def _restored(cluster_id: ClusterId) -> Claimant:
     return Claimant(Source.RESTORED, origin=str(cluster_id))
 
 
 def _read_ids(path: Path) -> dict[ClusterName, ClusterId]:
+    """Line by line: what was written as a whole, then what has been learnt since."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
         log.warning('event=file-ignored path=%s error="%s"', path, error)
         return {}
+    found: dict[str, int] = {}
+    for line in filter(None, lines):
+        try:
+            found |= msgspec.json.decode(line, type=dict[str, int])
+        except msgspec.MsgspecError as error:
+            log.warning('event=line-ignored path=%s error="%s"', path, error)
     return {ClusterName(name): ClusterId(number) for name, number in found.items()}

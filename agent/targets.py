@@ -1,6 +1,6 @@
 """The tables of this node's kernel, from the mesh's, in the order they are written. Adapter."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.endpoint_store import Endpoint
@@ -103,7 +103,7 @@ class Tables:
         self._own = own
         self._claims = ipcache
         self.encryption: tuple[Table[Any, Any], ...] = ()  # of what encrypts, if anything does
-        self.on_prefix: Callable[[Prefix], None] = lambda prefix: None
+        self.on_prefixes: Callable[[Sequence[Prefix]], None] = lambda prefixes: None
         addresses = KnownIpcache(ipcache, routes.own, policies.known)
         known_endpoints = KnownEndpoints(endpoints, policies.known)
         self.host_addresses: Table[Address, NumericIdentity] = Table(
@@ -146,14 +146,15 @@ class Tables:
         by_name = {table.name: table for table in (*every, *self.encryption)}
         return tuple(by_name[name] for name in ORDER if name in by_name)
 
-    def prefix_changed(self, prefix: Prefix) -> None:
-        """The ipcache's row may differ now, and with it the route of a prefix."""
-        self.ipcache.mark(prefix)
-        self.on_prefix(prefix)
-        if not is_host(prefix):
-            self.routes.mark(prefix)
-        for inside in self._policies.prefix_changed(prefix):  # which may be pods' now, or not
-            self.ipcache.mark(inside)
+    def prefixes_changed(self, prefixes: Sequence[Prefix]) -> None:
+        """The ipcache's rows of prefixes may differ now, and with them their routes."""
+        self.ipcache.mark_each(prefixes)
+        self.on_prefixes(prefixes)
+        wide = [prefix for prefix in prefixes if prefix[16] != 128]
+        if wide:
+            self.routes.mark_each(wide)
+        # Those inside may be pods' now, or not.
+        self.ipcache.mark_each(self._policies.prefixes_changed(prefixes, wide))
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
         """Rows of an endpoint may differ now."""

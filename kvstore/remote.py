@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from kvstore import compare
@@ -31,7 +32,7 @@ from model.cluster import (
     identity_range,
 )
 from model.identity import NumericIdentity
-from model.node import NodeName
+from model.node import Node, NodeName
 from model.service import ServiceName
 from model.shared_slice import SliceName
 from wire.etcd import (
@@ -408,9 +409,13 @@ class Remote(Session[RemoteStore]):
         changes: list[Change] = []
         if resource in BACKENDS and self._withheld():
             rows = [row for row in rows if row[1] is None]
+        if resource == keys.IP:
+            assert self._range is not None  # a session believes first
+            most = self._limits.value_bytes[keys.IP]
+            refuse = partial(self._reject, resource)
+            changes += ip_v1.decode_rows(rows, len(prefix), self._range, most, refuse)
+            rows = ()
         for key, data in rows:
-            if resource == keys.IP and key[len(prefix) :] == ip_v1.NOBODY:
-                continue
             try:
                 if data is not None:
                     self._purse.check(resource, key, data)
@@ -439,16 +444,12 @@ class Remote(Session[RemoteStore]):
             case keys.NODES:
                 if data is None:
                     return NodeName(name), None
-                return NodeName(name), node_v1.decode(name, data, self._name, self._id, key)
+                return NodeName(name), self._node(name, data, key)
             case keys.IDENTITIES:
                 if data is None:
                     return identity_v1.decode_number(name, self._range, key), None
                 identity = identity_v1.decode(name, data, self._name, self._range, key)
                 return identity.id, identity
-            case keys.IP:
-                if data is None:
-                    return ip_v1.decode_name(name, key), None
-                return ip_v1.decode(name, data, self._range, key)
             case keys.ENDPOINT_SLICES:
                 if data is None:
                     return endpointslice_v1.decode_name(name, key), None
@@ -465,6 +466,11 @@ class Remote(Session[RemoteStore]):
                     return service_v1.decode_name(name, key), None
                 service = self._services.decode(name, data, self._name, self._id, key)
                 return service.name, service
+
+    def _node(self, name: str, data: bytes, key: str) -> Node:
+        assert self._id is not None
+        # Nobody asks for labels of other clusters' nodes.
+        return node_v1.decode(name, data, self._name, self._id, key, labels=False)
 
 
 def _revision(event: Event) -> int:

@@ -46,6 +46,8 @@ class AddressIndex(Generic[H]):
     def inside(self, prefix: Prefix) -> Iterator[tuple[H, list[Address]]]:
         """Everybody with an address in a prefix, with these; one may come more than once."""
         low, high = 0, 255
+        if prefix[16] >= BLOCK_LENGTH and prefix[:15] not in self._blocks:
+            return
         if prefix.length > BLOCK_LENGTH:
             low, high = prefix[15], prefix.last_bits & 0xFF
         for block in list(blocks_of(prefix, self._blocks, len(self._blocks))):

@@ -43,39 +43,68 @@ class Blocks:
 
     def __init__(self) -> None:
         self._hosts: dict[Block, int] = {}
-        self._small: dict[Block, set[Prefix]] = {}  # within one block
+        self._small: dict[Block, tuple[Prefix, ...]] = {}  # within one block, mostly one
         self._large: list[Prefix] = []  # sorted: what lies in a prefix stands in one row
 
     def add(self, prefix: Prefix) -> None:
         """Once or more often is the same."""
-        block = prefix[:15]
-        if is_host(prefix):
-            self._hosts[block] = self._hosts.get(block, 0) | 1 << prefix[15]
-        elif prefix.length >= BLOCK_LENGTH:
-            self._small.setdefault(block, set()).add(prefix)
-        else:
-            place = bisect_left(self._large, prefix)
-            if self._large[place : place + 1] != [prefix]:
-                self._large.insert(place, prefix)
+        self.add_all((prefix,))
+
+    def add_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Those that follow one another best lie in one block."""
+        hosts, last, mask = self._hosts, b"", 0
+        for prefix in prefixes:
+            if prefix[16] != 128:
+                self._add_wide(prefix)
+                continue
+            block = prefix[:15]
+            if block != last:
+                if mask:
+                    hosts[last] = mask
+                last, mask = block, hosts.get(block, 0)
+            mask |= 1 << prefix[15]
+        if mask:
+            hosts[last] = mask
+
+    def _add_wide(self, prefix: Prefix) -> None:
+        if prefix.length >= BLOCK_LENGTH:
+            block = prefix[:15]
+            known = self._small.setdefault(block, (prefix,))
+            if prefix not in known:
+                self._small[block] = (*known, prefix)
+            return
+        place = bisect_left(self._large, prefix)
+        if self._large[place : place + 1] != [prefix]:
+            self._large.insert(place, prefix)
 
     def discard(self, prefix: Prefix) -> None:
         """Also when it is absent."""
         block = prefix[:15]
         if is_host(prefix):
-            rest = self._hosts.get(block, 0) & ~(1 << prefix[15])
-            if rest:
-                self._hosts[block] = rest
+            mask = self._hosts.get(block, 0) & ~(1 << prefix[15])
+            if mask:
+                self._hosts[block] = mask
             else:
                 self._hosts.pop(block, None)
         elif prefix.length >= BLOCK_LENGTH:
-            found = self._small.get(block, set())
-            found.discard(prefix)
-            if not found:
+            rest = tuple(p for p in self._small.get(block, ()) if p != prefix)
+            if rest:
+                self._small[block] = rest
+            else:
                 self._small.pop(block, None)
         else:
             place = bisect_left(self._large, prefix)
             if self._large[place : place + 1] == [prefix]:
                 del self._large[place]
+
+    def apart(self, prefix: Prefix) -> bool:
+        """Whether surely none of them shares an address with ``prefix``; not told of wide ones."""
+        if self._large or prefix[16] < BLOCK_LENGTH:
+            return False
+        block = prefix[:15]
+        mask = self._hosts.get(block, 0)
+        taken = mask >> prefix[15] & 1 if prefix[16] == 128 else mask
+        return not taken and block not in self._small
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""

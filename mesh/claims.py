@@ -4,7 +4,7 @@ The value of a key is a function of the claims about this key alone, so a change
 costs and the order in which claims arrive never shows in the result (docs/adr/0050).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -39,6 +39,15 @@ class Claims(Generic[K, Owner, C]):
             return False
         self._set(key, (*(other for other in known if other.owner != owner), said))
         return True
+
+    def put_all(self, owner: Owner, rows: Iterable[tuple[K, C]]) -> list[K]:
+        """``put`` for many keys, nearly all of which nobody has claimed; those that are news."""
+        by_key, news = self._by_key, []
+        for key, claim in rows:
+            said = Said(owner, claim)
+            if by_key.setdefault(key, said) is said or self.put(key, owner, claim):
+                news.append(key)
+        return news
 
     def _set(self, key: K, said: tuple[Said[Owner, C], ...]) -> None:
         if said:

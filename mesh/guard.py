@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from mesh.blocks import Block, Blocks
 from mesh.problems import Violation
 from model.address import MAPPED_BITS, Address, Prefix
 from model.cluster import ClusterName
 from model.node import Node, NodeName
 
 V = TypeVar("V")
+Speaker = tuple[ClusterName, tuple[Address, ...]]  # with the nodes it may put addresses behind
+NOBODY: Speaker = (ClusterName(""), ())  # nothing is sure: ask in full
 POD_PREFIX, NODE_ADDRESS, SERVICE_ADDRESS = "pod prefix", "node address", "service address"
 
 
@@ -82,6 +85,7 @@ class LocalPrefixes:
         self._own: Counter[tuple[Prefix, str]] = Counter()
         self._exact: Covering[tuple[Prefix, str]] = Covering()
         self._around: Counter[tuple[int, int]] = Counter()
+        self._blocks = Blocks()
 
     def add(self, prefix: Prefix, kind: str = POD_PREFIX) -> bool:
         """True when it was not known."""
@@ -90,6 +94,7 @@ class LocalPrefixes:
             return False
         if self._exact.get(prefix) is None:
             self._exact.set(prefix, (prefix, kind))
+            self._blocks.add(prefix)
         self._around.update(_supernets(prefix))
         return True
 
@@ -104,6 +109,7 @@ class LocalPrefixes:
             self._exact.set(prefix, (prefix, other))
         else:
             self._exact.pop(prefix)
+            self._blocks.discard(prefix)
         for key in _supernets(prefix):
             self._around[key] -= 1
             if not self._around[key]:
@@ -116,7 +122,7 @@ class LocalPrefixes:
         return found[0] if found else None
 
     def _overlap(self, prefix: Prefix) -> tuple[Prefix, str] | None:
-        if not self._own:
+        if self._blocks.apart(prefix) or not self._own:
             return None
         found = self._exact.covering(prefix)
         if found:
@@ -158,10 +164,10 @@ class LocalPrefixes:
     def withdraw(self, cluster: ClusterName, name: NodeName) -> None:
         """A peer's node is gone."""
 
-    def plainly(self, cluster: ClusterName, prefix: Prefix, host: Address | None) -> bool:
-        """Whether a cluster surely may speak for a prefix behind ``host``, and ``at_home``."""
-        del cluster, prefix, host
-        return False
+    def sole_speaker(self, block: Block) -> Speaker:
+        """Who surely may say anything of every address in a block, and be ``at_home``."""
+        del block
+        return NOBODY
 
     def at_home(self, cluster: ClusterName, prefix: Prefix, host: Address) -> bool:
         """Whether changes of the node behind ``host`` are told by its own pod prefixes."""

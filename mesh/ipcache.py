@@ -6,13 +6,13 @@ the younger pod has the address. A peer is heard only about addresses that its o
 that are not ours (``mesh.territory``).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from mesh.blocks import Blocks, Groups
+from mesh.blocks import BLOCK_LENGTH, Blocks, Groups
 from mesh.claims import Claims, Said
-from mesh.guard import LocalPrefixes
+from mesh.guard import NOBODY, LocalPrefixes
 from mesh.problems import Problems, Violation
 from mesh.territory import WAITING
 from model.address import Address, Prefix
@@ -52,13 +52,6 @@ class IpClaim(msgspec.Struct, frozen=True, gc=False):
 
 
 SaidIp = Said[Claimant, IpClaim]
-
-
-def plain(prefix: Prefix, claimant: Claimant, row: IpcacheEntry, local: LocalPrefixes) -> bool:
-    """Whether a peer's claim is surely in order and nothing but its block decides so."""
-    return (row.identity >= _FIRST_ALLOCATABLE or row.identity in _FOREIGN) and local.plainly(
-        claimant.cluster, prefix, row.tunnel_endpoint
-    )
 
 
 def refusal(
@@ -126,7 +119,7 @@ def decide(
 class Ipcache:
     """The table, kept key by key. ``on_change`` is told every key whose value may differ."""
 
-    def __init__(self, local: LocalPrefixes, on_change: Callable[[Prefix], None]) -> None:
+    def __init__(self, local: LocalPrefixes, on_change: Callable[[Sequence[Prefix]], None]) -> None:
         self._claims: Claims[Prefix, Claimant, IpClaim] = Claims()
         self._local = local
         self._on_change = on_change
@@ -139,65 +132,100 @@ class Ipcache:
 
     def put(self, prefix: Prefix, claimant: Claimant, claim: IpClaim) -> None:
         """Hear a claim."""
-        if self._claims.put(prefix, claimant, claim):
-            if claimant.source is Source.CLUSTERMESH:
-                self._peers.add(prefix)
-            self._changed(prefix)
+        self.put_all(claimant, ((prefix, claim),))
+
+    def put_all(
+        self,
+        claimant: Claimant,
+        claims: Iterable[tuple[Prefix, IpClaim]],
+        judged: bool = False,
+    ) -> None:
+        """Hear claims; those that follow one another best lie near one another.
+
+        ``judged``: they are a node's, whose record as a whole is believed.
+        """
+        news = self._claims.put_all(claimant, claims)
+        if not news:
+            return
+        if claimant.source is Source.CLUSTERMESH:
+            self._peers.add_all(news)
+        self._judge(news, judged)
+        self._on_change(news)
 
     def drop(self, prefix: Prefix, claimant: Claimant) -> None:
         """A claim is withdrawn."""
         if self._claims.drop(prefix, claimant):
-            self._dropped(prefix)
+            self._dropped((prefix,))
 
     def drop_all(self, matches: Callable[[Claimant], bool]) -> None:
         """All claims of some claimants are withdrawn, as when a cluster leaves."""
-        for prefix in self._claims.drop_owners(matches):
-            self._dropped(prefix)
+        self._dropped(self._claims.drop_owners(matches))
 
-    def _dropped(self, prefix: Prefix) -> None:
-        if not any(s.owner.source is Source.CLUSTERMESH for s in self._claims.of(prefix)):
-            self._peers.discard(prefix)
-        self._changed(prefix)
+    def _dropped(self, prefixes: Sequence[Prefix]) -> None:
+        for prefix in prefixes:
+            if not any(s.owner.source is Source.CLUSTERMESH for s in self._claims.of(prefix)):
+                self._peers.discard(prefix)
+        self._changed(prefixes)
 
     def recheck(self, prefix: Prefix) -> None:
         """Who may speak for a prefix has changed: the claims of peers inside are judged again."""
-        for found in self._peers.inside(prefix):
-            self._changed(found)
+        if not self._peers.apart(prefix):
+            self._changed(self._peers.inside(prefix))
 
     def recheck_host(self, cluster: ClusterName, host: Address) -> None:
         """A peer's node has come or gone: claims that it alone decides are judged again."""
-        for prefix in self._astray.members((cluster, host)):
-            self._changed(prefix)
+        self._changed(self._astray.members((cluster, host)))
 
     def recheck_waiting(self, cluster: ClusterName) -> None:
         """A peer's nodes are listed: what still waits is judged again."""
-        for prefix in self._waiting.members(cluster):
-            self._changed(prefix)
+        self._changed(self._waiting.members(cluster))
 
-    def _changed(self, prefix: Prefix) -> None:
+    def _changed(self, prefixes: Sequence[Prefix]) -> None:
+        if prefixes:
+            self._judge(prefixes)
+            self._on_change(prefixes)
+
+    def _judge(self, prefixes: Sequence[Prefix], judged: bool = False) -> None:
+        """Note what there is to say about claims: nearly always nothing."""
+        noted, sole, block = self._noted, self._claims.sole, b""
+        speaker, hosts = NOBODY
+        for prefix in prefixes:
+            only = sole(prefix)
+            if only is None or prefix in noted:
+                self._note(prefix)
+                continue
+            claimant = only.owner
+            if judged or claimant.source is not Source.CLUSTERMESH:
+                continue
+            if claimant.origin:  # a node's own address, of which a block holds many
+                if refusal(prefix, claimant, only.claim, self._local) is not None:
+                    self._note(prefix)
+                continue
+            # A block's sole speaker may say anything of it but a reserved identity.
+            if prefix[:15] != block:
+                block = prefix[:15]
+                speaker, hosts = self._local.sole_speaker(block)
+            row = only.claim.entry
+            host = row.tunnel_endpoint
+            if (
+                speaker != claimant.cluster
+                or prefix[16] < BLOCK_LENGTH
+                or (host is not None and host not in hosts)
+                or (row.identity < _FIRST_ALLOCATABLE and row.identity not in _FOREIGN)
+            ):
+                self._note(prefix)
+
+    def _note(self, prefix: Prefix) -> None:
         said = self._claims.of(prefix)
-        if prefix in self._noted or not self._in_order(prefix, said):
-            _, sentences, waiting = decide(prefix, said, self._local)
-            away = self._away(prefix, said)
-            self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
-            self._astray.set(prefix, away)
-            self.problems.set(prefix, sentences)
-            if waiting or away or sentences:
-                self._noted.add(prefix)
-            else:
-                self._noted.discard(prefix)
-        self._on_change(prefix)
-
-    def _in_order(self, prefix: Prefix, said: tuple[SaidIp, ...]) -> bool:
-        """Whether there is nothing to say about a key; nearly always so."""
-        if len(said) != 1:
-            return not said
-        claimant, claim = said[0].owner, said[0].claim
-        if claimant.source is not Source.CLUSTERMESH:
-            return True
-        if claimant.origin:  # a node's own address, of which a block holds many
-            return refusal(prefix, claimant, claim, self._local) is None
-        return plain(prefix, claimant, claim.entry, self._local)
+        _, sentences, waiting = decide(prefix, said, self._local)
+        away = self._away(prefix, said)
+        self._waiting.set(prefix, tuple(dict.fromkeys(waiting)))
+        self._astray.set(prefix, away)
+        self.problems.set(prefix, sentences)
+        if waiting or away or sentences:
+            self._noted.add(prefix)
+        else:
+            self._noted.discard(prefix)
 
     def _away(
         self, prefix: Prefix, said: tuple[SaidIp, ...]

@@ -35,8 +35,7 @@ class Nodes:
     ) -> None:
         self._own, self._me = own, me
         self._local, self._ipcache = local, ipcache
-        self._nodes: dict[NodeKey, Node] = {}
-        self._members: dict[ClusterName, dict[NodeName, None]] = {}  # heard or not
+        self._nodes: dict[ClusterName, dict[NodeName, Node]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
         self.on_node: Callable[[NodeKey], None] = lambda key: None  # what ``get`` says may differ
         # Who a node other than this one is.
@@ -45,12 +44,12 @@ class Nodes:
     def put(self, node: Node) -> None:
         """A node is new or has changed."""
         key = (node.cluster, node.name)
-        known = self._nodes.get(key)
+        members = self._nodes.setdefault(node.cluster, {})
+        known = members.get(node.name)
         if known == node:
             return
         stale = self._heard_prefixes(known)
-        self._nodes[key] = node
-        self._members.setdefault(node.cluster, {})[node.name] = None
+        members[node.name] = node
         self._local_prefixes(node, known)
         self._refused.discard(key)
         if node.cluster != self._own and not self._local.declare(node):
@@ -70,9 +69,10 @@ class Nodes:
 
     def identities_changed(self, nodes: Iterable[NodeKey]) -> None:
         """``identity_of`` finds something else for these."""
-        for key in nodes:
-            if key in self._nodes:
-                self._claim(self._nodes[key], set())
+        for cluster, name in nodes:
+            node = self._nodes.get(cluster, {}).get(name)
+            if node is not None:
+                self._claim(node, set())
 
     def _heard_prefixes(self, node: Node | None) -> set[Prefix]:
         if node is None or (node.cluster, node.name) in self._refused:
@@ -89,19 +89,18 @@ class Nodes:
         # New claims before old ones go: what stays the same is never gone in between.
         claimant = self._claimant((node.cluster, node.name))
         fresh = self._heard_claims(node)
-        for prefix, claim in fresh.items():
-            self._ipcache.put(prefix, claimant, claim)
+        self._ipcache.put_all(claimant, fresh.items(), judged=True)
         for prefix in stale - fresh.keys():
             self._ipcache.drop(prefix, claimant)
 
     def drop(self, cluster: ClusterName, name: NodeName) -> None:
         """A node is gone."""
         key = (cluster, name)
-        stale = self._heard_prefixes(self._nodes.get(key))
-        node = self._nodes.pop(key, None)
+        members = self._nodes.get(cluster, {})
+        stale = self._heard_prefixes(members.get(name))
+        node = members.pop(name, None)
         if node is None:
             return
-        del self._members[cluster][name]
         self._refused.discard(key)
         for prefix in stale:
             self._ipcache.drop(prefix, self._claimant(key))
@@ -112,25 +111,30 @@ class Nodes:
 
     def drop_cluster(self, cluster: ClusterName) -> None:
         """A cluster leaves."""
-        for name in list(self._members.get(cluster, ())):
+        for name in self.names(cluster):
             self.drop(cluster, name)
-        self._members.pop(cluster, None)
+        self._nodes.pop(cluster, None)
 
     def get(self, cluster: ClusterName, name: NodeName) -> Node | None:
         """One node, unless it is a peer's and says what it may not say."""
-        return None if (cluster, name) in self._refused else self._nodes.get((cluster, name))
+        if (cluster, name) in self._refused:
+            return None
+        return self._nodes.get(cluster, {}).get(name)
 
     def __iter__(self) -> Iterator[Node]:
-        return (node for key, node in self._nodes.items() if key not in self._refused)
+        for cluster, members in self._nodes.items():
+            for name, node in members.items():
+                if (cluster, name) not in self._refused:
+                    yield node
 
     def names(self, cluster: ClusterName) -> list[NodeName]:
         """The nodes of a cluster, heard or not."""
-        return list(self._members.get(cluster, ()))
+        return list(self._nodes.get(cluster, ()))
 
     def count(self, cluster: ClusterName) -> int:
         """How many nodes a cluster has that are heard."""
         refused = sum(1 for found, _ in self._refused if found == cluster)
-        return len(self._members.get(cluster, ())) - refused
+        return len(self._nodes.get(cluster, ())) - refused
 
     def _claimant(self, key: NodeKey) -> Claimant:
         cluster, name = key

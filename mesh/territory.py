@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mesh.blocks import BLOCK_LENGTH, Block, Blocks, block_of, blocks_of
-from mesh.guard import POD_PREFIX, Covering, LocalPrefixes
+from mesh.guard import NOBODY, POD_PREFIX, Covering, LocalPrefixes, Speaker
 from mesh.problems import Problems, Violation
 from model.address import Address, Prefix, host_prefix, parse_prefix
 from model.cluster import ClusterName
@@ -35,6 +35,7 @@ _UNUSABLE = tuple(
         ),
     )
 )
+_V4, _STRANGE = bytes(10) + b"\xff\xff", {0, 127, 169, *range(224, 256)}  # by their first number
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +52,6 @@ class _Record:
 
 
 _Speech = tuple[ClusterName, tuple[Prefix, ...]] | None
-_Sure = tuple[ClusterName, tuple[Address, ...]]
-_NOBODY: _Sure = (ClusterName(""), ())
 
 
 class Territories(LocalPrefixes):
@@ -64,14 +63,12 @@ class Territories(LocalPrefixes):
         self.on_host: Callable[[ClusterName, Address], None] = lambda cluster, host: None
         self.on_verdict: Callable[[Node, bool], None] = lambda node, heard: None
         self.problems: Problems[NodeKey] = Problems()
-        self._records: dict[NodeKey, _Record] = {}
+        self._records: dict[ClusterName, dict[NodeName, _Record]] = {}
         self._declared: Covering[tuple[_Record, ...]] = Covering()
         self._prefixes = Blocks()  # all that are declared
         self._lawful: Covering[dict[ClusterName, int]] = Covering()
         self._alone: dict[ClusterName, dict[ClusterName, int]] = {}  # shared by all that say so
-        # Blocks of which one cluster may have every address, with the nodes it may put them
-        # behind; ``_NOBODY``: ask in full.
-        self._sure: dict[Block, _Sure] = {}
+        self._sure: dict[Block, Speaker] = {}  # blocks of which one cluster may have all
         self._hosts: dict[ClusterName, dict[Address, tuple[_Record, ...]]] = {}
         self._listed: set[ClusterName] = set()
 
@@ -98,6 +95,7 @@ class Territories(LocalPrefixes):
     def forget(self, cluster: ClusterName) -> None:
         """A peer leaves; its nodes have been withdrawn."""
         self._listed.discard(cluster)
+        self._records.pop(cluster, None)
         self.problems.forget(cluster)
 
     def refuses(
@@ -120,7 +118,7 @@ class Territories(LocalPrefixes):
 
     def refuses_backend(self, cluster: ClusterName, address: Address) -> Violation | None:
         """Why a cluster may not offer an address as a backend; ours is judged by ``contains``."""
-        if self._surely(block_of(address))[0] == cluster:
+        if self.sole_speaker(block_of(address))[0] == cluster:
             return None
         return self._undeclared(cluster, address)
 
@@ -156,27 +154,21 @@ class Territories(LocalPrefixes):
         records = self._hosts.get(cluster, {}).get(host, ())
         return any(p.covers(prefix) for r in records for p in r.prefixes)
 
-    def plainly(self, cluster: ClusterName, prefix: Prefix, host: Address | None) -> bool:
-        """Whether a cluster surely may speak for a prefix behind ``host``, and ``at_home``."""
-        if prefix[16] < BLOCK_LENGTH:
-            return False
-        speaker, hosts = self._surely(prefix[:15])
-        return speaker == cluster and (host is None or host in hosts)
-
-    def _surely(self, block: Block) -> _Sure:
+    def sole_speaker(self, block: Block) -> Speaker:
+        """Who surely may say anything of every address in a block, and be ``at_home``."""
         sure = self._sure.get(block)
         if sure is None:
-            sure = self._sure[block] = self._sole_speaker(block)
+            sure = self._sure[block] = self._judge_block(block)
         return sure
 
-    def _sole_speaker(self, block: Block) -> _Sure:
+    def _judge_block(self, block: Block) -> Speaker:
         whole = Prefix(block + bytes((0, BLOCK_LENGTH)))
         first = min(self._speakers(whole), default=None)
         if first is None or self._overlap(whole) is not None:
-            return _NOBODY
+            return NOBODY
         for inner in self._prefixes.inside(whole):
             if any(r.node.cluster != first for r in self._declared.get(inner) or ()):
-                return _NOBODY
+                return NOBODY
         records = [r for found in self._declared.covering(whole) for r in found]
         heard = [r for r in records if r.heard and r.node.cluster == first]
         if len(heard) == 1:
@@ -194,23 +186,44 @@ class Territories(LocalPrefixes):
     def declare(self, node: Node) -> bool:
         """A peer's node is new or has changed; whether it may claim what it says."""
         fresh = _record(node)
-        known = self._records.get(fresh.key)
+        records = self._records.setdefault(node.cluster, {})
+        known = records.get(node.name)
+        records[node.name] = fresh
         fresh.why = self._judge(fresh)
-        self._records[fresh.key] = fresh
+        if not (known or fresh.why) and all(map(self._prefixes.apart, fresh.prefixes)):
+            self._settle(fresh)
+            return True
         if known:
             self._undeclare(known)
         for prefix in fresh.prefixes:
-            records = self._declared.get(prefix)
-            self._declared.set(prefix, (fresh,) if records is None else (*records, fresh))
-            if records is None:
+            others = self._declared.get(prefix)
+            self._declared.set(prefix, (fresh,) if others is None else (*others, fresh))
+            if others is None:
                 self._prefixes.add(prefix)
         changed = self._speak(_lawful(known), _lawful(fresh))
         self._tell(changed, known, fresh)
         return fresh.heard
 
+    def _settle(self, fresh: _Record) -> None:
+        """Take a record of addresses about which nobody has said anything: nearly always so."""
+        cluster, only = fresh.node.cluster, (fresh,)
+        alone = self._alone.setdefault(cluster, {cluster: 1})
+        fresh.heard = True
+        for prefix in fresh.prefixes:
+            self._declared.set(prefix, only)
+            self._lawful.set(prefix, alone)
+        self._prefixes.add_all(fresh.prefixes)
+        self._hosts.setdefault(cluster, {}).update(dict.fromkeys(fresh.hosts, only))
+        for prefix in fresh.prefixes:
+            self._unsure(prefix)
+        for prefix in fresh.prefixes:
+            self.on_prefix(prefix)
+        for host in fresh.hosts:
+            self.on_host(cluster, host)
+
     def withdraw(self, cluster: ClusterName, name: NodeName) -> None:
         """A peer's node is gone."""
-        known = self._records.pop((cluster, name), None)
+        known = self._records.get(cluster, {}).pop(name, None)
         if known is not None:
             self._undeclare(known)
             self._tell(self._speak(_lawful(known), None), known, None)
@@ -362,6 +375,8 @@ def _record(node: Node) -> _Record:
 
 
 def _unusable(prefix: Prefix, cluster: ClusterName, name: NodeName) -> Violation | None:
+    if prefix[:12] == _V4 and prefix[12] not in _STRANGE and prefix[16] >= 104:
+        return None
     bits, length = prefix.bits, prefix[16]
     for unusable, wide in _UNUSABLE:
         if (bits ^ unusable) >> 128 - (wide if wide < length else length) == 0:

@@ -12,6 +12,7 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 MAPPED_BITS = 96  # what a v4 prefix length grows by in the 128-bit space
 _ALL = (1 << 128) - 1
 _OCTETS = {str(number): number for number in range(256)}
+_LAST_OF_HOST = {str(number): bytes((number, 128)) for number in range(256)}
 
 
 class Address(bytes):
@@ -137,7 +138,7 @@ def make_prefix(first: Address, length: int) -> Prefix:
     return Prefix(first + bytes((wide,)))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)  # of nodes, each of which is named by all of its pods
 def parse_address(text: str) -> Address:
     """Raises ``ValueError``. What is IPv4 must be written so; a zone is no part of an address."""
     try:
@@ -154,11 +155,17 @@ def parse_address(text: str) -> Address:
 
 def parse_host(text: str) -> Prefix:
     """The prefix of one address, which is seldom read twice. Raises ``ValueError``."""
+    head, _, last = text.rpartition(".")
     try:
-        a, b, c, d = text.split(".")
-        return Prefix(_MAPPED + bytes((_OCTETS[a], _OCTETS[b], _OCTETS[c], _OCTETS[d], 128)))
+        return Prefix(_first_of_host(head) + _LAST_OF_HOST[last])
     except (ValueError, KeyError):
         return host_prefix(parse_address(text))
+
+
+@lru_cache(maxsize=1024)  # those of a node follow one another
+def _first_of_host(text: str) -> bytes:
+    a, b, c = text.split(".")
+    return _MAPPED + bytes((_OCTETS[a], _OCTETS[b], _OCTETS[c]))
 
 
 def parse_prefix(text: str) -> Prefix:

@@ -11,7 +11,7 @@ Rounds of one table never overlap; ``reconcile.loop`` sees to that and to the or
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from reconcile import backoff
@@ -91,6 +91,13 @@ class Table(Generic[K, V]):
         self._dirty.add(key)
         self._revision += 1
         self.wake()
+
+    def mark_each(self, keys: Collection[K]) -> None:
+        """``mark`` for many."""
+        if keys:
+            self._dirty.update(keys)
+            self._revision += 1
+            self.wake()
 
     def touch(self) -> None:
         """Something the wanted rows follow from has changed: have a round find out what."""

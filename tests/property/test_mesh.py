@@ -71,7 +71,7 @@ def test_ipcache_is_a_function_of_its_claims(steps: list[tuple[str, Any, Any, An
     """Key by key it equals the oracle, and a reader who looks up only what was marked agrees."""
     marked: set[Prefix] = set()
     local = LocalPrefixes()
-    ipcache = Ipcache(local, marked.add)
+    ipcache = Ipcache(local, marked.update)
     claims: dict[tuple[Prefix, Claimant], IpClaim] = {}
     own: set[Prefix] = set()
     reader: dict[Prefix, IpcacheEntry] = {}

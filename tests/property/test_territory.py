@@ -144,7 +144,7 @@ def test_any_history_ends_as_a_naive_judge_says(seed: int) -> None:
     world = World()
     mesh = MeshState(OWN, NodeName("n1"), Selection.RANDOM)
     marked: set[Prefix] = set()
-    mesh.on_prefix = marked.add
+    mesh.on_prefixes = marked.update
     settings_ = MeshSettings(is_global=True)
     ports = {"http": L4(80, Protocol.TCP)}
     consumer = LocalService(NAME, {parse_address("10.97.0.1"): ports}, mesh=settings_)

@@ -171,7 +171,7 @@ class SimulatedNode:
             clock,
             self._random.random,
         )
-        state.on_prefix = tables.prefix_changed
+        state.on_prefixes = tables.prefixes_changed
         state.on_frontend = tables.services.mark
         state.nodes.put(node)
         self._restore(inputs, tables)

@@ -1,10 +1,11 @@
 """``cilium/state/ip/v1/default/<ip>[/<length>]``: identity and node of an address. Pure."""
 
+from collections.abc import Callable, Iterable
 from sys import intern
 
 import msgspec
 
-from model.address import Address, Prefix, parse_host, parse_prefix
+from model.address import Address, Prefix, parse_address, parse_host, parse_prefix
 from model.cluster import IdentityRange
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import EndpointAddress
@@ -21,7 +22,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     IP: str
     Mask: str | None = None
     HostIP: str = ""
-    ID: int = 0
+    ID: NumericIdentity = NumericIdentity(0)
     Key: int = 0
     Metadata: str = ""
 
@@ -36,6 +37,9 @@ class _Full(_Entry):
     K8sNamespace: str = ""
     K8sPodName: str = ""
     K8sServiceAccount: str = ""
+
+
+_full = msgspec.json.Decoder(_Full).decode
 
 
 def encode(ip: Address | Prefix, entry: EndpointAddress) -> bytes:
@@ -55,8 +59,14 @@ def decode(
     name: str, data: bytes, allowed: IdentityRange, where: str
 ) -> tuple[Prefix, EndpointAddress]:
     """Raises ``RemoteWireError``. A remote's host (1) is remote-node (6) to us."""
-    raw = decode_json(data, _Full, where)
-    prefix = _prefix(raw, where)
+    try:  # the usual value, in one step
+        raw = _full(data)
+        prefix = parse_host(raw.IP) if raw.Mask is None else _prefix(raw, where)
+        host = parse_address(raw.HostIP) if raw.HostIP else None
+    except (ValueError, RecursionError):
+        raw = decode_json(data, _Full, where)
+        prefix = _prefix(raw, where)
+        host = address(raw.HostIP, where) if raw.HostIP else None
     said = raw.IP if raw.Mask is None else str(prefix)
     if name != said:
         raise RemoteWireError(where, f"the value speaks of {said!r}, the key of {name!r}")
@@ -68,13 +78,41 @@ def decode(
     if not 0 <= raw.Key <= 255:
         raise RemoteWireError(where, f"encryption key {raw.Key} is outside 0..255")
     return prefix, EndpointAddress(
-        address(raw.HostIP, where) if raw.HostIP else None,
-        _REMOTE_NODE if number == _HOST else NumericIdentity(number),
+        host,
+        _REMOTE_NODE if number == _HOST else number,
         raw.Key,
         intern(raw.K8sNamespace),  # few, and said by many
         raw.K8sPodName,
         intern(raw.K8sServiceAccount),
     )
+
+
+def decode_rows(
+    rows: Iterable[tuple[str, bytes | None]],
+    below: int,
+    allowed: IdentityRange,
+    most_bytes: int,
+    refuse: Callable[[str], None],
+) -> list[tuple[Prefix, EndpointAddress | None]]:
+    """Rows by key, whose first ``below`` characters are the prefix of all; ``None``: gone.
+
+    A value that does not decode or takes more than ``most_bytes`` is passed over and told.
+    """
+    found: list[tuple[Prefix, EndpointAddress | None]] = []
+    for key, data in rows:
+        name = key[below:]
+        try:
+            if data is None:
+                if name != NOBODY:
+                    found.append((decode_name(name, key), None))
+            elif len(data) <= most_bytes:
+                found.append(decode(name, data, allowed, key))
+            elif name != NOBODY:
+                refuse(f"{key}: {len(data)} bytes, more than the {most_bytes} of a value")
+        except RemoteWireError as error:
+            if data is not None and name != NOBODY:  # what was never believed is no loss
+                refuse(str(error))
+    return found
 
 
 def _prefix(raw: _Full, where: str) -> Prefix:

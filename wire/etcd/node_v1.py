@@ -25,7 +25,7 @@ class _Address(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Node(msgspec.Struct, forbid_unknown_fields=True):
-    Name: str
+    Name: NodeName
     Cluster: str
     IPAddresses: list[_Address] | None = None
     IPv4AllocCIDR: Any = None
@@ -74,8 +74,19 @@ def encode(node: Node) -> bytes:
     )
 
 
-def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, where: str) -> Node:
-    """Raises ``RemoteWireError``; ``name`` is the key below the cluster's prefix."""
+def decode(
+    name: str,
+    data: bytes,
+    cluster: ClusterName,
+    cluster_id: ClusterId,
+    where: str,
+    *,
+    labels: bool = True,
+) -> Node:
+    """Raises ``RemoteWireError``; ``name`` is the key below the cluster's prefix.
+
+    Without ``labels`` they are left out: hundreds of bytes of each node.
+    """
     raw = decode_json(data, _Node, where)
     if raw.Cluster != cluster:
         raise RemoteWireError(where, f"the value is of cluster {raw.Cluster!r}")
@@ -89,20 +100,22 @@ def decode(name: str, data: bytes, cluster: ClusterName, cluster_id: ClusterId, 
     cidrs += [raw.IPv6AllocCIDR, *(raw.IPv6SecondaryAllocCIDRs or ())]
     return Node(
         cluster=cluster,
-        name=NodeName(raw.Name),
+        name=raw.Name,
         cluster_id=cluster_id,
         addresses=tuple(
-            NodeAddress(intern(a.Type), address(a.IP, where))
-            for a in raw.IPAddresses or ()
-            if a.Type in _IP_TYPES  # host names are no addresses
+            [
+                NodeAddress(intern(a.Type), address(a.IP, where))
+                for a in raw.IPAddresses or ()
+                if a.Type in _IP_TYPES  # host names are no addresses
+            ]
         ),
-        pod_cidrs=tuple(_read_cidr(c, where) for c in cidrs if c is not None),
+        pod_cidrs=tuple([_read_cidr(c, where) for c in cidrs if c is not None]),
         health_ips=_addresses((raw.IPv4HealthIP, raw.IPv6HealthIP), where),
         ingress_ips=_addresses((raw.IPv4IngressIP, raw.IPv6IngressIP), where),
         encryption_key=raw.EncryptionKey,
         wireguard_public_key=raw.WireguardPubKey,
         boot_id=raw.BootID,
-        labels=_shared(raw.Labels),
+        labels=_shared(raw.Labels) if labels else _NONE,
         annotations=_shared(raw.Annotations),
     )
 
@@ -120,6 +133,8 @@ def _read_cidr(raw: Any, where: str) -> Prefix:
     try:
         if isinstance(raw, str):
             return prefix(raw, where)
+        if "IP" in raw and "Mask" in raw:
+            return masked(address(raw["IP"], where), raw["Mask"])
         fields = {str(k).lower(): v for k, v in raw.items()}
         return masked(address(fields["ip"], where), fields["mask"])
     except (ValueError, AttributeError, KeyError, TypeError) as error:

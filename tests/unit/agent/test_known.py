@@ -17,7 +17,7 @@ NODE = parse_address("192.0.2.1")
 
 class World:
     def __init__(self) -> None:
-        self.ipcache = Ipcache(LocalPrefixes(), lambda prefix: None)
+        self.ipcache = Ipcache(LocalPrefixes(), lambda prefixes: None)
         self.known = KnownIdentities()
         self.table = KnownIpcache(self.ipcache, (HERE,), self.known)
         self.told: list[Prefix | int] = []

@@ -195,7 +195,7 @@ def test_the_api_server_is_who_it_is(world: World) -> None:
     here, there, away = map(parse_address, ("192.0.2.1", "192.0.2.2", "203.0.113.7"))
     world.mesh.nodes.put(node("me", "192.0.2.1"))
     table, server = world.policies.table, world.policies.api_server
-    world.mesh.on_prefix = world.policies.prefix_changed
+    world.mesh.on_prefixes = lambda them: world.policies.prefixes_changed(them, ())
     world.policies.start()
     server.moved(frozenset({here}))
     world.round()

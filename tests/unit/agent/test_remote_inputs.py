@@ -98,3 +98,15 @@ def test_a_broken_file_is_no_obstacle(tmp_path: Path) -> None:
     life = Life(tmp_path, restored=True)
     life.inputs.configured([BETA])
     assert life.known() == set()
+
+
+def test_a_line_that_a_kill_has_cut_off_costs_only_itself(tmp_path: Path) -> None:
+    """Numbers are appended as clusters speak: what was written before and after a torn line
+    counts, and the last word about a cluster."""
+    Life(tmp_path, number=3).speak()
+    with (tmp_path / "ids.json").open("ab") as file:
+        file.write(b'\n{"gamma":')
+    Life(tmp_path, number=2).speak()
+    later = Life(tmp_path, restored=True)
+    later.inputs.configured([BETA])
+    assert later.known() == {"10.2.0.5"}

@@ -23,7 +23,7 @@ def claim(number: int, host: str | None = "192.0.2.9", born: str = "") -> IpClai
 def table() -> tuple[Ipcache, LocalPrefixes, list[Prefix]]:
     told: list[Prefix] = []
     local = LocalPrefixes()
-    return Ipcache(local, told.append), local, told
+    return Ipcache(local, told.extend), local, told
 
 
 def identity(found: Ipcache, prefix: Prefix = ADDRESS) -> int | None:
