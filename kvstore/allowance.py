@@ -56,20 +56,20 @@ class Limits:
 
 
 class Purse:
-    """Bytes that the values of one cluster take, by key."""
+    """Bytes that the values of one cluster take, by name."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._sizes: dict[str, dict[str, int]] = {r: {} for r in limits.all_bytes}
         self._sums = dict.fromkeys(limits.all_bytes, 0)
 
-    def check(self, resource: str, key: str, data: bytes) -> None:
+    def check(self, resource: str, name: str, data: bytes, key: str) -> None:
         """Raises ``RemoteWireError`` when a value is larger than there is room for."""
         most = self._limits.value_bytes.get(resource)
         if most is not None and len(data) > most:
             raise RemoteWireError(key, f"{len(data)} bytes, more than the {most} of a value")
         if resource in self._sums:
-            after = self._sums[resource] + len(data) - self._sizes[resource].get(key, 0)
+            after = self._sums[resource] + len(data) - self._sizes[resource].get(name, 0)
             if after > self._limits.all_bytes[resource]:
                 raise RemoteWireError(
                     key,
@@ -77,14 +77,14 @@ class Purse:
                     f"{self._limits.all_bytes[resource]}",
                 )
 
-    def keep(self, resource: str, key: str, size: int) -> None:
+    def keep(self, resource: str, name: str, size: int) -> None:
         """A value was taken over; 0: it is gone."""
         if resource not in self._sums:
             return
         sizes = self._sizes[resource]
-        self._sums[resource] += size - sizes.pop(key, 0)
+        self._sums[resource] += size - sizes.pop(name, 0)
         if size:
-            sizes[key] = size
+            sizes[name] = size
 
 
 class Pace:

@@ -106,7 +106,7 @@ class EtcdStore:
             if not revision:
                 revision = reply.header.revision
             count = count or reply.count
-            rows.extend(_row(kv) for kv in reply.kvs)
+            rows += map(_row, reply.kvs)
             if not reply.more or (limit and len(rows) >= limit):
                 return Snapshot(revision, tuple(rows), reply.more, count)
             key = reply.kvs[-1].key + b"\0"
@@ -421,7 +421,7 @@ async def connect(config: StoreConfig) -> EtcdStore:
 
 def _row(kv: Any) -> KeyValue:
     return KeyValue(
-        kv.key.decode(errors="surrogateescape"),
+        kv.key.decode("utf-8", "surrogateescape"),
         kv.value,
         kv.create_revision,
         kv.mod_revision,

@@ -2,12 +2,15 @@
 
 The protocol: ``snapshot`` (or its parts) with a full listing, then ``event`` for everything after
 its revision; a new listing whenever the watch was lost. Rows that a new listing lacks come out as
-deletions.
+deletions. What is told is named without the prefix, by the same text that is kept here.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from kvstore.port import Event, KeyValue, Put
+
+Told: TypeAlias = tuple[str, bytes | None]  # name and value; ``None``: gone
 
 
 class Mirror:
@@ -50,7 +53,7 @@ class Mirror:
         """The same rows lie below another prefix from now on."""
         self._prefix = prefix
 
-    def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[tuple[str, bytes | None]]:
+    def snapshot(self, rows: Iterable[KeyValue], revision: int) -> list[Told]:
         """Take a full listing at ``revision``; returns what is new, changed, or (None) gone."""
         self.begin_listing()
         return [*self.listed(rows), *self.end_listing(revision)]
@@ -62,9 +65,9 @@ class Mirror:
         """
         self._listed = set()
 
-    def listed(self, rows: Iterable[KeyValue]) -> list[tuple[str, bytes | None]]:
+    def listed(self, rows: Iterable[KeyValue]) -> list[Told]:
         """Take a part; returns what is new or changed."""
-        changes: list[tuple[str, bytes | None]] = []
+        changes: list[Told] = []
         known, listed, skip, last = self._rows, self._listed, len(self._prefix), 0
         for row in rows:
             name, at = row.key[skip:], row.mod_revision
@@ -73,19 +76,19 @@ class Mirror:
                 if at == last:
                     at = last  # the number of a row before: most rows were written with others
                 known[name] = last = at
-                changes.append((row.key, row.value))
+                changes.append((name, row.value))
         return changes
 
-    def end_listing(self, revision: int) -> list[tuple[str, bytes | None]]:
+    def end_listing(self, revision: int) -> list[Told]:
         """All of it has been taken; returns what is gone."""
         gone = self._rows.keys() - self._listed
         for name in gone:
             del self._rows[name]
         self._floor = revision
         self._listed = set()
-        return [(self._prefix + name, None) for name in sorted(gone)]
+        return [(name, None) for name in sorted(gone)]
 
-    def event(self, event: Event) -> tuple[str, bytes | None] | None:
+    def event(self, event: Event) -> Told | None:
         """Take one watch event; ``None`` when it says nothing new."""
         value: bytes | None = None
         if isinstance(event, Put):
@@ -98,6 +101,6 @@ class Mirror:
         if at <= self._floor or at <= self._rows.get(name, 0):
             return None
         if value is None:
-            return (key, None) if self._rows.pop(name, None) is not None else None
+            return (name, None) if self._rows.pop(name, None) is not None else None
         self._rows[name] = at
-        return key, value
+        return name, value

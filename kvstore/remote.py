@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 from kvstore import compare
 from kvstore.allowance import Limits, Pace, Purse
 from kvstore.connection import Action, Happening
-from kvstore.mirror import Mirror
+from kvstore.mirror import Mirror, Told
 from kvstore.port import CompactedError, Event, KeyValue, Put, UnavailableError
 from kvstore.session import AnewError, RemoteStore, Session, now
 from kvstore.turns import Turns
@@ -51,7 +51,7 @@ from wire.etcd.errors import RemoteWireError
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 5_000  # of a listing, held at once
-PART_ROWS = 256  # of a listing, between which others have their turn: about 10 ms
+PART_ROWS = 512  # of a listing, between which others have their turn: about 5 ms
 COPY_TIMEOUT_S = 240.0  # KVStoreMesh speaks at least every two minutes
 BACKENDS = (keys.SERVICES, keys.ENDPOINT_SLICES)  # what new connections are sent to
 READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
@@ -104,9 +104,9 @@ class Remote(Session[RemoteStore]):
         self._purse = Purse(self._limits)
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
         self._full: dict[str, int] = {}  # keys there was no room for, by type
-        # Changes that wait, by key the latest only; (type, prefix) beside it. They outlive a
-        # connection: what a mirror has told once, it does not tell again.
-        self._late: dict[str, tuple[str, str, bytes | None]] = {}
+        # Changes that wait, by type and name the latest only, with the prefix they came under. They
+        # outlive a connection: what a mirror has told once, it does not tell again.
+        self._late: dict[tuple[str, str], tuple[str, bytes | None]] = {}
         self._is_late = asyncio.Event()
         self._sink = sink
         self._accept = accept
@@ -170,7 +170,7 @@ class Remote(Session[RemoteStore]):
         return bool(self.status.age.revoked and self._cached() and copy and not copy.connected)
 
     async def _revoke(self) -> None:
-        for key in [k for k, (resource, _, _) in self._late.items() if resource in BACKENDS]:
+        for key in [k for k in self._late if k[0] in BACKENDS]:
             del self._late[key]
         for resource in BACKENDS:
             gone = self._mirrors[resource].snapshot((), 0)
@@ -280,7 +280,7 @@ class Remote(Session[RemoteStore]):
         self._take_over(resource, prefix, mirror.end_listing(revision))
         return revision
 
-    def _listed(self, resource: str, rows: Sequence[KeyValue]) -> list[tuple[str, bytes | None]]:
+    def _listed(self, resource: str, rows: Sequence[KeyValue]) -> list[Told]:
         """What a part of a listing has of news, as far as there is room."""
         mirror = self._mirrors[resource]
         if len(mirror) + len(rows) <= self._limits.rows[resource]:
@@ -306,15 +306,13 @@ class Remote(Session[RemoteStore]):
         most = self._limits.rows[resource]
         return len(self._mirrors[resource]) <= most - max(1, most // 10)
 
-    async def _tell(
-        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
-    ) -> None:
+    async def _tell(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
         """Hand changes over now, or, when there are too many, the latest of each key later."""
         if not self._late and self._pace.take(len(rows), now()):
             self._hand_over(resource, prefix, rows)
             return
-        for key, data in rows:
-            self._late[key] = (resource, prefix, data)
+        for name, data in rows:
+            self._late[resource, name] = (prefix, data)
         self.status.late = len(self._late)
         self.status.throttled += len(rows)
         self._is_late.set()
@@ -378,20 +376,18 @@ class Remote(Session[RemoteStore]):
                     await asyncio.sleep(self._pace.wait_s(count))
                     continue
                 for key in list(itertools.islice(self._late, count)):
-                    resource, prefix, data = self._late.pop(key)
-                    self._hand_over(resource, prefix, [(key, data)])
+                    prefix, data = self._late.pop(key)
+                    self._hand_over(key[0], prefix, [(key[1], data)])
                 self.status.late = len(self._late)
                 await asyncio.sleep(0)
             self._is_late.clear()
             await self._is_late.wait()
 
-    def _take_over(
-        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
-    ) -> None:
+    def _take_over(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
         """What a listing says is newer than what waits."""
         if self._late:
-            for key, _ in rows:
-                self._late.pop(key, None)
+            for name, _ in rows:
+                self._late.pop((resource, name), None)
         self._hand_over(resource, prefix, rows)
 
     def _synced(self, resource: str) -> None:
@@ -403,9 +399,7 @@ class Remote(Session[RemoteStore]):
                 mirror = self._mirrors[other]
                 self._take_over(other, mirror.prefix, mirror.snapshot((), 0))
 
-    def _hand_over(
-        self, resource: str, prefix: str, rows: Sequence[tuple[str, bytes | None]]
-    ) -> None:
+    def _hand_over(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
         changes: list[Change] = []
         if resource in BACKENDS and self._withheld():
             rows = [row for row in rows if row[1] is None]
@@ -413,14 +407,15 @@ class Remote(Session[RemoteStore]):
             assert self._range is not None  # a session believes first
             most = self._limits.value_bytes[keys.IP]
             refuse = partial(self._reject, resource)
-            changes += ip_v1.decode_rows(rows, len(prefix), self._range, most, refuse)
+            changes += ip_v1.decode_rows(rows, prefix, self._range, most, refuse)
             rows = ()
-        for key, data in rows:
+        for name, data in rows:
+            key = prefix + name
             try:
                 if data is not None:
-                    self._purse.check(resource, key, data)
-                changes.append(self._decode(resource, key, key[len(prefix) :], data))
-                self._purse.keep(resource, key, len(data or b""))
+                    self._purse.check(resource, name, data, key)
+                changes.append(self._decode(resource, key, name, data))
+                self._purse.keep(resource, name, len(data or b""))
             except RemoteWireError as error:
                 if data is not None:  # what was never believed is no loss
                     self._reject(resource, str(error))

@@ -56,9 +56,16 @@ def encode(ip: Address | Prefix, entry: EndpointAddress) -> bytes:
 
 
 def decode(
-    name: str, data: bytes, allowed: IdentityRange, where: str
+    name: str,
+    data: bytes,
+    allowed: IdentityRange,
+    where: str,
+    numbers: dict[NumericIdentity, NumericIdentity] | None = None,
 ) -> tuple[Prefix, EndpointAddress]:
-    """Raises ``RemoteWireError``. A remote's host (1) is remote-node (6) to us."""
+    """Raises ``RemoteWireError``. A remote's host (1) is remote-node (6) to us.
+
+    ``numbers``: those of other rows, to be shared.
+    """
     try:  # the usual value, in one step
         raw = _full(data)
         prefix = parse_host(raw.IP) if raw.Mask is None else _prefix(raw, where)
@@ -75,6 +82,8 @@ def decode(
         raise RemoteWireError(
             where, f"identity {raw.ID} is outside {allowed.first}..{allowed.last} of this cluster"
         )
+    if numbers is not None:
+        number = numbers.setdefault(number, number)
     if not 0 <= raw.Key <= 255:
         raise RemoteWireError(where, f"encryption key {raw.Key} is outside 0..255")
     return prefix, EndpointAddress(
@@ -89,29 +98,29 @@ def decode(
 
 def decode_rows(
     rows: Iterable[tuple[str, bytes | None]],
-    below: int,
+    prefix: str,
     allowed: IdentityRange,
     most_bytes: int,
     refuse: Callable[[str], None],
 ) -> list[tuple[Prefix, EndpointAddress | None]]:
-    """Rows by key, whose first ``below`` characters are the prefix of all; ``None``: gone.
+    """Rows by their names below ``prefix``; ``None``: gone.
 
     A value that does not decode or takes more than ``most_bytes`` is passed over and told.
     """
     found: list[tuple[Prefix, EndpointAddress | None]] = []
-    for key, data in rows:
-        name = key[below:]
+    numbers: dict[NumericIdentity, NumericIdentity] = {}  # one object for all that are equal
+    for name, data in rows:
         try:
             if data is None:
                 if name != NOBODY:
-                    found.append((decode_name(name, key), None))
+                    found.append((decode_name(name, name), None))
             elif len(data) <= most_bytes:
-                found.append(decode(name, data, allowed, key))
+                found.append(decode(name, data, allowed, name, numbers))
             elif name != NOBODY:
-                refuse(f"{key}: {len(data)} bytes, more than the {most_bytes} of a value")
+                refuse(f"{prefix}{name}: {len(data)} bytes, more than the {most_bytes} of a value")
         except RemoteWireError as error:
             if data is not None and name != NOBODY:  # what was never believed is no loss
-                refuse(str(error))
+                refuse(f"{prefix}{error}")
     return found
 
 

@@ -25,7 +25,7 @@ class _Address(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Node(msgspec.Struct, forbid_unknown_fields=True):
-    Name: NodeName
+    Name: str
     Cluster: str
     IPAddresses: list[_Address] | None = None
     IPv4AllocCIDR: Any = None
@@ -100,7 +100,7 @@ def decode(
     cidrs += [raw.IPv6AllocCIDR, *(raw.IPv6SecondaryAllocCIDRs or ())]
     return Node(
         cluster=cluster,
-        name=raw.Name,
+        name=NodeName(name),  # the text that the caller keeps as well
         cluster_id=cluster_id,
         addresses=tuple(
             [

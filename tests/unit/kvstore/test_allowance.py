@@ -15,17 +15,17 @@ def test_a_million_endpoints_fit_by_default() -> None:
 def test_a_purse_counts_what_is_kept() -> None:
     """A value replaces its former self, a deletion gives room; what does not fit is named."""
     purse = Purse(Limits(all_bytes={keys.NODES: 100}))
-    purse.check(keys.NODES, "a", b"x" * 60)
+    purse.check(keys.NODES, "a", b"x" * 60, "a")
     purse.keep(keys.NODES, "a", 60)
-    purse.check(keys.NODES, "a", b"x" * 100)
+    purse.check(keys.NODES, "a", b"x" * 100, "a")
     with pytest.raises(RemoteWireError, match="b: no room: the nodes of this cluster"):
-        purse.check(keys.NODES, "b", b"x" * 41)
+        purse.check(keys.NODES, "b", b"x" * 41, "b")
     purse.keep(keys.NODES, "a", 0)
-    purse.check(keys.NODES, "b", b"x" * 100)
+    purse.check(keys.NODES, "b", b"x" * 100, "b")
     purse.keep(keys.IP, "c", 1 << 40)  # addresses are bounded by their number
-    purse.check(keys.IP, "d", b"x")
+    purse.check(keys.IP, "d", b"x", "d")
     with pytest.raises(RemoteWireError, match="more than the 16384 of a value"):
-        purse.check(keys.IP, "d", b"x" * 16385)
+        purse.check(keys.IP, "d", b"x" * 16385, "d")
 
 
 def test_a_pace_fills_by_time() -> None:
