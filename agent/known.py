@@ -34,7 +34,9 @@ class KnownIdentities:
 
     def add(self, numbers: set[int]) -> None:
         """Their rows are written; who waited is told. After the first call only these pass."""
-        self._numbers = numbers if self._numbers is None else self._numbers | numbers
+        if self._numbers is None:
+            self._numbers = set()
+        self._numbers |= numbers
         for number in numbers:
             for prefix in self._prefixes.pop(number, ()):
                 self.on_prefix(prefix)

@@ -99,12 +99,16 @@ class Blocks:
 
     def apart(self, prefix: Prefix) -> bool:
         """Whether surely none of them shares an address with ``prefix``; not told of wide ones."""
-        if self._large or prefix[16] < BLOCK_LENGTH:
+        length, block = prefix[16], prefix[:15]
+        if self._large or length < BLOCK_LENGTH:
             return False
-        block = prefix[:15]
-        mask = self._hosts.get(block, 0)
-        taken = mask >> prefix[15] & 1 if prefix[16] == 128 else mask
-        return not taken and block not in self._small
+        hosts = self._hosts.get(block, 0) >> prefix[15]
+        if hosts and hosts & (1 << (1 << 128 - length)) - 1:
+            return False
+        return not any(
+            (prefix[15] ^ small[15]) >> 128 - min(length, small[16]) == 0
+            for small in self._small.get(block, ())
+        )
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""

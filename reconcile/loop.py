@@ -4,8 +4,9 @@ Rows are written table after table in the given order, what is referred to first
 in the reverse order. So nothing in a later table ever points to what an earlier one lacks.
 
 What changes after a quiet while is written at once. What goes on changing is written together, in
-rounds that keep a gap: a round costs as much for one row as for fifty. Who waits for a row
-(``Table.attempted``) is not made to wait for the gap.
+rounds that keep a gap: a round costs as much for one row as for fifty. After a long round the gap
+is longer: while a mesh is read, the backends of a global service change with every cluster. Who
+waits for a row (``Table.attempted``) is not made to wait for the gap.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 from reconcile.table import Table
 
 IDLE_S = 60.0
+GAP_OF_ROUND, LONGEST_GAP_S = 4.0, 0.2  # a gap is as long as so many rounds, and no longer
 
 
 class Loop:
@@ -50,6 +52,7 @@ class Loop:
             # Before the round, so that a change during it is not lost.
             self._wake.clear()
             self._hurry.clear()
+            begun_s = now()
             await self.round()
             ended_s = now()
             delay_s = min((table.due_in_s() for table in self.tables), default=IDLE_S)
@@ -60,7 +63,9 @@ class Loop:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(delay_s, IDLE_S)):
                     await self._wake.wait()
-            rest_s = ended_s + self._gap_s - now()
+            long_s = min(LONGEST_GAP_S, GAP_OF_ROUND * (ended_s - begun_s))
+            gap_s = max(self._gap_s, long_s) if self._gap_s else 0.0
+            rest_s = ended_s + gap_s - now()
             if rest_s > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest_s):

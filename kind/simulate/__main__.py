@@ -20,7 +20,7 @@ def main() -> int:
     """The exit code. As the first process of its namespace nobody else ends what we started."""
     request = msgspec.json.decode(sys.argv[1], type=Request)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one outside is told as well, and ends us
-    enclosure.furnish()
+    enclosure.furnish(own_run=True)
     with Bars() as bars:
         rehearsal = Rehearsal(request, bars)
         try:

@@ -21,15 +21,14 @@ DEFAULT_LB = 65_536
 _READY = re.compile(r'event=start step="ready" ms=(\d+)')
 
 
-def settings(shape: Shape, kubeconfig: str, more: dict[str, str]) -> dict[str, str]:
-    """Its flags. Maps are as large as the rehearsal needs, and not smaller than by default."""
+def settings(shape: Shape, more: dict[str, str]) -> dict[str, str]:
+    """Its flags; it finds the API server as a pod does. Maps are as large as the rehearsal needs, and not smaller than by default."""
     hosts = shape.clusters * (shape.endpoints + shape.nodes)
     backends = shape.clusters * shape.services * (shape.backends + 1)
     found = {
         "cluster-name": layout.OWN_NAME,
         "cluster-id": str(shape.own_id),
         "max-connected-clusters": str(shape.max_connected),
-        "k8s-kubeconfig-path": kubeconfig,
         "k8s-node-name": layout.OWN_NODE,
         "state-dir": str(ROOT / "agent"),
         "bpf-root": str(ROOT / "bpf"),

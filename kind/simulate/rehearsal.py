@@ -86,6 +86,7 @@ class Rehearsal:
         bars.phase("API server", 1)
         async with await self._control_plane.start():
             self._frontends = await self._control_plane.furnish(request.shape.services)
+        self._control_plane.mount_service_account()
         bars.reach(1)
         bars.phase("etcd", 1 + request.direct)
         await self._stores.start()
@@ -99,7 +100,6 @@ class Rehearsal:
         self._stores.write_files(under_test.CLUSTERS)
         flags = under_test.settings(
             self._request.shape,
-            str(self._control_plane.kubeconfig),
             dict(self._request.settings),
         )
         self._started_s = time.monotonic()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mesh_state import MeshState
-from mesh.blocks import Blocks
+from mesh.blocks import BLOCK_LENGTH, Blocks
 from mesh.guard import Covering
 from mesh.ipcache import Claimant, IpClaim
 from model.address import Prefix, host_prefix, make_address, parse_address, parse_prefix
@@ -250,3 +250,13 @@ def test_covering_equals_the_naive_answer(known: list[Prefix], asked: Prefix) ->
         table.set(prefix, str(prefix))
     assert sorted(table.covering(asked)) == sorted({str(p) for p in known if p.covers(asked)})
     assert sorted(table.inside(asked)) == sorted({str(p) for p in known if asked.covers(p)})
+
+
+@given(st.lists(PREFIXES, max_size=30), PREFIXES)
+def test_what_is_apart_shares_no_address(known: list[Prefix], asked: Prefix) -> None:
+    """Within a block the answer is exact; with wide prefixes around it is never a wrong yes."""
+    blocks = Blocks()
+    blocks.add_all(known)
+    shared = any(asked.overlaps(prefix) for prefix in known)
+    narrow = all(prefix.length >= BLOCK_LENGTH for prefix in (*known, asked))
+    assert blocks.apart(asked) == (not shared) if narrow else not (blocks.apart(asked) and shared)
