@@ -246,6 +246,7 @@ class Daemon:
             peer_limits(config),
             self.remote_inputs.types,
             cache_ttl_s=config.clustermesh_cache_ttl,
+            node_labels=config.enable_node_selector_labels,
         )
         self.remote_inputs.status = self.remotes.status
 

@@ -94,12 +94,15 @@ class Remote(Session[RemoteStore]):
         limits: Limits | None = None,
         wanted: Callable[[Capabilities], tuple[str, ...]] = lambda _: keys.REQUIRED,
         turns: Turns | None = None,
+        node_labels: bool = True,
     ) -> None:
         """``accept`` raises ``ValueError`` with a sentence when the announcement is unusable;
-        ``wanted`` says which types are read of a cluster that can do such things."""
+        ``wanted`` says which types are read of a cluster that can do such things; without
+        ``node_labels`` those of nodes are left out."""
         super().__init__(name, connect, randomness=randomness)
         self._wanted = wanted
         self._turns = turns or Turns()
+        self._node_labels = node_labels
         self._limits = limits or Limits()
         self._purse = Purse(self._limits)
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
@@ -464,8 +467,8 @@ class Remote(Session[RemoteStore]):
 
     def _node(self, name: str, data: bytes, key: str) -> Node:
         assert self._id is not None
-        # Nobody asks for labels of other clusters' nodes.
-        return node_v1.decode(name, data, self._name, self._id, key, labels=False)
+        labels = self._node_labels
+        return node_v1.decode(name, data, self._name, self._id, key, labels=labels)
 
 
 def _revision(event: Event) -> int:

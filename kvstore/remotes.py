@@ -40,6 +40,7 @@ class Remotes:
         connect: Callable[[StoreConfig], Awaitable[RemoteStore]] = etcd.connect,
         randomness: random.Random | None = None,
         cache_ttl_s: float = KEEP,
+        node_labels: bool = True,
     ) -> None:
         """``wanted``: which types are read of a cluster that can do such things; ``cache_ttl_s``:
         how old a cluster's data may become unless its file says otherwise."""
@@ -48,6 +49,7 @@ class Remotes:
         self._randomness = randomness  # jitter only
         self._directory = directory
         self._turns = Turns()
+        self._node_labels = node_labels
         self._sink = sink
         self._own_name = own_name
         self._own_id = own_id
@@ -132,6 +134,7 @@ class Remotes:
             self._limits,
             self._wanted,
             self._turns,
+            self._node_labels,
         )
 
     def _accept(self, name: ClusterName, config: ClusterConfig) -> None:

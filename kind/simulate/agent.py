@@ -22,7 +22,10 @@ _READY = re.compile(r'event=start step="ready" ms=(\d+)')
 
 
 def settings(shape: Shape, more: dict[str, str]) -> dict[str, str]:
-    """Its flags; it finds the API server as a pod does. Maps are as large as the rehearsal needs, and not smaller than by default."""
+    """Its flags; it finds the API server as a pod does.
+
+    Maps are as large as the rehearsal needs, and not smaller than by default.
+    """
     hosts = shape.clusters * (shape.endpoints + shape.nodes)
     backends = shape.clusters * shape.services * (shape.backends + 1)
     found = {
