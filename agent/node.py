@@ -52,6 +52,11 @@ class Self:
         """The router's address of each family."""
         return (self.router,) if self.router6 is None else (self.router, self.router6)
 
+    @property
+    def families(self) -> frozenset[int]:
+        """4, and perhaps 6."""
+        return frozenset(router.version for router in self.routers)
+
 
 def addresses_of(node: core.Node) -> tuple[NodeAddress, ...]:
     """Usable addresses of a Kubernetes node."""

@@ -66,6 +66,7 @@ class OwnNode:
 
     labels: dict[str, str] = field(default_factory=dict)
     judged: bool = False
+    families: frozenset[int] = frozenset({4})  # of its addresses
 
 
 class Policies:
@@ -284,9 +285,9 @@ class Policies:
         return also_api_server(labels) if prefix in self.api_server.outside else labels
 
     def _number_prefixes(self, moved: bool) -> None:
-        # A prefix of the other family would lie around IPv4 in the kernel's 128 bits.
+        # What no packet of this node can have is in no map of its kernel.
         named = self.table.prefixes() | self.api_server.outside
-        wanted = {prefix for prefix in named if prefix.version == 4}
+        wanted = {prefix for prefix in named if prefix.version in self._node.families}
         for prefix, number in self._prefixes.items() if moved else ():
             self.table.put_identity(number, self._prefix_labels(prefix))
         if wanted == self._prefixes.keys():

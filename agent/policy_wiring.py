@@ -65,7 +65,7 @@ class PolicyNode:
             self.api_server,
             state / "prefix-identities.json",
             clock,
-            OwnNode(dict(me.node.labels), self.judges_node),
+            OwnNode(dict(me.node.labels), self.judges_node, me.families),
             self.nodes,
         )
         self.host_addresses = {address.ip: _HOST for address in me.node.addresses}

@@ -59,7 +59,7 @@ def whatif(
 
     async def work() -> int:
         nodes = await all_nodes(where)
-        changes = [(node, change) for node in nodes for change in _changes(node, wanted, delete)]
+        changes = [found for node in nodes for found in _changes(node, wanted, delete)]
         if how == "json":
             click.echo(output.as_json([_as_json(*change) for change in changes]))
         else:
@@ -69,7 +69,8 @@ def whatif(
     cluster.run(work())
 
 
-def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[Difference]:
+def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[tuple[Facts, Difference]]:
+    """With the node as it would be: it has numbers for prefixes that only the new rules name."""
     after = _with(node, wanted, delete)
     node, after = _numbered(node, after)
     old, new = node.table(), after.table()
@@ -80,7 +81,7 @@ def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[Differenc
         if any(applies(rule, place.subject) for rule in changed):
             mine = [rule for rule in every if applies(rule, place.subject)]
             found += compare(old, new, place.name, points(mine, _names(node, place)))
-    return found
+    return [(node, change) for change in found]
 
 
 def _names(node: Facts, place: EndpointFact) -> dict[tuple[str, int], set[int]]:

@@ -170,7 +170,8 @@ def _tail(path: Path, size: int = 6000) -> str:
 def start(suffix: str, *options: str, clusters: int = 2, nodes: int = 2, mtu: int = 1500) -> Lab:
     """Start a lab of its own name. Raises AssertionError with what ``up`` said and the logs."""
     name = f"t{os.getpid()}{suffix}"
-    layout = topology.build(name, clusters, nodes, mtu)
+    both = any(option.endswith("ipv6.enabled=true") for option in options)
+    layout = topology.build(name, clusters, nodes, mtu, ipv6=both)
     lab = Lab(name, layout)
     arguments = [f"--clusters={clusters}", f"--nodes={nodes}", f"--underlay-mtu={mtu}", *options]
     done = lab_command("up", name, *arguments)

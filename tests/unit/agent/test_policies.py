@@ -8,7 +8,7 @@ from agent.api_server import ApiServer
 from agent.endpoint_store import Endpoint
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
-from agent.policies import IDENTITY_REST_S, PREFIX_REST_S, Policies
+from agent.policies import IDENTITY_REST_S, PREFIX_REST_S, OwnNode, Policies
 from model.address import host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, LocalEndpoint
@@ -44,7 +44,9 @@ def endpoint(number: int, identity: int, app: str) -> Endpoint:
 
 
 class World:
-    def __init__(self, directory: Path, mode: Mode = Mode.DEFAULT) -> None:
+    def __init__(
+        self, directory: Path, mode: Mode = Mode.DEFAULT, families: tuple[int, ...] = (4,)
+    ) -> None:
         self.now_s = 100.0
         self.mesh = MeshState(OWN, NodeName("me"), Selection.RANDOM)
         self.mine: list[Endpoint] = []
@@ -57,6 +59,7 @@ class World:
             ApiServer(self.mesh, NodeName("me")),
             directory / "numbers.json",
             lambda: self.now_s,
+            OwnNode(families=frozenset(families)),
         )
 
     def add(self, found: Endpoint) -> None:
@@ -94,6 +97,23 @@ def test_nothing_before_the_start(world: World) -> None:
     assert rows is not None
     assert PolicyKey(UNKNOWN_IDENTITY, IN) in rows
     assert 12345 not in world.policies.known
+
+
+def _prefixes_in_ipcache(world: World) -> set[str]:
+    return {str(prefix) for prefix, _ in world.mesh.ipcache.items()}
+
+
+def test_prefixes_of_the_node_s_families(tmp_path: Path) -> None:
+    """A rule's IPv6 prefix is no row of a node of IPv4; `::/0` brings the rest of IPv4 with it."""
+    for families, wanted in (
+        ((4,), {"10.9.0.0/16", "0.0.0.0/0"}),
+        ((4, 6), {"10.9.0.0/16", "0.0.0.0/0", "2001:db8::/32", "::/0"}),
+    ):
+        world = World(tmp_path / str(len(families)), families=families)
+        world.policies.start()
+        world.cidr_rule("10.9.0.0/16", "2001:db8::/32", "::/0")
+        world.round()
+        assert _prefixes_in_ipcache(world) == wanted
 
 
 def test_known_after_the_rows_are_written(world: World) -> None:
