@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
-from agent.config import AgentConfig, ConfigError, load
+from agent.config import AgentConfig, ConfigError, SettingsChangedError, load
 from telemetry import logs
 
 # Objects made before the collector looks at the young ones again, and how often it looks at the
@@ -22,9 +23,9 @@ async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     gc.set_threshold(*GC_THRESHOLDS)
     # Here and not above: a wrong setting is told without loading half the world.
+    from agent import settings_watch
     from agent.daemon import Daemon
-    from agent.encryption import open_wireguard
-    from agent.ipsec import open_ipsec
+    from agent.mesh_encryption import open_encryption
     from agent.node import learn_self
     from agent.opening import open_kernel
     from agent.view import Progress
@@ -38,15 +39,15 @@ async def run(config: AgentConfig) -> None:
         stack.callback(links_thread.close)
         me, pools = await learn_self(client, config)
         progress.steps.append("opening the datapath")
-        wireguard = await open_wireguard(config, me, links_thread)
-        encryption = wireguard or await open_ipsec(config, me, links_thread)
-        if encryption is not None:
-            me = replace(me, node=encryption.announced(me.node))
-        wanted = encryption.for_datapath(me) if encryption is not None else None
-        datapath = await open_kernel(config, me, wanted)
+        encryption = await open_encryption(config, me, links_thread)
+        me = replace(me, node=encryption.announced(me.node))
+        datapath = await open_kernel(config, me, encryption.for_datapath(me))
         stack.callback(datapath.close)
         daemon = Daemon(config, client, me, pools, datapath, links_thread, progress, encryption)
-        await daemon.run()
+        async with asyncio.TaskGroup() as tasks:
+            read = partial(load, sys.argv[1:], os.environ)
+            tasks.create_task(settings_watch.follow(daemon.encryption, read), name="settings")
+            await daemon.run()
 
 
 async def _until_signal(config: AgentConfig) -> None:
@@ -72,11 +73,17 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"isthmus-agent: {error}")
     logs.configure(config.log_opt, debug=config.debug)
+    again = False
     try:
         asyncio.run(_until_signal(config))
+    except* SettingsChangedError:
+        again = True
     except* (OSError, ValueError) as group:
         logging.getLogger("isthmus.agent").debug("event=end", exc_info=True)
         sys.exit(f"isthmus-agent: {_sentence(group)}")
+    if again:
+        # The same process, and so the same container: nothing beside it is started again.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

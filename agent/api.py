@@ -13,7 +13,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from agent import encryption_view, health, metrics, own_metrics, policy_shapes, shapes
+from agent import (
+    encryption_view,
+    health,
+    metrics,
+    migration_view,
+    own_metrics,
+    policy_shapes,
+    shapes,
+)
 from agent.cni import Cni
 from agent.cni_types import CniError
 from agent.endpoint_store import Endpoint
@@ -72,9 +80,11 @@ class Api:
 
     async def encryption(self, request: web.Request) -> web.Response:
         """``EncryptionStatus``, with the devices as they are now."""
-        if self._view.rotation is not None:
-            await self._view.rotation.refresh()
-        return _json(encryption_view.shape(self._view))
+        if self._view.encryption.rotation is not None:
+            await self._view.encryption.rotation.refresh()
+        view = self._view
+        migration = migration_view.shape(view.encryption, view.mesh, view.me)
+        return _json(encryption_view.shape(view) | {"migration": migration})
 
     async def change_encryption(self, request: web.Request) -> web.Response:
         """Begin a rotation of keys, or abort it."""
@@ -84,7 +94,7 @@ class Api:
             return _json(str(error), 400)
         if late:
             return _json("nobody waits for this any more: nothing was done", 408)
-        rotation, action = self._view.rotation, request.match_info["action"]
+        rotation, action = self._view.encryption.rotation, request.match_info["action"]
         if rotation is None:
             return _json(
                 "no WireGuard here: keys of IPsec are in the secret cilium-ipsec-keys", 409

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import routing_rules
+from encryption.migration import Kind, Stance
 from kvstore.allowance import Limits
 from mesh.data_path import Rules
 from mesh.remote_slices import Preference
@@ -29,6 +30,10 @@ from wire.etcd import keys
 
 class ConfigError(ValueError):
     """A setting cannot be used: the text names the key, its value and the remedy."""
+
+
+class SettingsChangedError(Exception):
+    """The process must be replaced by a new one of the same command."""
 
 
 def _boolean(text: str) -> bool:
@@ -156,6 +161,13 @@ def _absolute(text: str) -> Path:
     return Path(text)
 
 
+def _kind(text: str) -> Kind:
+    try:
+        return Kind(text)
+    except ValueError:
+        raise ValueError(f"use one of {', '.join(kind.value for kind in Kind)}") from None
+
+
 def _optional_path(text: str) -> Path | None:
     return _absolute(text) if text else None
 
@@ -191,6 +203,8 @@ class AgentConfig:
     ipam: str = _key(_one_of("kubernetes"), "kubernetes")
     enable_wireguard: bool = _key(_boolean, False)
     enable_ipsec: bool = _key(_boolean, False)
+    # Ours: a kind that is received besides, while the mesh goes from one to another (ADR 0198).
+    encryption_accepts: Kind = _key(lambda text: _kind(text), Kind.OFF)
     ipsec_key_file: Path = _key(_absolute, Path("/etc/ipsec/keys"))
     ipsec_key_rotation_duration: float = _key(parse_duration_s, 300.0)
     enable_ipsec_key_watcher: bool = _key(_boolean, True)
@@ -262,6 +276,12 @@ class AgentConfig:
     monitor_aggregation_flags: int = _key(_tcp_flags, 0xFF)
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(_log_options, LogOptions())
+
+    @property
+    def stance(self) -> Stance:
+        """With what this node encrypts, and what it decrypts."""
+        sends = Kind.WIREGUARD if self.enable_wireguard else Kind.OFF
+        return Stance(Kind.IPSEC if self.enable_ipsec else sends, self.encryption_accepts)
 
     @property
     def api_socket(self) -> Path:
@@ -342,7 +362,13 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
             )
     if config.enable_wireguard and config.enable_ipsec:
         raise ConfigError(
-            'enable-wireguard and enable-ipsec are both "true": a mesh encrypts by one of them'
+            'enable-wireguard and enable-ipsec are both "true": a mesh encrypts by one of them; '
+            "from one to the other leads `isthmus encrypt migrate`"
+        )
+    if config.encryption_accepts in {config.stance.sends} - {Kind.OFF}:
+        raise ConfigError(
+            f'encryption-accepts is "{config.encryption_accepts.value}", with which this node '
+            "sends: what is sent with is always accepted, leave it out"
         )
     encrypts = config.enable_wireguard or config.enable_ipsec
     if config.enable_encryption_strict_mode and not encrypts:

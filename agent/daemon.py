@@ -21,15 +21,13 @@ from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
 from agent.echo import Echo
-from agent.encryption import ENCRYPTION_KEY, Opened, WireguardNode
 from agent.endpoint_store import Endpoint, EndpointStore
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
 from agent.ipam import Pools
-from agent.ipsec import IpsecNode, OpenedIpsec
-from agent.key_rotation import KeyRotation
 from agent.kube_inputs import KubeInputs
 from agent.links import DatapathLinks
+from agent.mesh_encryption import MeshEncryption, OpenedEncryption
 from agent.mesh_state import MeshState
 from agent.names import Names, both
 from agent.node import Self
@@ -100,13 +98,12 @@ class Daemon:
         datapath: Datapath,
         links_thread: KernelThread,
         progress: Progress,
-        opened: Opened | OpenedIpsec | None = None,
+        opened: OpenedEncryption,
     ) -> None:
         self.config, self.me, self.datapath, self.progress = config, me, datapath, progress
         own, own_id = config.cluster_name, cluster_id(config)
         clock, draw = time.monotonic, random.random
         hooks = _Hooks()
-        self.rotation: KeyRotation | None = None
         state = config.state_dir / "state"
         self.mesh = mesh = MeshState(
             own,
@@ -163,9 +160,9 @@ class Daemon:
             draw,
         )
         self.tables = hooks.tables = policy.tables = self._datapath_tables()
-        self._opened = opened
-        self.wireguard = self._wire_wireguard(opened) if isinstance(opened, Opened) else None
-        self.ipsec = self._wire_ipsec(opened) if isinstance(opened, OpenedIpsec) else None
+        self.encryption = MeshEncryption(opened, mesh, me, datapath, self._announce)
+        self.tables.encryption = self.encryption.tables
+        self.tables.on_prefixes = self.encryption.prefixes_changed
         mesh.nodes.on_node = both(mesh.nodes.on_node, self.names.node_changed)
         self.objects = hooks.objects = self._object_table(client)
         self.node_table = self._node_table(client)
@@ -192,26 +189,12 @@ class Daemon:
             names=self.names,
             policy_inputs=policy.inputs,
             prober=self.prober,
-            wireguard=self.wireguard,
-            rotation=self.rotation,
-            ipsec=self.ipsec,
+            encryption=self.encryption,
             progress=progress,
             server=client.server,
             clock=clock,
         )
         self.cni = Cni(self.endpoints, me.routers, self._not_ready)
-
-    def _wire_wireguard(self, opened: Opened) -> WireguardNode:
-        made = WireguardNode(opened, self.mesh, self.me, self.datapath)
-        self.tables.encryption = made.tables()
-        self.tables.on_prefixes = made.prefixes_changed
-        self.rotation = KeyRotation(made, self.mesh, self._announce)
-        return made
-
-    def _wire_ipsec(self, opened: OpenedIpsec) -> IpsecNode:
-        made = IpsecNode(opened, self.mesh, self.me, self.datapath, self._announce)
-        self.tables.encryption = made.tables()
-        return made
 
     def _labelled(self, labels: dict[str, str]) -> None:
         """Our node has these labels."""
@@ -222,9 +205,11 @@ class Daemon:
 
     def _announce(self) -> None:
         """What we are has changed: to the API server, and by it to every node of the mesh."""
-        node = self._opened.announced(self.me.node) if self._opened else self.me.node
-        if self.ipsec is not None:
-            self._wanted_objects.encryption_key = node.encryption_key
+        opened = self.encryption.opened
+        node = opened.announced(self.me.node)
+        key = opened.endpoint_key(node)
+        if self._wanted_objects.encryption_key != key:
+            self._wanted_objects.encryption_key = key
             self.objects.mark_all()
         self._wanted_node[node.name] = node
         self.mesh.nodes.put(node)
@@ -287,11 +272,10 @@ class Daemon:
         self._endpoint_objects = EndpointObjects(
             client, self.kube.endpoints, self.me.ip, pod_labels
         )
-        key = self.me.node.encryption_key if self.ipsec is not None else 0
         self._wanted_objects = WantedEndpoints(
             self.endpoints,
             self.me.ip,
-            ENCRYPTION_KEY if self.wireguard is not None else key,
+            self.encryption.opened.endpoint_key(self.me.node),
             self.kube.pod_ports,
         )
         return Table(
@@ -331,8 +315,7 @@ class Daemon:
     async def take_over(self) -> None:
         """What a former life left: on disk, and in the kernel."""
         self._step("taking over endpoints")
-        if self.ipsec is not None:
-            await self.ipsec.take_over()
+        await self.encryption.take_over()
         await self.policy.take_over(self.datapath)
         await self.endpoints.restore()
         self.mesh.nodes.put(self.me.node)
@@ -372,12 +355,7 @@ class Daemon:
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
             tasks.create_task(self.policy.keep(self.datapath), name="own-addresses")
-            if self.rotation is not None:
-                tasks.create_task(self.rotation.run(), name="rotation")
-            if self.ipsec is not None:
-                tasks.create_task(self.ipsec.run(), name="ipsec")
-            if self._opened is not None:
-                tasks.create_task(self._prune_encryption(), name="prune-encryption")
+            self.encryption.start(tasks, self.remotes)
             tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
 
     async def _serve(self, runners: AsyncExitStack) -> None:
@@ -407,7 +385,7 @@ class Daemon:
         for table in self._of_many_inputs():
             table.release()
         for table in (*self.tables.ordered(), self.objects):
-            if table not in self.tables.encryption:
+            if table not in self.encryption.tables:
                 table.allow_prune()
         for table in self.tables.ordered():
             await table.attempted(table.revision)
@@ -472,14 +450,6 @@ class Daemon:
             await self.remotes.configured.wait()
             interval_s = self.config.clustermesh_probe_interval
             await self.prober.run(Echo, lambda: self.remotes.statuses, interval_s)
-
-    async def _prune_encryption(self) -> None:
-        """A peer goes only when every cluster has said what it has: packets would have no key."""
-        await self.remotes.configured.wait()
-        while not all(status.ready for status in self.remotes.statuses.values()):  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_CHECK_S)  # statuses tell of no change
-        for table in self.tables.encryption:
-            table.allow_prune()
 
     async def _report_late_clusters(self) -> None:
         """Nothing waits for a remote cluster: what it last said is in force until it speaks."""

@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from model.address import Address, parse_address
@@ -21,7 +21,9 @@ _BURST, _BURST_GAP_S = 16, 0.01  # requests that are sent at once, and then a pa
 class Echo:
     """Asks addresses, several at once. Needs the right to open a raw socket (``OSError``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: Callable[[Address], int] = lambda address: 0) -> None:
+        """``mark``: of the packets that ask an address."""
+        self._mark = mark
         self._identifier, self._secret = os.getpid() & 0xFFFF, os.urandom(8)
         self._sequence = 0
         self._asked = 0
@@ -72,6 +74,7 @@ class Echo:
         request = _HEADER.pack(_ECHO_REQUEST, 0, 0, *words)
         request = _HEADER.pack(_ECHO_REQUEST, 0, _checksum(request), *words)
         try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark(address))
             self._socket.sendto(request, (str(address), 0))
         except OSError:
             return  # no way there, or no room for it: like a request that got lost

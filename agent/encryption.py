@@ -15,13 +15,15 @@ import msgspec
 
 from agent.config import AgentConfig
 from agent.mesh_state import MeshState
+from agent.names import both
 from agent.node import Self
 from agent.wireguard_state import Progress, StateFiles
 from datapath.kernel_thread import KernelThread
-from datapath.runtime import Datapath, Encryption
+from datapath.runtime import Datapath
 from encryption import links, rotation
 from encryption.choose import open_device
 from encryption.device import MARK, OVERHEAD_BYTES, DeviceState
+from encryption.migration import Kind
 from encryption.peers import NodeKey, Peer, Peers, PublicKey
 from encryption.rotation import DETOUR_PORT, Phase
 from encryption.wireguard import Device, PeerTable
@@ -99,6 +101,8 @@ class Opened:
     def announced(self, node: Node) -> Node:
         """This node with its keys, as others need it."""
         key = 0 if self.config.encrypt_node and opted_out(self.config, node) else ENCRYPTION_KEY
+        if self.config.stance.sends is not Kind.WIREGUARD:
+            key = node.encryption_key
         return msgspec.structs.replace(
             node,
             wireguard_public_key=self.public_key,
@@ -106,17 +110,12 @@ class Opened:
             annotations={rotation.ANNOTATION: self.announcement.text()},
         )
 
-    def for_datapath(self, me: Self) -> Encryption:
-        """What the programs must know."""
-        config = self.config
-        return Encryption(
-            self.ifindex,
-            OVERHEAD_BYTES,
-            self.names,
-            nodes=config.encrypt_node and not opted_out(config, me.node),
-            strict=config.enable_encryption_strict_mode,
-            strict_nodes=config.encryption_strict_mode_allow_remote_node_identities,
-        )
+    @property
+    def keepalive_s(self) -> int:
+        """How often peers hear from us at least. One that only accepts must be proven, too."""
+        if self.config.encryption_accepts is Kind.WIREGUARD:
+            return rotation.KEEPALIVE_S
+        return int(self.config.wireguard_persistent_keepalive)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,8 +149,8 @@ class Opened:
 
 
 async def open_wireguard(config: AgentConfig, me: Self, thread: KernelThread) -> Opened | None:
-    """Devices and key of this node; ``None`` when encryption is off. Raises ``OSError``."""
-    if not config.enable_wireguard:
+    """Devices and key of this node; ``None``: WireGuard is off. Raises ``OSError``."""
+    if Kind.WIREGUARD not in config.stance.kinds:
         return None
     files = StateFiles(config.state_dir / "state")
     underlay = config.devices.split(",")[0] or None
@@ -177,12 +176,11 @@ class WireguardNode:
     def __init__(self, opened: Opened, mesh: MeshState, me: Self, datapath: Datapath) -> None:
         self.opened, self._mesh, self._me = opened, mesh, me
         clock, draw = time.monotonic, random.random
-        keepalive_s = int(opened.config.wireguard_persistent_keepalive)
         self.peers = Peers(mesh.own, opened.public_key, lambda key: self.table.mark(key))
         self.detour_peers = Peers(
             *(mesh.own, opened.public_key, lambda key: self.detour_table.mark(key), DETOUR_PORT)
         )
-        self.target = PeerTable(opened.device, opened.call, keepalive_s)
+        self.target = PeerTable(opened.device, opened.call, opened.keepalive_s)
         self.detour_target = DetourTable()
         if opened.detour is not None:
             self.detour_target.table = PeerTable(opened.detour, opened.call, rotation.KEEPALIVE_S)
@@ -196,19 +194,15 @@ class WireguardNode:
         self.via_table: Table[Address, int] = Table(
             "encrypt-via", datapath.encrypt_via, self.via, clock=clock, draw=draw
         )
-        strict = strict_prefixes(opened.config)
-        self.strict_table: Table[Prefix, bool] = Table(
-            "strict", datapath.strict, strict, clock=clock, draw=draw
-        )
         self.said: dict[NodeKey, rotation.Announcement | None] = {}
         self.first_seen_s: dict[PublicKey, float] = {}  # Unix time
         self.problems: dict[NodeKey, str] = {}
         self.attach = datapath.attach_wireguard  # a device that comes while we run
-        mesh.nodes.on_node = self.node_changed
+        mesh.nodes.on_node = both(mesh.nodes.on_node, self.node_changed)
 
     def tables(self) -> tuple[Table[Any, Any], ...]:
         """In the order in which they are written: receivers before senders."""
-        return self.table, self.detour_table, self.via_table, self.strict_table
+        return self.table, self.detour_table, self.via_table
 
     def node_changed(self, name: NodeKey) -> None:
         """A node of any cluster has come, changed or gone."""

@@ -5,20 +5,33 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent import ipsec_view
+from agent.encryption import WireguardNode, opted_out
+from agent.key_rotation import KeyRotation
 from agent.view import View
 from encryption.device import DeviceState, PeerState
+from encryption.migration import Kind
 from encryption.peers import PublicKey
 from encryption.wireguard import Device
 from telemetry.metrics import Family, family
 
+_MODES = {Kind.OFF: "Disabled", Kind.WIREGUARD: "Wireguard", Kind.IPSEC: "IPsec"}
+
 
 def shape(view: View) -> dict[str, Any]:
     """``EncryptionStatus``, and the state of a rotation."""
-    if view.ipsec is not None:
-        return ipsec_view.shape(view.ipsec)
-    node, rotation = view.wireguard, view.rotation
-    if node is None or rotation is None:
-        return {"mode": "Disabled"}
+    encryption = view.encryption
+    found: dict[str, Any] = {"mode": _MODES[encryption.opened.stance.sends], "msg": ""}
+    if encryption.opened.stance.kinds:
+        found["strict-mode"] = view.config.enable_encryption_strict_mode
+    if encryption.ipsec is not None:
+        found |= ipsec_view.shape(encryption.ipsec)
+    if encryption.wireguard is not None and encryption.rotation is not None:
+        found |= _wireguard(view, encryption.wireguard, encryption.rotation)
+    found["problems"] = encryption.sentences()[:20]
+    return found
+
+
+def _wireguard(view: View, node: WireguardNode, rotation: KeyRotation) -> dict[str, Any]:
     opened, config = node.opened, view.config
     names = {c.key: "/".join(n) for n in node.said if (c := node.peers.claim(n)) is not None}
     interfaces = [
@@ -35,18 +48,18 @@ def shape(view: View) -> dict[str, Any]:
         if (c := node.peers.claim(n)) is not None and any(a in node.via for a in c.addresses)
     )
     return {
-        "mode": "Wireguard",
-        "msg": "",
-        "strict-mode": config.enable_encryption_strict_mode,
         "wireguard": {
             "interfaces": interfaces,
-            "node-encryption": "Enabled" if opened.for_datapath(view.me).nodes else "Disabled",
+            "node-encryption": "Enabled" if _encrypts_itself(view) else "Disabled",
             "node-encrypt-opt-out-labels": ",".join(config.node_encryption_opt_out_labels),
         },
         "key-age-seconds": int(time.time() - opened.files.key_made_s()),
         "rotation": rotation.shape() | {"by-detour": detoured},
-        "problems": node.sentences()[:20],
     }
+
+
+def _encrypts_itself(view: View) -> bool:
+    return view.config.encrypt_node and not opted_out(view.config, view.me.node)
 
 
 def _interface(
@@ -92,11 +105,25 @@ def _moment(unix_s: float) -> str | None:
 
 def collect(view: View) -> list[Family]:
     """Families of encryption; none while it is off."""
-    if view.ipsec is not None:
-        return ipsec_view.collect(view.ipsec)
-    node, rotation = view.wireguard, view.rotation
-    if node is None or rotation is None:
+    encryption = view.encryption
+    if not encryption.opened.stance.kinds:
         return []
+    found = [
+        family(
+            "isthmus_encryption_problems",
+            "gauge",
+            "Announcements and settings that cannot be followed",
+            (({}, len(encryption.sentences())),),
+        )
+    ]
+    if encryption.ipsec is not None:
+        found += ipsec_view.collect(encryption.ipsec)
+    if encryption.wireguard is not None and encryption.rotation is not None:
+        found += _collect_wireguard(encryption.wireguard, encryption.rotation)
+    return found
+
+
+def _collect_wireguard(node: WireguardNode, rotation: KeyRotation) -> list[Family]:
     peers = rotation.main.peers.values() if rotation.main is not None else ()
     detour = rotation.detour.peers.values() if rotation.detour is not None else ()
     now_s = time.time()
@@ -116,12 +143,6 @@ def collect(view: View) -> list[Family]:
                 ({"direction": "ingress"}, sum(p.received_bytes for p in (*peers, *detour))),
                 ({"direction": "egress"}, sum(p.sent_bytes for p in (*peers, *detour))),
             ),
-        ),
-        family(
-            "isthmus_encryption_problems",
-            "gauge",
-            "Announcements of nodes that cannot be followed",
-            (({}, len(node.sentences())),),
         ),
         family(
             "isthmus_encryption_key_age_seconds",

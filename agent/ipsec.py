@@ -16,20 +16,22 @@ from typing import Any
 import msgspec
 
 from agent.config import AgentConfig, ConfigError
-from agent.encryption import strict_prefixes
+from agent.ipsec_proof import IpsecProof
 from agent.mesh_state import MeshState
+from agent.names import both
 from agent.node import Self
 from agent.routing import is_native
 from datapath.encryption_tables import NodeRow
 from datapath.kernel_thread import KernelThread
-from datapath.runtime import Datapath, Encryption
-from encryption import ipsec
+from datapath.runtime import Datapath
+from encryption import ipsec, migration
 from encryption.ipsec import NodeIds, Peer, Policy, PolicyId, State, StateId
 from encryption.ipsec_keys import End, KeyFileError, is_boot_id, parse_secret
 from encryption.ipsec_rotation import KeyRing
+from encryption.migration import IPSEC_KEY_ANNOTATION, Kind
 from encryption.xfrm import Policies, States, error_counters
 from mesh.nodes import NodeKey
-from model.address import Address, Prefix
+from model.address import Address
 from model.node import Node
 from reconcile.table import Table
 
@@ -61,23 +63,15 @@ class OpenedIpsec:
 
     def announced(self, node: Node) -> Node:
         """This node with its current key, as others need it."""
-        return msgspec.structs.replace(node, encryption_key=self.announced_key)
-
-    def for_datapath(self, me: Self) -> Encryption:
-        """What the programs must know."""
-        del me
-        config = self.config
-        return Encryption(
-            0,
-            self.ring.overhead_bytes,
-            strict=config.enable_encryption_strict_mode,
-            strict_nodes=config.encryption_strict_mode_allow_remote_node_identities,
-        )
+        if self.config.stance.sends is Kind.IPSEC:
+            return msgspec.structs.replace(node, encryption_key=self.announced_key)
+        key = {IPSEC_KEY_ANNOTATION: str(self.announced_key)} if self.announced_key else {}
+        return msgspec.structs.replace(node, annotations=node.annotations | key)
 
 
 async def open_ipsec(config: AgentConfig, me: Self, thread: KernelThread) -> OpenedIpsec | None:
     """The keys of this node; ``None`` when IPsec is off. Raises ``ConfigError``."""
-    if not config.enable_ipsec:
+    if Kind.IPSEC not in config.stance.kinds:
         return None
     if not is_boot_id(me.node.boot_id):
         raise ConfigError(f"enable-ipsec: this machine's boot ID is {me.node.boot_id!r}")
@@ -120,7 +114,10 @@ class IpsecNode:
         self._own = End(me.ip, me.node.boot_id)
         self._datapath = datapath
         self.ids = NodeIds({})
+        self._stance = opened.config.stance
         self._peers: dict[NodeKey, Peer] = {}
+        self._sent_with: dict[NodeKey, Kind] = {}
+        self._proof = IpsecProof(self._marks)
         self._rows: dict[NodeKey, _Rows] = {}
         common = ipsec.desired_policies(me.ip, [], [])
         self._wanted = _Rows(policies=dict(common))
@@ -146,18 +143,26 @@ class IpsecNode:
             clock=clock,
             draw=draw,
             owned=lambda key, row: not (row.template and row.template.spi in self.opened.spared),
+            # The one that blocks comes after the one that lets WireGuard pass.
+            order=lambda key: (key != ipsec.WIREGUARD, str(key)),
         )
         self.nodes: Table[Address, NodeRow] = Table(
             "ipsec-nodes", datapath.nodes, self._wanted.nodes, clock=clock, draw=draw
         )
-        self.strict: Table[Prefix, bool] = Table(
-            "strict", datapath.strict, strict_prefixes(opened.config), clock=clock, draw=draw
-        )
-        mesh.nodes.on_node = self.node_changed
+        mesh.nodes.on_node = both(mesh.nodes.on_node, self.node_changed)
 
     def tables(self) -> tuple[Table[Any, Any], ...]:
         """In the order in which they are written: receivers before senders."""
-        return self.states, self.policies, self.nodes, self.strict
+        return self.states, self.policies, self.nodes
+
+    def _marks(self) -> dict[Address, int]:
+        """Of packets to every node that can decrypt what we send."""
+        ring, found = self.opened.ring, {}
+        for peer in self._peers.values():
+            key_id = ipsec.sending_key(ring.current, peer, ring.key_ids)
+            if key_id and self.opened.announced_key:
+                found[peer.end.address] = ipsec.mark_out(key_id, peer.node_id).value
+        return found
 
     async def take_over(self) -> None:
         """Node IDs of a former life: a packet that is marked must find the same node."""
@@ -189,16 +194,16 @@ class IpsecNode:
         self._apply(name)
 
     def _peer(self, name: NodeKey, node: Node, address: Address) -> Peer:
-        key_id = node.encryption_key
+        key_id, received = migration.ipsec_key(node), migration.received_by(node)
         if key_id and not is_boot_id(node.boot_id):
             self.problems[name] = f"node {'/'.join(name)} announces IPsec and no boot ID"
             key_id = 0
-        elif key_id not in range(16):
+        elif node.encryption_key not in range(16) and not received & self._stance.kinds:
             self.problems[name] = (
-                f"node {'/'.join(name)} announces key {key_id}, which is none of IPsec: "
-                "all clusters of a mesh must encrypt alike"
+                f"node {'/'.join(name)} announces key {node.encryption_key}, which is none of "
+                "IPsec: all clusters of a mesh must encrypt alike"
             )
-            key_id = 0
+        self._sent_with[name] = migration.sent_with(self._stance, received)
         behind = tuple(p for p in node.pod_cidrs if p.version == 4 and self._native)
         return Peer(End(address, node.boot_id), self.ids.of(address), key_id, behind)
 
@@ -211,7 +216,7 @@ class IpsecNode:
             self._apply(name)
 
     def _apply(self, name: NodeKey) -> None:
-        wanted = self._rows_of(self._peers.get(name))
+        wanted = self._rows_of(name)
         old = self._rows.pop(name, _Rows())
         if name in self._peers:
             self._rows[name] = wanted
@@ -219,26 +224,31 @@ class IpsecNode:
         _exchange(self.policies, self._wanted.policies, old.policies, wanted.policies)
         _exchange(self.nodes, self._wanted.nodes, old.nodes, wanted.nodes)
 
-    def _rows_of(self, peer: Peer | None) -> _Rows:
+    def _rows_of(self, name: NodeKey) -> _Rows:
+        peer = self._peers.get(name)
         if peer is None:
             return _Rows()
         ring = self.opened.ring
         usable = (*ring.key_ids, *self.opened.spared)
         common = ipsec.desired_policies(self._own.address, [], [])
         policies = ipsec.desired_policies(self._own.address, [peer], ring.key_ids)
+        sends = self._sent_with[name] is Kind.IPSEC
+        key_id = ipsec.sending_key(ring.current, peer, usable) if sends else 0
         return _Rows(
             ipsec.desired_states(self._own, [peer], ring.keys),
             {key: row for key, row in policies.items() if key not in common},
-            {
-                peer.end.address: NodeRow(
-                    peer.node_id, ipsec.sending_key(ring.current, peer, usable)
-                )
-            },
+            {peer.end.address: NodeRow(peer.node_id, key_id)},
         )
 
     async def run(self, period_s: float = KEY_FILE_S) -> None:
         """Look at the key file, announce what is received with, and retire what nobody uses."""
         await self._announce_received()
+        async with asyncio.TaskGroup() as tasks:
+            if self._stance.accepts is Kind.IPSEC:
+                tasks.create_task(self._proof.run(), name="ipsec-proof")
+            await self._keep(period_s)
+
+    async def _keep(self, period_s: float) -> None:
         while True:
             if self.opened.config.enable_ipsec_key_watcher:
                 await self._look()
@@ -319,6 +329,21 @@ class IpsecNode:
     def interfaces(self) -> tuple[str, ...]:
         """Devices on which what comes in is marked for decryption."""
         return self._datapath.underlays
+
+    def unready(self, name: NodeKey) -> str:
+        """Why a node cannot be spoken with yet; empty: it can."""
+        peer = self._peers.get(name)
+        if peer is None or not peer.key_id:
+            return self.problems.get(name, "it announces no key")
+        key_id = ipsec.sending_key(self.opened.ring.current, peer, self.opened.ring.key_ids)
+        if not key_id:
+            return f"it announces key {peer.key_id}: write the same secret in every cluster"
+        for table in (self.states, self.policies):
+            if table.status.failing:
+                return f"{table.status.failing} rows of the table {table.name} fail"
+        if not self._proof.is_proven(peer.end.address):
+            return "no answer to what is encrypted for it: IP protocol 50 must pass between them"
+        return ""
 
     def sentences(self) -> list[str]:
         """What is wrong with the key file and with what nodes announce."""

@@ -12,9 +12,7 @@ def shape(node: IpsecNode) -> dict[str, Any]:
     """``EncryptionStatus`` with IPsec."""
     ring, errors = node.opened.ring, {k: n for k, n in sorted(node.errors.items()) if n}
     return {
-        "mode": "IPsec",
         "msg": "; ".join(node.sentences()[:3]),
-        "strict-mode": node.opened.config.enable_encryption_strict_mode,
         "ipsec": {
             "decrypt-interfaces": list(node.interfaces),
             "keys-in-use": len({*ring.key_ids, *node.opened.spared}),
@@ -34,7 +32,6 @@ def shape(node: IpsecNode) -> dict[str, Any]:
                 for name, peer in node.named_peers()
             ],
         },
-        "problems": node.sentences()[:20],
     }
 
 
@@ -76,11 +73,5 @@ def collect(node: IpsecNode) -> list[Family]:
                 ({"direction": "in"}, policies.count(Direction.IN)),
                 ({"direction": "out"}, policies.count(Direction.OUT)),
             ),
-        ),
-        family(
-            "isthmus_encryption_problems",
-            "gauge",
-            "Announcements of nodes that cannot be followed",
-            (({}, len(node.sentences())),),
         ),
     ]

@@ -197,7 +197,6 @@ class KeyRotation:
     async def _arrange(self, event: Event) -> None:
         """Devices and peers as the phase needs them; repeatable."""
         opened, node = self._opened, self._node
-        keepalive_s = int(opened.config.wireguard_persistent_keepalive)
         if event is Event.BEGIN:
             await opened.open_detour()
             assert opened.detour is not None
@@ -207,7 +206,7 @@ class KeyRotation:
             # Also for peers to come: a promoted key of another node is shaken hands with at once.
             await node.target.keep_alive(rotation.KEEPALIVE_S)
         elif event is Event.RETIRE:
-            await node.target.keep_alive(keepalive_s)
+            await node.target.keep_alive(opened.keepalive_s)
             node.detour_target.table = None
             await opened.close_detour()
             node.nodes_again()

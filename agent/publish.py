@@ -15,7 +15,7 @@ import msgspec
 from agent.endpoint_store import Endpoint
 from agent.endpoints import Endpoints
 from agent.policy_inputs import Port
-from encryption import rotation
+from encryption import migration, rotation
 from kube.informer import Informer
 from kube.port import ApiError, Client
 from kube.resources import CILIUM_ENDPOINTS, CILIUM_NODES
@@ -230,6 +230,9 @@ class EndpointObjects:
                 raise
 
 
+_ANNOTATIONS = (rotation.ANNOTATION, migration.IPSEC_KEY_ANNOTATION)  # of nodes, that are ours
+
+
 class NodeObject:
     """This node's CiliumNode: a ``Target`` with one row."""
 
@@ -254,7 +257,7 @@ class NodeObject:
             node = decode_node(found, self._cluster, self._cluster_id)
         except ObjectError:
             return {}
-        ours = {k: v for k, v in node.annotations.items() if k == rotation.ANNOTATION}
+        ours = {k: v for k, v in node.annotations.items() if k in _ANNOTATIONS}
         return {self._name: msgspec.structs.replace(node, annotations=ours)}
 
     async def upsert(self, rows: Sequence[tuple[NodeName, Node]]) -> Mapping[NodeName, OSError]:
@@ -272,7 +275,7 @@ class NodeObject:
         except ApiError as error:
             if not error.already_exists:
                 raise
-            stale = dict.fromkeys((*WIREGUARD_KEY, rotation.ANNOTATION))  # unless they are wanted
+            stale = dict.fromkeys((*WIREGUARD_KEY, *_ANNOTATIONS))  # unless they are wanted
             metadata = body["metadata"]
             metadata["annotations"] = stale | metadata.get("annotations", {})
             spec = body["spec"] | {"encryption": {"key": node.encryption_key}}

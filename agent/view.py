@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.config import AgentConfig
-from agent.encryption import WireguardNode
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator
 from agent.ipam import Pools
-from agent.ipsec import IpsecNode
-from agent.key_rotation import KeyRotation
 from agent.kube_inputs import KubeInputs
+from agent.mesh_encryption import MeshEncryption
 from agent.mesh_state import MeshState
 from agent.names import Names
 from agent.node import Self
@@ -63,9 +61,7 @@ class View:
     policy_inputs: PolicyInputs
     names: Names
     prober: Prober
-    wireguard: WireguardNode | None  # None: this node does not encrypt by it
-    rotation: KeyRotation | None
-    ipsec: IpsecNode | None  # None: this node does not encrypt by it
+    encryption: MeshEncryption
     progress: Progress
     server: str  # of the API server
     clock: Callable[[], float]

@@ -30,7 +30,7 @@ int from_network(struct __sk_buff *skb)
 	__u32 identity = 0;
 	__be32 sender;
 
-	if (config_ipsec && is_esp(skb, &sender)) {
+	if (config_hears_ipsec && is_esp(skb, &sender)) {
 		skb->mark = ipsec_mark_in(sender);
 		if (!config_host_policy)
 			return TC_NEXT;

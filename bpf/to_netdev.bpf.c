@@ -43,7 +43,8 @@ static __always_inline struct verdict decide_encryption(struct __sk_buff *skb,
 	if (skb->mark == MARK_WIREGUARD || (!config_wireguard_ifindex && !config_ipsec))
 		return VERDICT(VERDICT_STACK);
 	/* Judged where it went into the tunnel; by now it is encrypted, or need not be. */
-	if (config_ipsec && (magic == MARK_MAGIC_ENCRYPT || magic == MARK_MAGIC_OVERLAY))
+	if (config_ipsec && (magic == MARK_MAGIC_ENCRYPT ||
+			     (magic == MARK_MAGIC_OVERLAY && !config_wireguard_ifindex)))
 		return VERDICT(VERDICT_STACK);
 	if (!read_ends(skb, &ends, &is_discovery) || is_discovery)
 		return VERDICT(VERDICT_STACK);

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cli import cluster, encrypt_text, mesh_ask, options, output, rest
+from cli.encrypt_migrate import migrate
 from kube import resources
 from kube.port import Client
 
@@ -176,3 +177,6 @@ def _ask_in_turn(kubeconfig: str, context: str, namespace: str, words: tuple[str
             raise click.ClickException("; ".join(errors) or "the cluster has no agents")
 
     return asyncio.run(work())
+
+
+encrypt.add_command(migrate)

@@ -11,11 +11,22 @@ Object = Mapping[str, Any]
 
 def node(status: Object, now: datetime | None = None) -> str:
     """One node, with each peer."""
-    if status.get("mode") == "IPsec":
-        return _ipsec(status)
-    if status.get("mode") != "Wireguard":
-        return f"Encryption: {status.get('mode', 'Disabled')}"
-    lines = ["Encryption: Wireguard"]
+    lines = [f"Encryption: {status.get('mode', 'Disabled')}"]
+    accepts = status.get("migration", {}).get("accepts", "off")
+    if accepts != "off":
+        lines.append(f"Accepts too: {accepts}, while the mesh changes its kind of encryption")
+    if "strict-mode" in status:
+        lines.append(f"Strict mode: {'Enabled' if status['strict-mode'] else 'Disabled'}")
+    lines += [f"Problem: {text}" for text in status.get("problems", ())]
+    if "wireguard" in status:
+        lines += _wireguard(status, now)
+    if "ipsec" in status:
+        lines += _ipsec(status["ipsec"])
+    return "\n".join(lines)
+
+
+def _wireguard(status: Object, now: datetime | None) -> list[str]:
+    lines: list[str] = []
     for interface in status["wireguard"]["interfaces"]:
         lines += [
             f"Interface: {interface['name']} ({interface['kind']})",
@@ -26,32 +37,26 @@ def node(status: Object, now: datetime | None = None) -> str:
     lines += [
         f"Key age: {_span(status['key-age-seconds'])}",
         f"Node encryption: {status['wireguard']['node-encryption']}",
-        f"Strict mode: {'Enabled' if status['strict-mode'] else 'Disabled'}",
         f"Rotation: {rotation(status)}",
     ]
     lines += [f"\twaits for {text}" for text in status["rotation"]["waiting-for"]]
-    lines += [f"Problem: {text}" for text in status["problems"]]
     rows: list[tuple[str, ...]] = [
         ("Node", "Device", "Endpoint", "Key known", "Last handshake", "Received", "Sent")
     ]
     for interface in status["wireguard"]["interfaces"]:
         rows += [_peer(interface["name"], p, now) for p in interface["peers"]]
-    return "\n".join([*lines, output.table(rows)])
+    return [*lines, output.table(rows)]
 
 
-def _ipsec(status: Object) -> str:
-    found = status["ipsec"]
+def _ipsec(found: Object) -> list[str]:
     lines = [
-        "Encryption: IPsec",
         f"Decryption interface(s): {', '.join(found['decrypt-interfaces'])}",
         f"Keys in use: {found['keys-in-use']} ({', '.join(map(str, found['key-ids']))})",
         f"Current key: {found['current-key-id']}",
         f"Max Seq. Number: {found['max-seq-number']}",
-        f"Strict mode: {'Enabled' if status['strict-mode'] else 'Disabled'}",
         f"Errors: {found['error-count']}",
     ]
     lines += [f"\t{name}: {count}" for name, count in found["xfrm-errors"].items()]
-    lines += [f"Problem: {text}" for text in status["problems"]]
     rows: list[tuple[str, ...]] = [("Node", "Address", "Node ID", "Its key", "We send with")]
     rows += [
         (
@@ -59,11 +64,11 @@ def _ipsec(status: Object) -> str:
             peer["address"],
             str(peer["node-id"]),
             str(peer["key-id"] or "none"),
-            str(peer["sends-with"] or "clear text"),
+            str(peer["sends-with"] or "no key of IPsec"),
         )
         for peer in found["peers"]
     ]
-    return "\n".join([*lines, output.table(rows)])
+    return [*lines, output.table(rows)]
 
 
 def _peer(device: str, peer: Object, now: datetime | None) -> tuple[str, ...]:
@@ -93,21 +98,25 @@ def mesh(answers: Mapping[str, Object]) -> list[tuple[str, ...]]:
         ("Node", "Mode", "By", "Peers", "Shaken hands", "Key age", "Rotation", "Received", "Sent")
     ]
     for name, status in answers.items():
+        mode = str(status.get("mode", "?"))
+        accepts = status.get("migration", {}).get("accepts", "off")
+        if accepts != "off":
+            mode += f", accepts {accepts}"
         if status.get("mode") == "IPsec":
             found = status["ipsec"]
             keys = ", ".join(map(str, found["key-ids"]))
             encrypted = sum(1 for peer in found["peers"] if peer["sends-with"])
-            rows.append((name, "IPsec", "kernel", str(encrypted), "", "", f"keys {keys}"))
+            rows.append((name, mode, "kernel", str(encrypted), "", "", f"keys {keys}"))
             continue
         if status.get("mode") != "Wireguard":
-            rows.append((name, str(status.get("mode", "?"))))
+            rows.append((name, mode))
             continue
         interfaces = status["wireguard"]["interfaces"]
         main, every = interfaces[0], [p for i in interfaces for p in i["peers"]]
         rows.append(
             (
                 name,
-                "Wireguard",
+                mode,
                 main["kind"],
                 str(main["peer-count"]),
                 str(sum(1 for p in main["peers"] if p["last-handshake-time"])),
@@ -129,11 +138,12 @@ def faults(answers: Mapping[str, Object]) -> list[str]:
         if s.get("rotation", {}).get("error")
     ]
     modes: dict[str, list[str]] = {}
-    for name, s in answers.items():
+    changing = any(s.get("migration", {}).get("accepts", "off") != "off" for s in answers.values())
+    for name, s in answers.items() if not changing else ():
         modes.setdefault(str(s.get("mode", "?")), []).append(name)
     if len(modes) > 1:
         text = "; ".join(f"{mode} on {', '.join(names)}" for mode, names in sorted(modes.items()))
-        found.append(f"modes differ: {text}: set enable-wireguard or enable-ipsec alike everywhere")
+        found.append(f"modes differ: {text}: bring all to one with isthmus encrypt migrate")
     return found
 
 

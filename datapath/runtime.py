@@ -59,11 +59,16 @@ class TraceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """What leaves the node is encrypted by a WireGuard device, which must exist, or by IPsec."""
+    """By what that leaves the node is encrypted, and what is decrypted.
 
-    ifindex: int  # 0: by IPsec
-    overhead_bytes: int
-    names: tuple[str, ...] = ()  # of all its devices: while keys change there are two
+    With both, a packet is for IPsec where its node's row has a key, else for WireGuard.
+    """
+
+    ifindex: int  # of the WireGuard device, which must exist; 0: nothing is sent by it
+    overhead_bytes: int  # of what is sent, or will be
+    ipsec: bool = False  # the tunnel's packets are marked for the kernel's IPsec
+    hears_ipsec: bool = False  # what comes in is marked for it
+    names: tuple[str, ...] = ()  # of all WireGuard's: while keys change there are two
     nodes: bool = False  # also what nodes send to nodes
     strict: bool = False  # what would leave in clear text is dropped
     strict_nodes: bool = False  # except to and from nodes
@@ -269,12 +274,12 @@ def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attach
     names = config.devices or (found.underlay,)
     if not config.native:
         out.append(programs.TUNNEL_ATTACHMENT)
-    if config.native or judged or (encryption and not encryption.ifindex):
+    if config.native or judged or (encryption and encryption.hears_ipsec):
         program = programs.PROGRAM_FROM_NETWORK
         out += [Attachment(program, AttachType.TCX_INGRESS, name) for name in names]
-    if config.native and encryption and encryption.ifindex:
+    if config.native and encryption:
         out += [_of_wireguard(name) for name in encryption.names]
-    if encryption or judged:
+    if judged or (encryption and (encryption.ifindex or encryption.ipsec)):
         program = programs.PROGRAM_NETWORK
         out += [Attachment(program, AttachType.TCX_EGRESS, name) for name in names]
     return tuple(out)
@@ -305,7 +310,8 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_wireguard_port": WIREGUARD_PORT,
         "config_wireguard_ifindex": encryption.ifindex if encryption else 0,
         "config_encrypt_nodes": int(encryption is not None and encryption.nodes),
-        "config_ipsec": int(encryption is not None and not encryption.ifindex),
+        "config_ipsec": int(encryption is not None and encryption.ipsec),
+        "config_hears_ipsec": int(encryption is not None and encryption.hears_ipsec),
         "config_strict": int(encryption is not None and encryption.strict),
         "config_strict_nodes": int(encryption is not None and encryption.strict_nodes),
     }

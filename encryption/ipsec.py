@@ -15,6 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from encryption import ipsec_keys
+from encryption.device import MARK as MARK_WIREGUARD
 from encryption.ipsec_keys import End, Material, MeshKey
 from model.address import Address, Prefix, host_prefix, parse_prefix
 
@@ -22,7 +23,7 @@ REQUEST_ID = 2  # of states around the tunnel; 1 is that of pods' own packets
 REPLAY_WINDOW = 1024
 _ENCRYPT, _DECRYPT, _MAGIC = 0x0E00, 0x0D00, 0x0F00
 _OUT_MASK, _IN_MASK = 0xFFFFFF00, 0xFFFF0F00
-_BLOCK_PRIORITY = 100
+_BLOCK_PRIORITY, _PASS_PRIORITY = 100, 50
 _ANY_PRIORITY = 0x0B9F  # behind everybody else's policies
 _ANYWHERE = parse_prefix("0.0.0.0/0")
 
@@ -82,6 +83,7 @@ class Policy:
 
     priority: int
     template: Template | None
+    passes: bool = False  # without a template: they go as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Peer:
 _UNMARKED = Mark(0, 0)
 _DECRYPTED = Policy(_ANY_PRIORITY, Template())
 BLOCKED = PolicyId(Direction.OUT, _ANYWHERE, _ANYWHERE, Mark(_ENCRYPT, _MAGIC))
+# What WireGuard sends itself has bits of that mark, and no node ID, which all of ours have.
+WIREGUARD = PolicyId(Direction.OUT, _ANYWHERE, _ANYWHERE, Mark(MARK_WIREGUARD, 0xFFFFFFFF))
 
 
 def mark_out(key_id: int, node_id: int) -> Mark:
@@ -135,7 +139,10 @@ def desired_policies(
     """What is marked for a peer is encrypted for it, and blocked if there is no such peer; what a
     peer has encrypted may come in, and so may what it has not.
     """
-    found = {BLOCKED: Policy(_BLOCK_PRIORITY, None)}
+    found = {
+        BLOCKED: Policy(_BLOCK_PRIORITY, None),
+        WIREGUARD: Policy(_PASS_PRIORITY, None, passes=True),
+    }
     for peer in peers:
         for ours, theirs in _between(own, peer) if peer.key_id else ():
             for key_id in key_ids:
@@ -163,7 +170,9 @@ def is_ours_state(state_id: StateId) -> bool:
 
 def is_ours_policy(policy_id: PolicyId, policy: Policy) -> bool:
     """By the marks, which nobody else has, or by its place behind everybody else's."""
-    if policy_id == BLOCKED or (policy_id.direction is Direction.IN and policy == _DECRYPTED):
+    if policy_id in (BLOCKED, WIREGUARD):
+        return True
+    if policy_id.direction is Direction.IN and policy == _DECRYPTED:
         return True
     mark = policy_id.mark
     return mark.mask == _OUT_MASK and mark.value & _MAGIC == _ENCRYPT

@@ -46,6 +46,11 @@ def kind(link: Any) -> str:
     return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
 
 
+def is_ours(link: Any) -> bool:
+    """By the mark of everything that we make."""
+    return bool(link.get_attr("IFLA_IFALIAS") == LINK_ALIAS)
+
+
 def create(name: str, kind: str) -> None:
     """Raises ``OSError``; EOPNOTSUPP where the kernel has no such devices."""
     with IPRoute() as ipr, doing(f"create device {name} of kind {kind}"):

@@ -205,7 +205,7 @@ def _selector(key: PolicyId) -> bytes:
 
 def write_policy(key: PolicyId, policy: Policy, kind: int, sequence: int) -> bytes:
     """Add a policy; ``kind`` says whether one that is there is an error or is replaced."""
-    action = _ALLOW if policy.template else _BLOCK
+    action = _ALLOW if policy.template or policy.passes else _BLOCK
     body = _selector(key) + _LIFETIME + _NOTHING_YET
     body += _POLICY_TAIL.pack(policy.priority, 0, key.direction.value, action, 0, 0)
     if policy.template is not None:
@@ -254,7 +254,7 @@ def read_policy(body: bytes) -> tuple[PolicyId, Policy] | None:
         _mark(found[_MARK]) if _MARK in found else Mark(0, 0),
     )
     template = _read_template(found[_TEMPLATE]) if _TEMPLATE in found else None
-    return key, Policy(priority, None if action == _BLOCK else template or Template())
+    return key, Policy(priority, template, passes=template is None and action != _BLOCK)
 
 
 def _prefix(data: bytes, length: int, family: int) -> Prefix:

@@ -26,6 +26,7 @@ const volatile __u16 config_wireguard_port;    /* host order; the next one while
 const volatile __u32 config_wireguard_ifindex; /* of ist_wg0; 0: not encrypted by WireGuard */
 const volatile __u8 config_encrypt_nodes;      /* also what nodes send to nodes */
 const volatile __u8 config_ipsec;	 /* the tunnel's packets are encrypted by the kernel */
+const volatile __u8 config_hears_ipsec;	 /* and what comes in is marked for decryption */
 const volatile __u8 config_strict;	 /* what would leave in clear text is dropped */
 const volatile __u8 config_strict_nodes; /* except to and from nodes */
 

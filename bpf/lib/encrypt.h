@@ -65,15 +65,16 @@ static __always_inline struct verdict strict_check(const struct ends *ends,
 	return VERDICT(VERDICT_STACK);
 }
 
-/* Without a tunnel: for the node `remote`, by the kernel's IPsec. NONE: it has no key that we have.
+/* Without a tunnel: for the node `remote`, by the kernel's IPsec. NONE: it has no key that we have, or
+ * is WireGuard's.
  */
 static __always_inline struct verdict encrypt_by_ipsec(const struct address *remote)
 {
 	__u32 mark = address_is_ip4(remote) ? ipsec_mark_out(remote->words[3]) : IPSEC_NO_NODE;
 
-	if (mark == IPSEC_NO_NODE)
+	if (mark == IPSEC_NO_NODE && !config_wireguard_ifindex)
 		return DROP(SOURCE_ENCRYPT, DROP_NO_NODE_ID);
-	if (mark == IPSEC_PLAIN)
+	if (mark == IPSEC_PLAIN || mark == IPSEC_NO_NODE)
 		return VERDICT(VERDICT_NONE);
 	return (struct verdict){.kind = VERDICT_ENCRYPT, .mark = mark};
 }
@@ -90,16 +91,16 @@ static __always_inline struct verdict encrypt_decision(const struct ends *ends, 
 	peer = ipcache_find(&ends->destination);
 	source = identity_of_end(&ends->source);
 	nodes = is_node_identity(source) || (peer && is_node_identity(peer->identity));
-	if (config_wireguard_ifindex && peer && peer->encrypt_key && source != IDENTITY_UNKNOWN &&
-	    source != IDENTITY_WORLD && (!nodes || config_encrypt_nodes))
-		return encrypt_for(address_is_zero(&peer->tunnel_endpoint)
-					   ? &ends->destination
-					   : &peer->tunnel_endpoint);
 	if (config_ipsec && config_native && peer && !address_is_zero(&peer->tunnel_endpoint)) {
 		struct verdict verdict = encrypt_by_ipsec(&peer->tunnel_endpoint);
 
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}
+	if (config_wireguard_ifindex && peer && peer->encrypt_key && source != IDENTITY_UNKNOWN &&
+	    source != IDENTITY_WORLD && (!nodes || config_encrypt_nodes))
+		return encrypt_for(address_is_zero(&peer->tunnel_endpoint)
+					   ? &ends->destination
+					   : &peer->tunnel_endpoint);
 	return strict_check(ends, peer, source);
 }

@@ -29,7 +29,12 @@ OUT, IN = 0xBEEF5E00, 0xBEEF0D00
 
 
 def _furnished(**changes: int) -> Machine:
-    constants = {"config_ipsec": 1, "config_wireguard_ifindex": 0, **changes}
+    constants = {
+        "config_ipsec": 1,
+        "config_hears_ipsec": 1,
+        "config_wireguard_ifindex": 0,
+        **changes,
+    }
     machine = furnish(Machine(changes=constants).load())
     machine.put("ist_nodes", address(REMOTE_NODE), NodeValue(NODE_ID, KEY).pack())
     return machine

@@ -43,7 +43,7 @@ async def test_a_bad_change_keeps_what_is(thread: KernelThread, tmp_path: Path) 
             file.write_text(text)
             await until(says, lambda says=says: says in "".join(agent.ipsec.sentences()))
             assert agent.ipsec.opened.ring.key_ids == (3,)
-            assert shape(agent.ipsec)["problems"] == agent.ipsec.sentences()
+            assert shape(agent.ipsec)["msg"] == "; ".join(agent.ipsec.sentences())
         file.write_text(line(4))
         await until("good again", lambda: agent.ipsec.sentences() == [])
         assert agent.ipsec.opened.ring.current == 4
@@ -69,7 +69,7 @@ async def test_who_cannot_be_a_peer_is_told(thread: KernelThread, tmp_path: Path
         assert "own/node2 announces key 255" in problems
         assert "own/node3 announces IPsec and no boot ID" in problems
         policies = await Policies(thread.call).read()
-        assert len(policies) == 3
+        assert len(policies) == 4
         families = {found.name: found for found in collect(agent.ipsec)}
         assert families["cilium_ipsec_keys"].samples[0].value == 1
         numbers = {address: row.node_id for address, row in rows.rows.items()}

@@ -35,7 +35,7 @@ async def test_marked_packets_stop_without_a_state(mode: AttachMode, native: boo
         wanted = ipsec.desired_policies(one.config.node_ip, [], [5])
         assert await policies.upsert(list(wanted.items())) == {}
         await send(one, 5)
-        await one.reopen(encryption=Encryption(0, 77))
+        await one.reopen(encryption=Encryption(0, 77, ipsec=True, hears_ipsec=True))
         assert one.datapath.route_mtu == 1500 - (0 if native else 50) - 77
 
         sniffer = Sniffer(one.namespace, PODS, "under0")

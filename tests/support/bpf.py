@@ -135,6 +135,7 @@ class Machine:
             "config_wireguard_ifindex": 1,
             "config_encrypt_nodes": 0,
             "config_ipsec": 0,
+            "config_hears_ipsec": 0,
             "config_strict": 0,
             "config_strict_nodes": 0,
         }

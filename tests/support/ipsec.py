@@ -58,7 +58,8 @@ async def switch_on(stage: Stage, keys: Sequence[MeshKey], **changes: bool) -> N
     overhead = max(key.overhead_bytes for key in keys)
     for node in stage.nodes:
         await send(node, keys[-1].id)
-        await node.reopen(encryption=Encryption(0, overhead, **changes))
+        encryption = Encryption(0, overhead, ipsec=True, hears_ipsec=True, **changes)
+        await node.reopen(encryption=encryption)
 
 
 def _id(node: Node, other: Node) -> int:

@@ -25,7 +25,7 @@ async def test_a_rotation_and_a_restart_in_its_middle(tmp_path: Path) -> None:
             await until("announced", lambda: agent.announced == [0, 3])
             await until("sends", lambda: set(agent.sends_with().values()) == {3})
             assert len(await states.read()) == 4
-            assert len(await policies.read()) == 5
+            assert len(await policies.read()) == 6
 
             file.write_text(line(4))
             await until("announced", lambda: agent.announced[-1] == 4)

@@ -46,11 +46,12 @@ def test_who_cannot_be_a_peer_gets_no_state(peer: Peer) -> None:
 def test_a_marked_packet_without_a_peer_is_blocked() -> None:
     """Without any peer there is the policy that blocks, behind those of peers."""
     policies = ipsec.desired_policies(ONE.address, [PEER], [3, 4])
-    blocking = [(k, p) for k, p in policies.items() if p.template is None]
+    blocking = [(k, p) for k, p in policies.items() if p.template is None and not p.passes]
     assert [(k.direction, k.mark) for k, _ in blocking] == [(Direction.OUT, Mark(0x0E00, 0x0F00))]
     mine = [p for k, p in policies.items() if k.direction is Direction.OUT and p.template]
     assert len(mine) == 2
     assert all(p.priority < blocking[0][1].priority for p in mine)
+    assert policies[ipsec.WIREGUARD].priority < blocking[0][1].priority
     assert all(ipsec.is_ours_policy(k, p) for k, p in policies.items())
 
 
