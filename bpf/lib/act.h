@@ -119,7 +119,8 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 	};
 	__u32 mark = config_ipsec ? ipsec_mark_out(verdict->remote) : IPSEC_PLAIN;
 
-	/* What IPsec does not encrypt is WireGuard's, if there is one: while a mesh changes over. */
+	/* What IPsec does not encrypt is WireGuard's, if there is one: while a mesh changes over.
+	 */
 	if (config_wireguard_ifindex && mark == IPSEC_NO_NODE)
 		mark = IPSEC_PLAIN;
 	if (mark == IPSEC_NO_NODE) {

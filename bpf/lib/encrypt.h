@@ -65,8 +65,8 @@ static __always_inline struct verdict strict_check(const struct ends *ends,
 	return VERDICT(VERDICT_STACK);
 }
 
-/* Without a tunnel: for the node `remote`, by the kernel's IPsec. NONE: it has no key that we have, or
- * is WireGuard's.
+/* Without a tunnel: for the node `remote`, by the kernel's IPsec. NONE: it has no key that we have,
+ * or is WireGuard's.
  */
 static __always_inline struct verdict encrypt_by_ipsec(const struct address *remote)
 {

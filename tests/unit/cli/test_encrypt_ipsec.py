@@ -38,7 +38,7 @@ def test_a_node_tells_keys_errors_and_peers() -> None:
     assert "\tXfrmInNoStates: 5" in lines
     assert "Problem: node two/c announces key 255" in lines
     assert lines[-2].split() == ["one/b", "192.0.2.2", "7", "3", "3"]
-    assert lines[-1].split() == ["two/c", "192.0.2.3", "8", "none", *"no key of IPsec".split()]
+    assert lines[-1].split() == ["two/c", "192.0.2.3", "8", "none", *["no", "key", "of", "IPsec"]]
 
 
 def test_the_mesh_tells_modes_that_differ() -> None:
