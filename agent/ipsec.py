@@ -32,7 +32,7 @@ from encryption.migration import IPSEC_KEY_ANNOTATION, Kind
 from encryption.xfrm import Policies, States, error_counters
 from mesh.nodes import NodeKey
 from model.address import Address
-from model.node import Node
+from model.node import CILIUM_INTERNAL_IP, Node
 from reconcile.table import Table
 
 log = logging.getLogger("isthmus.agent.ipsec")
@@ -117,7 +117,7 @@ class IpsecNode:
         self._stance = opened.config.stance
         self._peers: dict[NodeKey, Peer] = {}
         self._sent_with: dict[NodeKey, Kind] = {}
-        self._proof = IpsecProof(self._marks)
+        self._proof = IpsecProof(opened.thread.call, self._marks)
         self._rows: dict[NodeKey, _Rows] = {}
         common = ipsec.desired_policies(me.ip, [], [])
         self._wanted = _Rows(policies=dict(common))
@@ -158,11 +158,20 @@ class IpsecNode:
     def _marks(self) -> dict[Address, int]:
         """Of packets to every node that can decrypt what we send."""
         ring, found = self.opened.ring, {}
-        for peer in self._peers.values():
+        for name, peer in self._peers.items():
             key_id = ipsec.sending_key(ring.current, peer, ring.key_ids)
-            if key_id and self.opened.announced_key:
-                found[peer.end.address] = ipsec.mark_out(key_id, peer.node_id).value
+            asked = self._asked(name)
+            if key_id and asked is not None and self.opened.announced_key:
+                found[asked] = ipsec.mark_out(key_id, peer.node_id).value
         return found
+
+    def _asked(self, name: NodeKey) -> Address | None:
+        """An address of a node to which what we send would be encrypted."""
+        node = self._mesh.nodes.get(*name)
+        if node is None:
+            return None
+        # Without a tunnel only what is behind a node is encrypted for it: its router is.
+        return node.address(CILIUM_INTERNAL_IP) if self._native else node.tunnel_endpoint()
 
     async def take_over(self) -> None:
         """Node IDs of a former life: a packet that is marked must find the same node."""
@@ -341,7 +350,8 @@ class IpsecNode:
         for table in (self.states, self.policies):
             if table.status.failing:
                 return f"{table.status.failing} rows of the table {table.name} fail"
-        if not self._proof.is_proven(peer.end.address):
+        asked = self._asked(name)
+        if asked is None or not self._proof.is_proven(asked):
             return "no answer to what is encrypted for it: IP protocol 50 must pass between them"
         return ""
 

@@ -8,7 +8,8 @@ are proven while all senders still use another kind (docs/adr/0198).
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from agent.echo import Echo
 from encryption.migration import PROVEN_S
@@ -22,9 +23,13 @@ SOON_S, LATER_S = 1.0, 20.0  # between rounds: while somebody is not proven, and
 class IpsecProof:
     """Who has answered, and when."""
 
-    def __init__(self, marks: Callable[[], Mapping[Address, int]]) -> None:
-        """``marks``: of packets to each node that could decrypt."""
-        self._marks = marks
+    def __init__(
+        self, call: Callable[..., Awaitable[Any]], marks: Callable[[], Mapping[Address, int]]
+    ) -> None:
+        """``call``: runs in the node's network namespace. ``marks``: of packets to an address of
+        each node that could decrypt.
+        """
+        self._call, self._marks = call, marks
         self._answered_s: dict[Address, float] = {}
 
     def is_proven(self, address: Address) -> bool:
@@ -34,7 +39,7 @@ class IpsecProof:
     async def run(self) -> None:
         """Until cancelled."""
         asked: Mapping[Address, int] = {}
-        echo = Echo(lambda address: asked[address])
+        echo: Echo = await self._call(Echo, lambda address: asked[address])
         try:
             while True:
                 asked = self._marks()

@@ -90,14 +90,15 @@ def settings(stance: Stance) -> dict[str, str | None]:
 def reports(members: Sequence[Member]) -> dict[str, Report]:
     """By CLUSTER/NODE; an agent of an earlier version gives none."""
     return {
-        f"{member.name}/{node}": _report(answer["migration"])
+        f"{member.name}/{node}": report_of(answer["migration"])
         for member in members
         for node, answer in member.answers.items()
         if "migration" in answer
     }
 
 
-def _report(said: Object) -> Report:
+def report_of(said: Object) -> Report:
+    """What one agent answers."""
     sends = {name: Kind(row["sends"]) for name, row in said["nodes"].items()}
     unready: dict[Kind, dict[str, str]] = {}
     for name, row in said["nodes"].items():

@@ -66,9 +66,9 @@ class Encryption:
 
     ifindex: int  # of the WireGuard device, which must exist; 0: nothing is sent by it
     overhead_bytes: int  # of what is sent, or will be
+    names: tuple[str, ...] = ()  # of all WireGuard's devices: while keys change there are two
     ipsec: bool = False  # the tunnel's packets are marked for the kernel's IPsec
     hears_ipsec: bool = False  # what comes in is marked for it
-    names: tuple[str, ...] = ()  # of all WireGuard's: while keys change there are two
     nodes: bool = False  # also what nodes send to nodes
     strict: bool = False  # what would leave in clear text is dropped
     strict_nodes: bool = False  # except to and from nodes
