@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ class MeshEncryption:
             found += node.sentences() if node is not None else []
         return found
 
-    def prefixes_changed(self, prefixes: Collection[Prefix]) -> None:
+    def prefixes_changed(self, prefixes: Sequence[Prefix]) -> None:
         """The ipcache's rows of these may differ now."""
         if self.wireguard is not None:
             self.wireguard.prefixes_changed(prefixes)
