@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -19,9 +20,16 @@ from telemetry import logs
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
+# glibc raises this by itself when something large is freed. Pages of listings would then lie on the
+# heap, between what stays for ever.
+MMAP_THRESHOLD_BYTES = 128 * 1024
+_M_MMAP_THRESHOLD = -3
+
+
 async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     gc.set_threshold(*GC_THRESHOLDS)
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     # Here and not above: a wrong setting is told without loading half the world.
     from agent import settings_watch
     from agent.daemon import Daemon

@@ -164,11 +164,14 @@ class RemoteInputs:
     def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
         claimant = Claimant(Source.CLUSTERMESH, cluster)
         cluster_id, ipcache = self._id_of(cluster), self._mesh.ipcache
-        claims: dict[Prefix, IpClaim] = {}  # the last word about each
+        claims: dict[Prefix, IpClaim] = {}
         for key, value in changes:
             prefix = cast("Prefix", key)
+            if value is None or prefix in claims:
+                # In the order in which it was said: each lie counts, also one soon taken back.
+                ipcache.put_all(claimant, claims.items())
+                claims = {}
             if value is None:
-                claims.pop(prefix, None)
                 ipcache.drop(prefix, claimant)
                 continue
             row = IpcacheEntry(value.identity, value.host_ip, value.key, cluster_id)

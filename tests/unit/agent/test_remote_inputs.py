@@ -110,3 +110,16 @@ def test_a_line_that_a_kill_has_cut_off_costs_only_itself(tmp_path: Path) -> Non
     later = Life(tmp_path, restored=True)
     later.inputs.configured([BETA])
     assert later.known() == {"10.2.0.5"}
+
+
+def test_each_lie_of_one_message_counts(tmp_path: Path) -> None:
+    """A record that is replaced, or deleted, in the message that brings it has been said."""
+    life = Life(tmp_path)
+    life.speak()
+    host = parse_address("192.0.2.9")
+    lies = [EndpointAddress(host, NumericIdentity(n)) for n in (7, 104)]
+    honest = EndpointAddress(host, NumericIdentity((2 << 16) + 300))
+    changes = [(NEW, lies[0]), (NEW, None), (NEW, lies[1]), (NEW, honest)]
+    life.inputs.on_changes(BETA, keys.IP, changes)
+    assert life.mesh.violations(BETA)["reserved-identity"].total == 2
+    assert life.known() == {str(NEW.network_address)}
