@@ -5,6 +5,7 @@ question about a node's pod prefix costs the blocks it has.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from model.address import Address, Prefix, is_host
 G = TypeVar("G")
 
 BLOCK_LENGTH = 120  # in the 128-bit space: /24 of IPv4
+SEVERAL_LENGTH = 116  # of sixteen blocks: /20
 Block = bytes  # the first 15 bytes of an address
 
 
@@ -38,6 +40,18 @@ def blocks_of(prefix: Prefix, known: Iterable[Block], count: int) -> Iterator[Bl
             yield block
 
 
+_REST = [bytes(16 - length // 8) + bytes((length,)) for length in range(129)]
+
+
+def cut(what: bytes, length: int) -> bytes:
+    """The prefix of a length around an address or a longer prefix."""
+    whole, part = divmod(length, 8)
+    if not part:
+        return what[:whole] + _REST[length]
+    kept = what[whole] & 0xFF00 >> part & 0xFF
+    return what[:whole] + bytes((kept, *bytes(15 - whole), length))
+
+
 class Blocks:
     """A set of prefixes, most of them single addresses."""
 
@@ -45,6 +59,7 @@ class Blocks:
         self._hosts: dict[Block, int] = {}
         self._small: dict[Block, tuple[Prefix, ...]] = {}  # within one block, mostly one
         self._large: list[Prefix] = []  # sorted: what lies in a prefix stands in one row
+        self._lengths: Counter[int] = Counter()  # of these
 
     def add(self, prefix: Prefix) -> None:
         """Once or more often is the same."""
@@ -76,6 +91,7 @@ class Blocks:
         place = bisect_left(self._large, prefix)
         if self._large[place : place + 1] != [prefix]:
             self._large.insert(place, prefix)
+            self._lengths[prefix.length] += 1
 
     def discard(self, prefix: Prefix) -> None:
         """Also when it is absent."""
@@ -96,12 +112,19 @@ class Blocks:
             place = bisect_left(self._large, prefix)
             if self._large[place : place + 1] == [prefix]:
                 del self._large[place]
+                self._lengths -= {prefix.length: 1}
 
     def apart(self, prefix: Prefix) -> bool:
-        """Whether surely none of them shares an address with ``prefix``; not told of wide ones."""
+        """Whether surely none of them shares an address with ``prefix``.
+
+        Never said of one that is wider than sixteen blocks.
+        """
         length, block = prefix[16], prefix[:15]
-        if self._large or length < BLOCK_LENGTH:
-            return False
+        for wide in self._lengths:
+            if wide <= length and self._is_large(cut(prefix, wide)):
+                return False
+        if length < BLOCK_LENGTH:
+            return length >= SEVERAL_LENGTH and self._is_empty(prefix)
         hosts = self._hosts.get(block, 0) >> prefix[15]
         if hosts and hosts & (1 << (1 << 128 - length)) - 1:
             return False
@@ -109,6 +132,18 @@ class Blocks:
             (prefix[15] ^ small[15]) >> 128 - min(length, small[16]) == 0
             for small in self._small.get(block, ())
         )
+
+    def _is_large(self, prefix: bytes) -> bool:
+        place = bisect_left(self._large, prefix)
+        return place < len(self._large) and self._large[place] == prefix
+
+    def _is_empty(self, wide: Prefix) -> bool:
+        """Whether nothing lies in a prefix of several blocks."""
+        place = bisect_left(self._large, wide)
+        if place < len(self._large) and wide.covers(self._large[place]):
+            return False
+        blocks = blocks_of(wide, (), 1 << BLOCK_LENGTH - SEVERAL_LENGTH)
+        return not any(block in self._hosts or block in self._small for block in blocks)
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""

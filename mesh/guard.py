@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from mesh.blocks import Block, Blocks
+from mesh.blocks import Block, Blocks, cut
 from mesh.problems import Violation
 from model.address import MAPPED_BITS, Address, Prefix
 from model.cluster import ClusterName
@@ -45,7 +45,7 @@ class Covering(Generic[V]):
         return [
             value
             for known, table in self._tables.items()
-            if known <= length and (value := table.get(_cut(what, known))) is not None
+            if known <= length and (value := table.get(cut(what, known))) is not None
         ]
 
     def inside(self, prefix: Prefix) -> Iterator[V]:
@@ -56,19 +56,7 @@ class Covering(Generic[V]):
                 if (value := table.get(prefix)) is not None:
                     yield value
             elif known > length:
-                yield from (v for inner, v in table.items() if _cut(inner, length) == prefix)
-
-
-_REST = [bytes(16 - length // 8) + bytes((length,)) for length in range(129)]
-
-
-def _cut(what: bytes, length: int) -> bytes:
-    """The prefix of a length around an address or a longer prefix."""
-    whole, part = divmod(length, 8)
-    if not part:
-        return what[:whole] + _REST[length]
-    kept = what[whole] & 0xFF00 >> part & 0xFF
-    return what[:whole] + bytes((kept, *bytes(15 - whole), length))
+                yield from (v for inner, v in table.items() if cut(inner, length) == prefix)
 
 
 def _supernets(prefix: Prefix) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.mesh_state import MeshState
-from mesh.blocks import BLOCK_LENGTH, Blocks
+from mesh.blocks import SEVERAL_LENGTH, Blocks
 from mesh.guard import Covering
 from mesh.ipcache import Claimant, IpClaim
 from model.address import Prefix, host_prefix, make_address, parse_address, parse_prefix
@@ -252,11 +252,17 @@ def test_covering_equals_the_naive_answer(known: list[Prefix], asked: Prefix) ->
     assert sorted(table.inside(asked)) == sorted({str(p) for p in known if asked.covers(p)})
 
 
-@given(st.lists(PREFIXES, max_size=30), PREFIXES)
-def test_what_is_apart_shares_no_address(known: list[Prefix], asked: Prefix) -> None:
-    """Within a block the answer is exact; with wide prefixes around it is never a wrong yes."""
+@given(st.lists(PREFIXES, max_size=6), st.lists(PREFIXES, max_size=6), PREFIXES)
+def test_what_is_apart_shares_no_address(
+    known: list[Prefix], gone: list[Prefix], asked: Prefix
+) -> None:
+    """Up to sixteen blocks the answer is exact; for a wider prefix it is never yes."""
     blocks = Blocks()
-    blocks.add_all(known)
+    blocks.add_all([*known, *gone])
+    for prefix in set(gone) - set(known):
+        blocks.discard(prefix)
     shared = any(asked.overlaps(prefix) for prefix in known)
-    narrow = all(prefix.length >= BLOCK_LENGTH for prefix in (*known, asked))
-    assert blocks.apart(asked) == (not shared) if narrow else not (blocks.apart(asked) and shared)
+    if asked.length >= SEVERAL_LENGTH:
+        assert blocks.apart(asked) == (not shared)
+    else:
+        assert not blocks.apart(asked)

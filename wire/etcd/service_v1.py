@@ -1,5 +1,7 @@
 """``cilium/state/services/v1/<cluster>/<namespace>/<name>``: a shared service. Pure."""
 
+from functools import lru_cache
+
 import msgspec
 
 from model.address import Address
@@ -152,4 +154,9 @@ def _read_l4(raw: _L4, where: str) -> L4:
         raise RemoteWireError(where, f"protocol {raw.Protocol!r} is not known")
     if not 0 <= raw.Port <= 65535:
         raise RemoteWireError(where, f"port {raw.Port} is outside 0..65535")
-    return L4(raw.Port, protocol)
+    return _l4(raw.Port, protocol)
+
+
+@lru_cache(maxsize=1024)
+def _l4(port: int, protocol: Protocol) -> L4:
+    return L4(port, protocol)
