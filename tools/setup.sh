@@ -17,7 +17,7 @@ fi
 # program:package pairs; a program that is already there is kept, whoever installed it.
 wanted=(clang:clang llvm-strip:llvm clang-format:clang-format bpftool:bpftool etcd:etcd-server etcdctl:etcd-client
   ip:iproute2 iperf3:iperf3 nft:nftables iptables:iptables ethtool:ethtool tcpdump:tcpdump wireguard-go:wireguard-go curl:curl ping:iputils-ping
-  kubectl:kubernetes-client dot:graphviz make:make gcc:gcc ps:procps nsenter:util-linux)
+  kubectl:kubernetes-client dot:graphviz make:make gcc:gcc ps:procps nsenter:util-linux promtool:prometheus)
 packages=()
 for pair in "${wanted[@]}"; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
