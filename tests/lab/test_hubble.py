@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,24 +16,19 @@ from kind.lab import host
 from kind.lab.topology import Node
 from kind.story import C1, C2
 from tests.support import lab as labs
+from tests.support.dashboards import queries
 from tests.support.hubble import asking
+from tests.support.hubble_traffic import DENY, Talk, pages
 from tests.support.hubble_world import RELAY, World
 from tests.support.lab import Json
+from tests.support.prometheus import prometheus, wait_up
 from wire.hubble import flow_pb2 as f
 from wire.hubble import peer_pb2
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("hubble")]
 
-DENY: Json = {
-    "apiVersion": "cilium.io/v2",
-    "kind": "CiliumNetworkPolicy",
-    "metadata": {"name": "no-probes", "namespace": "default"},
-    "spec": {
-        "endpointSelector": {"matchLabels": {"name": "rebel-base"}},
-        "ingress": [{"fromEntities": ["all"]}],
-        "ingressDeny": [{"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "81"}]}]}],
-    },
-}
+# Panels about what went wrong: with nothing wrong there is nothing to show.
+QUIET = {("operator", "Warnings and errors"), ("agent", "Warnings and errors")}
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +309,36 @@ def test_hubble_is_taken_away_and_put_back(world: World) -> None:
         assert "Everything is ready" in said
         connected(world)
         assert stream.failed == []
+
+
+@pytest.mark.timeout(600)
+def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
+    """Prometheus reads every page of the mesh; with traffic each panel has something to show."""
+    targets = pages(world)
+    near = world.node_of(world.pod(C1, "x-wing"))
+    with prometheus(near.netns, targets) as running:
+        wait_up(running, len(targets))
+        with Talk(world):
+            pod = world.mesh.pods(C2, "name=x-wing")[0]["metadata"]["name"]
+            world.lab.kubectl("delete", "pod", pod, "--wait=false", cluster=C2)
+            empty = [found for found in queries() if found[:2] not in QUIET]
+            assert len(empty) > 100
+            deadline = time.monotonic() + 120
+            socket = ("--unix-socket", str(near.root / "run/cilium/cilium.sock"))
+            while empty := [found for found in empty if not running.query(found[2])]:
+                assert time.monotonic() < deadline, "\n".join(map(str, empty))
+                for path in ("healthz", "endpoint"):
+                    ask = ("curl", "-s", "-o", "/dev/null", *socket, f"http://x/v1/{path}")
+                    subprocess.run(ask, check=True)
+                time.sleep(1)
+        denied = 'sum(hubble_drop_total{reason="POLICY_DENY"})'
+        assert running.query(denied)[0] > 0
+        # What proxies told is told as it was: one answer in five failed.
+        failed = 'sum(hubble_http_requests_total{status="503",reporter="client"})'
+        all_ = 'sum(hubble_http_requests_total{reporter="client"})'
+        share = running.query(f"{failed} / {all_}")[0]
+        assert share == pytest.approx(0.2, abs=0.1)
+        exported = world.node_of(world.pod(C2, "rebel-base")).root / "run/cilium/hubble/events.log"
+        flows = [json.loads(line)["flow"] for line in exported.read_text().splitlines()]
+        assert {flow["verdict"] for flow in flows} == {"DROPPED"}
+    world.lab.kubectl("delete", "cnp", "no-probes", "--ignore-not-found", cluster=C2)

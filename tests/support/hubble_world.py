@@ -20,6 +20,25 @@ TOOLS: Json = {
     "spec": {"containers": [{"name": "tools", "image": "isthmus", "command": ["sleep", "1d"]}]},
 }
 
+CONTEXT = (
+    "labelsContext=source_namespace|source_workload|destination_namespace|destination_workload"
+)
+METRICS = (
+    "--set",
+    "hubble.metrics.enabled={"
+    + ",".join(
+        f"{name};{CONTEXT}" if ":" in name else f"{name}:{CONTEXT}"
+        for name in (
+            *("dns:query", "drop", "tcp", "flow", "icmp", "port-distribution", "policy"),
+            *("flows-to-world", "httpV2:exemplars=true"),
+        )
+    )
+    + "}",
+    *("--set", "hubble.metrics.enableOpenMetrics=true"),
+    *("--set", "hubble.export.static.enabled=true"),
+    *("--set", 'hubble.export.static.allowList={"verdict":["DROPPED"]}'),
+)
+
 
 class World:
     """The lab, its meshes' commands, and a client of every node's observer."""
@@ -30,7 +49,7 @@ class World:
             words = ("install", "--context", context, "--cluster-name", context)
             relay = f"hubble.relay.enabled={str(context == C1).lower()}"
             more = ("--set", "hubble.enabled=true", "--set", relay, "--wait")
-            self.mesh.isthmus(*words, "--cluster-id", str(number), *more)
+            self.mesh.isthmus(*words, "--cluster-id", str(number), *more, *METRICS)
         for tell in (story.clusters, story.joined):
             step = story.Step(0, tell.__name__)
             tell(self.mesh, step)
