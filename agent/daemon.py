@@ -31,6 +31,7 @@ from agent.mesh_encryption import MeshEncryption, OpenedEncryption
 from agent.mesh_state import MeshState
 from agent.names import Names, both
 from agent.node import Self
+from agent.opening import remember_mode
 from agent.policy_wiring import PolicyNode
 from agent.probing import Prober
 from agent.publish import EndpointObjects, NodeObject, PodKey, PublishedEndpoint, WantedEndpoints
@@ -234,6 +235,7 @@ class Daemon:
             node_labels=config.enable_node_selector_labels,
         )
         self.remote_inputs.status = self.remotes.status
+        self.policy.policies.before_round = self.remote_inputs.labels.flush
 
     def _datapath_tables(self) -> Tables:
         me = self.me
@@ -321,6 +323,7 @@ class Daemon:
         self.mesh.nodes.put(self.me.node)
         ipcache = await self.datapath.ipcache.read()
         services = await self.datapath.services.read()
+        self.policy.policies.kernel_has(ipcache.values())
         self.remote_inputs.restore(ipcache.items(), services.items())
         # A row of these is made of several inputs, so it waits for all of them.
         for table in self._of_many_inputs():
@@ -381,7 +384,9 @@ class Daemon:
         self._step("reading from the API server")
         await self.kube.synced()
         self._step("writing tables")
-        self.policy.policies.start()
+        if self.policy.policies.start():
+            self.tables.ipcache.release()
+            await self.tables.ipcache.attempted(self.tables.ipcache.revision)
         for table in self._of_many_inputs():
             table.release()
         for table in (*self.tables.ordered(), self.objects):
@@ -392,6 +397,7 @@ class Daemon:
         self.relabeller.mark_all()
         progress = self.progress
         progress.ready_s = time.monotonic() - progress.started_s
+        remember_mode(self.config)
         self._step("ready")
         self.names.ready.set()
         self._write_cni_file()

@@ -8,7 +8,7 @@ it, and go only after no address has it any more. Adapter: keeps a small file of
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
@@ -18,12 +18,12 @@ import msgspec
 
 from agent.api_server import ApiServer, also_api_server
 from agent.endpoint_store import Endpoint, write_atomically
-from agent.known import KnownIdentities
+from agent.known import UNKNOWN, KnownIdentities
 from agent.mesh_state import MeshState
 from agent.node_identities import SOURCE_NODE, NodeIdentities, with_node_labels
 from agent.policy_inputs import Port
 from mesh.ipcache import Claimant, IpClaim
-from model.address import Prefix, parse_prefix
+from model.address import MAPPED_BITS, Prefix, parse_prefix
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
@@ -32,7 +32,7 @@ from model.policy_map import PolicyEntry, PolicyKey
 from policy.known import Mode, Subject
 from policy.selectors import cidr_labels
 from policy.table import PolicyTable
-from policy.wanted import PrefixNumbers
+from policy.wanted import FIRST, LAST, PrefixNumbers
 from reconcile.port import Target
 from reconcile.table import Table
 
@@ -110,7 +110,10 @@ class Policies:
         self.on_written: Callable[[float], None] = lambda took_s: None  # since that change
         self._told: dict[EndpointId, str] = {}
         self.errors: dict[EndpointId, str] = {}  # why an endpoint is closed
+        self._in_kernel: frozenset[int] = frozenset()  # identities of a former life's addresses
+        self._displaced: dict[int, int] = {}
         self.touch: Callable[[], None] = lambda: None
+        self.before_round: Callable[[], None] = lambda: None
         mesh.identities.on_change = self.identity_changed
 
     @property
@@ -130,8 +133,16 @@ class Policies:
     def _shown(self) -> dict[EndpointId, str]:
         return self._told if self.enforced else {}
 
-    def start(self) -> None:
-        """Every input has spoken: from here on rows are computed."""
+    def kernel_has(self, rows: Iterable[IpcacheEntry]) -> None:
+        """Addresses that a former life wrote have these identities."""
+        self._in_kernel = frozenset(int(row.identity) for row in rows) - {UNKNOWN}
+
+    def start(self) -> bool:
+        """Every input has spoken: from here on rows are computed.
+
+        True: labels of an identity that addresses in the kernel have are lost. They must be
+        nobody's before rows are written: what denies him would go with his labels.
+        """
         self._started = True
         labels: dict[int, Labels] = dict(self._mesh.identities.items())
         labels |= {n: next(iter(found.values())) for n, found in self._own.items()}
@@ -142,6 +153,36 @@ class Policies:
         for endpoint in self._endpoints():
             self._put_endpoint(endpoint)
         self.touch()
+        known = self._in_kernel & labels.keys()
+        lost = {n for n in self._in_kernel - known if not FIRST <= n <= LAST}
+        if lost and self.enforced:
+            log.warning("event=labels-lost identities=%d", len(lost))
+            self.known.add(set(known))
+            return True
+        return False
+
+    def placed(self, missing: Mapping[Prefix, IpcacheEntry]) -> None:
+        """Rows of the ipcache that find no room, as they should be: their addresses count as those
+        of the next prefix around, or of the world."""
+        found: dict[int, int] = {}
+        for prefix, row in missing.items():
+            other = self._around(prefix, missing)
+            if other != UNKNOWN:
+                found[int(row.identity)] = other
+        if found != self._displaced:
+            self._displaced = found
+            self.table.put_displaced(found)
+            self.touch()
+
+    def _around(self, prefix: Prefix, missing: Mapping[Prefix, IpcacheEntry]) -> int:
+        widest = MAPPED_BITS if prefix.version == 4 else 0
+        for length in range(prefix.length - 1, widest - 1, -1):
+            free = 128 - length
+            around = Prefix((prefix.bits >> free << free).to_bytes(16) + bytes((length,)))
+            row = self._mesh.ipcache.get(around)
+            if row is not None and around not in missing:
+                return int(row.identity)
+        return int(ReservedIdentity.WORLD)
 
     def objects_changed(self) -> None:
         """Something that rules say or name may differ."""
@@ -244,6 +285,7 @@ class Policies:
         if not self._started:
             return set()
         self._forget()
+        self.before_round()
         moved = self.api_server.judge()
         if moved:
             self._put_node()
@@ -323,6 +365,20 @@ class Policies:
         for prefix, number in fresh.items():
             row = IpcacheEntry(NumericIdentity(number))
             self._mesh.ipcache.put(prefix, _CLAIMANT, IpClaim(row))
+
+
+class AddressesTable(Table[Prefix, IpcacheEntry]):
+    """The ipcache's table: tells policy which rows find no room."""
+
+    def __init__(self, target: Target[Prefix, Any], desired: Any, policies: Policies, **more: Any):
+        super().__init__("ipcache", target, desired, **more)
+        self._policies = policies
+
+    async def write(self) -> None:
+        """First half of a round."""
+        await super().write()
+        if not self.held:
+            self._policies.placed(self.failing())
 
 
 class PolicyRowsTable(Table[EndpointId, Rows]):

@@ -159,7 +159,7 @@ class RemoteInputs:
             self._mesh.identities.drop(key, cluster)
         else:
             self._mesh.identities.put(key, cluster, value.labels)
-        self.labels.changed(cluster)
+        self.labels.changed(cluster, key, value.labels if value is not None else None)
 
     def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
         claimant = Claimant(Source.CLUSTERMESH, cluster)

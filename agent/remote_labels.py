@@ -23,6 +23,8 @@ from wire.etcd.identity_v1 import parse_labels
 log = logging.getLogger("isthmus.agent.remote")
 
 WRITE_S = 5.0  # at most so often: a cluster may have 65,536 identities
+HEARD_S = 0.1  # but so soon, when one has told all of its own
+JOURNAL = "journal.lines"
 AT_ONCE = 32  # clusters: hundreds that change all the time take turns
 
 
@@ -32,21 +34,40 @@ def _restored(cluster: ClusterName) -> ClusterName:
 
 
 class RemoteLabels:
-    """The files, and the claims made of them."""
+    """The files, and the claims made of them.
+
+    A cluster's file is written seconds after a change. What it does not hold yet stands in the
+    journal, where it is before anybody in the kernel has the identity (``flush``).
+    """
 
     def __init__(self, identities: Identities, directory: Path) -> None:
         self._identities, self._directory = identities, directory
         self._restored: set[ClusterName] = set()
+        self._heard: set[ClusterName] = set()
         self._dirty: dict[ClusterName, None] = {}  # who waits longest comes first
+        self._since: dict[ClusterName, dict[NumericIdentity, str]] = {}  # in no file; "": gone
+        self._lines: list[bytes] = []  # of these, what the journal lacks
+        self._soon = asyncio.Event()
 
     def restore(self) -> None:
         """Claim what the files say. A file that cannot be read is reported and passed over."""
+        found: dict[ClusterName, dict[NumericIdentity, Labels]] = {}
         with contextlib.suppress(FileNotFoundError):
             for path in sorted(self._directory.glob("*.json")):
-                cluster = ClusterName(path.stem)
-                for number, labels in _read(path).items():
-                    self._identities.put(number, _restored(cluster), labels)
-                self._restored.add(cluster)
+                found[ClusterName(path.stem)] = _read(path)
+        told = _read_journal(self._directory / JOURNAL)
+        for cluster, number, text in told:
+            said = found.setdefault(cluster, {})
+            said.pop(number, None)
+            if text:
+                said[number] = parse_labels(text)
+        for cluster in {cluster for cluster, _, _ in told}:
+            _write(self._path(cluster), found[cluster])
+        (self._directory / JOURNAL).unlink(missing_ok=True)
+        for cluster, said in found.items():
+            for number, labels in said.items():
+                self._identities.put(number, _restored(cluster), labels)
+            self._restored.add(cluster)
 
     def configured(self, names: Collection[ClusterName]) -> None:
         """Which clusters are members now."""
@@ -58,31 +79,82 @@ class RemoteLabels:
         if cluster in self._restored:
             self._restored.discard(cluster)
             self._identities.drop_cluster(_restored(cluster))
+        self._heard.add(cluster)
         self._dirty[cluster] = None
+        self._soon.set()
 
-    def changed(self, cluster: ClusterName) -> None:
-        """Something of it has changed."""
+    def changed(self, cluster: ClusterName, number: NumericIdentity, labels: Labels | None) -> None:
+        """One of its identities has changed. What it lists at first goes to its file alone."""
         self._dirty[cluster] = None
+        if cluster in self._heard:
+            text = labels.text() if labels is not None else ""
+            self._since.setdefault(cluster, {})[number] = text
+            self._lines.append(msgspec.json.encode((cluster, number, text)) + b"\n")
 
     def removed(self, cluster: ClusterName) -> None:
         """It is no member any more."""
         self.heard(cluster)
+        self._heard.discard(cluster)
         self._dirty.pop(cluster, None)
+        self._since.pop(cluster, None)
         self._path(cluster).unlink(missing_ok=True)
+        self._rewrite_journal()
+
+    def flush(self) -> None:
+        """Put on disk what came since the last time; a few lines."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with (self._directory / JOURNAL).open("ab") as journal:
+                journal.write(b"".join(lines))
+        except OSError as error:
+            log.warning('event=file-not-written error="%s"', error)
 
     async def keep(self) -> None:
         """Write what changed, until cancelled."""
         while True:
-            await asyncio.sleep(WRITE_S)
-            # Before a cluster is heard to the end, its file knows more.
-            waiting = (cluster for cluster in self._dirty if cluster not in self._restored)
-            for cluster, said in self._identities.of(tuple(islice(waiting, AT_ONCE))).items():
-                self._dirty.pop(cluster, None)
-                try:
-                    await asyncio.to_thread(_write, self._path(cluster), said)
-                except OSError as error:
-                    self._dirty[cluster] = None
-                    log.warning('event=file-not-written error="%s"', error)
+            self._soon.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_S):
+                    await self._soon.wait()
+                await asyncio.sleep(HEARD_S)  # clusters that connect together are written together
+            await self._write_some()
+
+    async def _write_some(self) -> None:
+        # The journal first: it must not say less than a file that is written before it is emptied.
+        self.flush()
+        # Before a cluster is heard to the end, its file knows more.
+        waiting = (cluster for cluster in self._dirty if cluster not in self._restored)
+        written = self._identities.of(tuple(islice(waiting, AT_ONCE)))
+        since = {cluster: self._since.pop(cluster, {}) for cluster in written}
+        for cluster in written:
+            self._dirty.pop(cluster, None)
+        for cluster, said in written.items():
+            try:
+                await asyncio.to_thread(_write, self._path(cluster), said)
+            except OSError as error:
+                self._dirty[cluster] = None
+                self._since[cluster] = since[cluster] | self._since.get(cluster, {})
+                log.warning('event=file-not-written error="%s"', error)
+        if any(since.values()):
+            self._rewrite_journal()
+
+    def _rewrite_journal(self) -> None:
+        self._lines = []
+        lines = [
+            msgspec.json.encode((cluster, number, text)) + b"\n"
+            for cluster, said in self._since.items()
+            for number, text in said.items()
+        ]
+        try:
+            if lines:
+                write_atomically(self._directory / JOURNAL, b"".join(lines))
+            else:
+                (self._directory / JOURNAL).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning('event=file-not-written error="%s"', error)
 
     def _path(self, cluster: ClusterName) -> Path:
         return self._directory / f"{cluster}.json"
@@ -100,3 +172,23 @@ def _read(path: Path) -> dict[NumericIdentity, Labels]:
         log.warning('event=file-ignored path=%s error="%s"', path, error)
         return {}
     return {NumericIdentity(number): parse_labels(text) for number, text in found.items()}
+
+
+def _read_journal(path: Path) -> list[tuple[ClusterName, NumericIdentity, str]]:
+    """Cluster, number, labels ("": gone), in the order they were told."""
+    found = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        log.warning('event=file-ignored path=%s error="%s"', path, error)
+        return []
+    for line in lines:
+        try:
+            cluster, number, text = msgspec.json.decode(line, type=tuple[str, int, str])
+        except msgspec.MsgspecError as error:  # a line that was cut off by a kill
+            log.warning('event=line-ignored path=%s error="%s"', path, error)
+            continue
+        found.append((ClusterName(cluster), NumericIdentity(number), text))
+    return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent.endpoint_store import Endpoint
 from agent.known import KnownEndpoints, KnownIpcache
-from agent.policies import Policies, PolicyRowsTable
+from agent.policies import AddressesTable, Policies, PolicyRowsTable
 from agent.routing import Far
 from datapath.routes import Route
 from datapath.runtime import Datapath
@@ -112,8 +112,8 @@ class Tables:
         self.endpoints: Table[EndpointId, LocalEndpoint] = Table(
             "endpoints", datapath.endpoints, known_endpoints, clock=clock, draw=draw
         )
-        self.ipcache: Table[Prefix, IpcacheEntry] = Table(
-            "ipcache", datapath.ipcache, addresses, clock=clock, draw=draw, order=natural
+        self.ipcache: Table[Prefix, IpcacheEntry] = AddressesTable(
+            datapath.ipcache, addresses, policies, clock=clock, draw=draw, order=natural
         )
         self.wanted_api_servers = api_servers
         self.api_servers: Table[Address, bool] = Table(

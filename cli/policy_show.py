@@ -108,7 +108,7 @@ def _readings(nodes: Iterable[Facts]) -> list[tuple[Source, Reading]]:
 
 def _about(source: Source, reading: Reading, nodes: Iterable[Facts]) -> dict[str, Any]:
     selected = sorted(
-        place.name
+        (place.name, place.closed)
         for node in nodes
         for place in node.endpoints.values()
         if any(applies(rule, place.subject) for rule in reading.rules)
@@ -119,7 +119,8 @@ def _about(source: Source, reading: Reading, nodes: Iterable[Facts]) -> dict[str
         "name": source.name,
         "valid": reading.valid,
         "audit": any(rule.audit for rule in reading.rules),
-        "endpoints": selected,
+        "endpoints": [name for name, _ in selected],
+        "closed": [{"endpoint": name, "reason": why} for name, why in selected if why],
         "errors": _findings(reading.errors),
         "warnings": _findings(reading.warnings),
         "notEnforced": _findings(reading.unenforced),
@@ -135,6 +136,7 @@ def _rows(found: list[dict[str, Any]]) -> list[list[str]]:
     for about in found:
         said = [f"{f['path']}: {f['reason']}" for f in about["errors"]]
         said += [f"not enforced: {f['path']}: {f['reason']}" for f in about["notEnforced"]]
+        said += [f"{c['endpoint']} is closed: {c['reason']}" for c in about["closed"]]
         shut = not about["valid"]
         mode = "audit" if about["audit"] else "closed" if shut else "enforce"
         first = [

@@ -7,7 +7,7 @@ one. An endpoint without a trie is closed by the programs, and so is one whose r
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from datapath import policy_encoding as encode
@@ -20,7 +20,7 @@ from datapath.policy_plan import InPlace, PolicyRows, plan
 from datapath.syscall import MapType
 from datapath.tables import ThreadedTarget
 from model.endpoint import EndpointId
-from model.policy_map import PolicyEntry, PolicyKey
+from model.policy_map import ANY_IDENTITY, UNKNOWN_IDENTITY, Direction, PolicyEntry, PolicyKey
 
 
 def new_policy_rows() -> int:
@@ -33,6 +33,26 @@ def new_policy_rows() -> int:
         flags=syscall.NO_PREALLOC,
         name="ist_policy_rows",
     )
+
+
+def open_missing(endpoints: KernelTable, numbers: Iterable[EndpointId]) -> None:
+    """Let endpoints without rows do everything: programs that ask are about to be loaded, and so
+    far nobody asked."""
+    rows = {
+        PolicyKey(who, way): PolicyEntry()
+        for who in (ANY_IDENTITY, UNKNOWN_IDENTITY)
+        for way in Direction
+    }
+    for number in numbers:
+        if endpoints.get(number_key(number)) is not None:
+            continue
+        fd = _filled(rows, {})
+        try:
+            errors = endpoints.write([(number_key(number), number_key(fd))])
+        finally:
+            os.close(fd)
+        for error in errors.values():
+            raise error
 
 
 class PolicyTable(ThreadedTarget[EndpointId, PolicyRows]):

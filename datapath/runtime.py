@@ -18,7 +18,7 @@ from datapath.conntrack import Conntrack
 from datapath.devices import Devices
 from datapath.encryption_tables import EncryptViaTable, NodeTable, StrictTable
 from datapath.kernel_thread import KernelThread
-from datapath.policy import PolicyTable
+from datapath.policy import PolicyTable, open_missing
 from datapath.programs import Programs
 from datapath.routes import RouteTable
 from datapath.service_rows import Map
@@ -26,6 +26,7 @@ from datapath.services import ServiceTable
 from datapath.syscall import AttachType
 from datapath.tables import AddressSet, EndpointTable, HostAddressTable, IpcacheTable
 from model.address import Address, Prefix, pack
+from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.kernel_numbers import VXLAN_PORT, WIREGUARD_PORT
 from wire.bpf.layouts import TraceLevel
@@ -101,6 +102,7 @@ class DatapathConfig:
     redirect_peer: bool = True  # deliver into the pod's namespace without its host end's queue
     attach_mode: AttachMode | None = None  # None: tcx where the kernel has it
     policy: bool = False  # ask policy; an endpoint without rows is closed
+    policy_opens: tuple[EndpointId, ...] = ()  # open until they have rows: nobody asked so far
     policy_keeps_flows: bool = False  # a flow that was allowed once stays so
     host_policy: HostPolicy | None = None  # None: what the node itself does is not judged
     events: bool = False  # tell drops and verdicts to user space
@@ -247,6 +249,8 @@ def _open(config: DatapathConfig, thread: KernelThread) -> Datapath:
     )
     with ExitStack() as undo:
         undo.callback(loaded.close)
+        if config.policy:
+            open_missing(loaded.tables[map_names.POLICY], config.policy_opens)
         mode = config.attach_mode or (AttachMode.TCX if probes.has_tcx() else AttachMode.CLSACT)
         attacher = Attacher(config.pin_dir, mode)
         attacher.drop_dead()

@@ -117,6 +117,16 @@ class Compiled:
         self._all = self._say_of(self._anybody, ())
         self._templates: dict[tuple[Part, ...], Said] = {}
 
+    @property
+    def shut(self) -> bool:
+        """Whether default deny holds."""
+        return self._shut
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What is said about anybody."""
+        return self._anybody
+
     def follows_from(self, anybody: Sequence[Part], base: Part | None) -> bool:
         """Whether this is what these say about anybody."""
         return self._source == _source(anybody, base)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from model.identity import ReservedIdentity
+from model.labels import Labels
 from model.policy_map import ANY_IDENTITY, UNKNOWN_IDENTITY, Direction, PolicyKey
 from policy.compiled import LOCALHOST, Compiled, Effect, Part, Rows, closed_rows
 from policy.known import Known, Mode, Options, Subject
@@ -13,6 +14,7 @@ from policy.rule_parts import Named, RuleParts, Who, parts_of
 from policy.rules import CidrGroupPeer, PolicyRule, ServicePeer
 from policy.selector_cache import SelectorCache
 
+UNKNOWN = int(ReservedIdentity.UNKNOWN)
 _HOST: Named = (LOCALHOST, [{int(ReservedIdentity.HOST)}])
 
 
@@ -83,6 +85,38 @@ class SubjectPolicy:
         if self._merged is None:
             self._merged = {k: e for rows in self._rows.values() for k, e in rows.items()}
         return self._merged, ""
+
+    def differs(self, number: int, other: int) -> bool:
+        """Whether an identity that passes for another one may do what is forbidden to it.
+
+        Says yes too often where several rules are about both.
+        """
+        for way, compiled in self._compiled.items():
+            if way in self._open:
+                continue
+            if number == UNKNOWN and self._may_pass(way, other):
+                return True  # nobody's, and so forbidden what any rule speaks of
+            for part, sets in self._named[way]:
+                mine, others = (any(n in found for found in sets) for n in (number, other))
+                if part.effect is Effect.DENY and mine and not others:
+                    return True
+                if part.effect is Effect.ALLOW and others and not mine and compiled.shut:
+                    return True
+        return False
+
+    def _may_pass(self, way: Direction, identity: int) -> bool:
+        compiled = self._compiled[way]
+        named = (p for p, sets in self._named[way] if any(identity in found for found in sets))
+        parts = (*named, *compiled.parts)
+        return not compiled.shut or any(part.effect is Effect.ALLOW for part in parts)
+
+    def closed(self, missing: Labels | None) -> tuple[Rows, str]:
+        """The rows of a closed endpoint, and why: addresses of somebody have no row."""
+        who = ", ".join(missing.strings()) if missing is not None else "another cluster's pods"
+        return closed_rows(), (
+            f"addresses of {who} find no room in the ipcache, and its policy forbids them what it "
+            "does not forbid others: nothing passes until there is room (bpf-ipcache-map-max)"
+        )
 
     def release(self, cache: SelectorCache[Subject]) -> None:
         """The last endpoint of the subject is gone."""

@@ -50,6 +50,7 @@ class PolicyTable:
         self._anew: set[Subject] = set()  # what their rules name has changed
         self._identities: dict[Subject, set[int]] = {}
         self._new: set[str] = set()
+        self._displaced: dict[int, int] = {}
 
     def put_identity(self, identity: int, labels: Labels) -> None:
         """Say what a number stands for."""
@@ -117,6 +118,14 @@ class PolicyTable:
         if self.known.services.get((namespace, name)) != service:
             _put(self.known.services, (namespace, name), service)
             self._anew |= {s for s, p in self._policies.items() if p.uses_services}
+
+    def put_displaced(self, numbers: Mapping[int, int]) -> None:
+        """For lack of room addresses of these identities count as those of others.
+
+        An endpoint that would let through what it forbids to the identity is closed.
+        """
+        self._displaced = dict(numbers)
+        self._new |= set(self._endpoints)
 
     def put_port_name(self, name: str, protocol: int, numbers: Iterable[int]) -> None:
         """The numbers that the cluster's pods give a named port; none: nobody has it."""
@@ -188,6 +197,9 @@ class PolicyTable:
     def _show(self, name: str) -> Change | None:
         policy = self._policies[self._endpoints[name]]
         rows, error = policy.rows(self._limit)
+        for number, other in self._displaced.items():
+            if not error and policy.differs(number, other):
+                rows, error = policy.closed(self._cache.labels(number))
         is_new = name not in self._shown
         old, old_error = self._shown.get(name, ({}, ""))
         self._shown[name] = (rows, error)

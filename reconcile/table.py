@@ -141,6 +141,10 @@ class Table(Generic[K, V]):
         found = self._failing.get(key)
         return found[0].error if found else self.status.error
 
+    def failing(self) -> dict[K, V]:
+        """The wanted rows that cannot be written."""
+        return {key: wanted for key, (_, wanted) in self._failing.items() if wanted is not None}
+
     def due_in_s(self) -> float:
         """Seconds until this table needs a round of its own accord; 0: now."""
         if self._held:
