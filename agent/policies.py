@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -33,8 +32,6 @@ from policy.known import Mode, Subject
 from policy.selectors import cidr_labels
 from policy.table import PolicyTable
 from policy.wanted import FIRST, LAST, PrefixNumbers
-from reconcile.port import Target
-from reconcile.table import Table
 
 log = logging.getLogger("isthmus.agent.policy")
 
@@ -365,43 +362,6 @@ class Policies:
         for prefix, number in fresh.items():
             row = IpcacheEntry(NumericIdentity(number))
             self._mesh.ipcache.put(prefix, _CLAIMANT, IpClaim(row))
-
-
-class AddressesTable(Table[Prefix, IpcacheEntry]):
-    """The ipcache's table: tells policy which rows find no room."""
-
-    def __init__(self, target: Target[Prefix, Any], desired: Any, policies: Policies, **more: Any):
-        super().__init__("ipcache", target, desired, **more)
-        self._policies = policies
-
-    async def write(self) -> None:
-        """First half of a round."""
-        await super().write()
-        if not self.held:
-            self._policies.placed(self.failing())
-
-
-class PolicyRowsTable(Table[EndpointId, Rows]):
-    """The table of policy rows: each round computes first, and tells when all is written."""
-
-    def __init__(self, target: Target[EndpointId, Any], policies: Policies, **more: Any) -> None:
-        super().__init__("policy", target, policies, **more)
-        self._policies = policies
-        policies.touch = self.touch
-
-    def due_in_s(self) -> float:
-        """Also when an identity is to be forgotten."""
-        due_s = super().due_in_s()
-        return due_s if self.held else min(due_s, self._policies.rests_until_s() - self._clock())
-
-    async def write(self) -> None:
-        """First half of a round."""
-        if self.held:
-            return
-        self._dirty |= self._policies.refresh()
-        await super().write()
-        if not self.status.error:
-            self._policies.written()
 
 
 def _read_numbers(path: Path) -> dict[Prefix, int]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from agent.endpoint_store import Endpoint
 from agent.known import KnownEndpoints, KnownIpcache
-from agent.policies import AddressesTable, Policies, PolicyRowsTable
+from agent.policies import Policies
+from agent.policy_tables import AddressesTable, PolicyRowsTable
 from agent.routing import Far
 from datapath.routes import Route
 from datapath.runtime import Datapath
