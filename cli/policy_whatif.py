@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli import cluster, options, output, rest
+from cli import cluster, options, output, policy_flows, rest
 from cli.policy_explain import WORDS, names_of
 from cli.policy_files import GROUP_KIND, VERSIONS, documents, judge, source_of
 from cli.policy_source import Where, all_nodes
@@ -33,6 +33,10 @@ MAX_PEERS = 3  # named in a line of text
     help="File or directory; - for standard input. Repeatable.",
 )  # fmt: skip
 @click.option("--delete", is_flag=True, help="As if these objects were deleted.")
+@click.option(
+    "--flows", "flows_file", metavar="FILE",
+    help="Judge recorded flows (JSON lines of Hubble; - is standard input) instead of all pairs.",
+)  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="Exit 1 when a verdict changes.")
 @output.option
 def whatif(
@@ -42,6 +46,7 @@ def whatif(
     host: str,
     files: tuple[str, ...],
     delete: bool,
+    flows_file: str | None,
     exit_code: bool,
     how: str,
 ) -> None:
@@ -56,9 +61,18 @@ def whatif(
     if not wanted:
         raise click.ClickException(f"there is no policy in {', '.join(files)}")
     where = Where(context, kubeconfig, namespace, rest.given(host))
+    flows = policy_flows.read(flows_file) if flows_file is not None else None
 
     async def work() -> int:
         nodes = await all_nodes(where)
+        if flows is not None:
+            tables = [_tables(node, wanted, delete) for node in nodes]
+            judged = policy_flows.judge(tables, flows)
+            if how == "json":
+                click.echo(output.as_json([policy_flows.as_json(*one) for one in judged]))
+            else:
+                click.echo("\n".join(policy_flows.lines(judged, flows)))
+            return 1 if judged and exit_code else 0
         changes = [found for node in nodes for found in _changes(node, wanted, delete)]
         if how == "json":
             click.echo(output.as_json([_as_json(*change) for change in changes]))
@@ -69,11 +83,17 @@ def whatif(
     cluster.run(work())
 
 
-def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[tuple[Facts, Difference]]:
-    """With the node as it would be: it has numbers for prefixes that only the new rules name."""
+def _tables(
+    node: Facts, wanted: Sequence[Any], delete: bool
+) -> tuple[Facts, PolicyTable, PolicyTable]:
+    """As the node is and as it would be, with numbers for prefixes that only new rules name."""
     after = _with(node, wanted, delete)
     node, after = _numbered(node, after)
-    old, new = node.table(), after.table()
+    return node, node.table(), after.table()
+
+
+def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[tuple[Facts, Difference]]:
+    node, old, new = _tables(node, wanted, delete)
     changed = set(old.rules()) ^ set(new.rules())
     every = set(old.rules()) | set(new.rules())
     found: list[Difference] = []

@@ -7,6 +7,7 @@ and not with the product of endpoints, identities and ports.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from model.address import Prefix
 from model.policy_map import ANY_IDENTITY, Direction, PolicyEntry, PolicyKey
@@ -36,6 +37,63 @@ class Difference:
     after: Verdict
     rule_before: Origin | None = None
     rule_after: Origin | None = None
+
+
+class Recorded(NamedTuple):
+    """A flow as it was seen: names are ``namespace/pod``, or empty; of ICMP the type is a port."""
+
+    source: str
+    destination: str
+    source_identity: int
+    destination_identity: int
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A recorded flow whose verdict changes at ``endpoint``; ``seen`` so many times."""
+
+    endpoint: str
+    direction: Direction
+    peer: int
+    peer_name: str
+    protocol: int
+    port: int
+    seen: int
+    before: Verdict
+    after: Verdict
+    rule_before: Origin | None = None
+    rule_after: Origin | None = None
+
+
+def replay(
+    before: PolicyTable,
+    after: PolicyTable,
+    endpoints: Mapping[str, int],
+    flows: Mapping[Recorded, int],
+) -> Iterator[Replayed]:
+    """Recorded flows of these endpoints (name -> identity), each at the side that is here.
+
+    A peer counts as the identity that was recorded; a peer that is one of the endpoints, as what
+    it is now.
+    """
+    for flow, seen in sorted(flows.items()):
+        ends = (
+            (flow.source, Direction.EGRESS, flow.destination, flow.destination_identity),
+            (flow.destination, Direction.INGRESS, flow.source, flow.source_identity),
+        )
+        for name, way, peer_name, recorded in ends:
+            if name not in endpoints:
+                continue
+            peer = endpoints.get(peer_name, recorded)
+            ask = (way, peer, flow.protocol, flow.port)
+            was, did = lookup(before.rows(name), *ask)
+            will, does = lookup(after.rows(name), *ask)
+            if was is not will:
+                rules = _origin(before, did), _origin(after, does)
+                end = (name, way, peer, peer_name, flow.protocol, flow.port)
+                yield Replayed(*end, seen, was, will, *rules)
 
 
 def points(rules: Iterable[PolicyRule], numbers: Mapping[tuple[str, int], set[int]]) -> set[

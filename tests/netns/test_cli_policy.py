@@ -66,7 +66,7 @@ async def told(node: AgentNode, *arguments: object, stdin: str = "") -> Any:
     return json.loads(done.out)
 
 
-async def test_policies_of_a_node(node: AgentNode) -> None:
+async def test_policies_of_a_node(node: AgentNode, tmp_path: Path) -> None:
     """List, get, selectors and what-if tell what the agent was told and what would come of more."""
     node.start()
     await node.ready()
@@ -118,6 +118,8 @@ async def test_policies_of_a_node(node: AgentNode) -> None:
     assert told_so.code == 1
     assert "strangers-too" in told_so.out
 
+    await _recorded_flows(node, more, identities, tmp_path)
+
     gone = {**more, "metadata": {"name": "only-friend"}}
     opened = await told(node, "whatif", "-f", "-", "--delete", stdin=json.dumps(gone))
     assert {c["after"] for c in opened} == {"allowed"}
@@ -125,3 +127,29 @@ async def test_policies_of_a_node(node: AgentNode) -> None:
     refused = await isthmus(node, "policy", "whatif", "-f", "-", stdin=json.dumps(more))
     assert refused.code == 1
     assert "spec.ingress[0].fromCIDR[0]" in refused.err
+
+
+async def _recorded_flows(
+    node: AgentNode, more: Any, identities: dict[str, int], directory: Path
+) -> None:
+    """Of what was seen, the flow that the new policy denies is told, once, and how often."""
+    file = directory / "seen.json"
+    flows = []
+    for name, seen in (("friend", 2), ("server", 1)):
+        ends = {
+            "source": {"namespace": "default", "pod_name": name},
+            "destination": {"namespace": "default", "pod_name": "server"},
+            "l4": {"TCP": {"destination_port": 8080}},
+        }
+        ends["source"]["identity"] = identities[f"default/{name}"]
+        flows += [{"flow": ends}] * seen
+    file.write_text("\n".join(map(json.dumps, flows)))
+    (change,) = await told(node, "whatif", "-f", "-", "--flows", file, stdin=json.dumps(more))
+    assert (change["endpoint"], change["direction"], change["flows"]) == (
+        "default/server",
+        "ingress",
+        2,
+    )
+    assert change["peer"] == {"pod": "default/friend", "identity": identities["default/friend"]}
+    assert (change["before"], change["after"]) == ("allowed", "denied")
+    assert change["ruleAfter"]["name"] == "strangers-too"

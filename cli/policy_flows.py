@@ -1,0 +1,127 @@
+"""``isthmus policy whatif --flows``: recorded flows judged again, by the policies as they would be.
+
+Takes lines of JSON as `isthmus hubble record` and `hubble observe -o jsonpb` write them. Adapter.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from cli.policy_explain import WORDS, names_of
+from model.policy_map import Direction
+from policy.explain import port_text
+from policy.facts import Facts
+from policy.table import PolicyTable
+from policy.whatif import Recorded, Replayed, replay
+
+_PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMPv4": 1, "ICMPv6": 58}
+Judged = tuple[Facts, Replayed]
+
+
+def read(file: str) -> Counter[Recorded]:
+    """How often each was seen, replies and what has no protocol left out.
+
+    Raises ``click.ClickException`` naming the line.
+    """
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file} cannot be read: {error}") from error
+    found: Counter[Recorded] = Counter()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            said = msgspec.json.decode(line)
+            flow = said.get("flow", said if "source" in said else None)
+            one = recorded(flow) if flow is not None else None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise click.ClickException(
+                f"{file}, line {number} is no flow: {error}: use what `hubble observe -o jsonpb` "
+                "or `isthmus hubble record` writes"
+            ) from error
+        if one is not None:
+            found[one] += 1
+    return found
+
+
+def recorded(flow: Mapping[str, Any]) -> Recorded | None:
+    """What policy asks about; ``None``: it is a reply, or has no protocol that policy knows."""
+    layer = flow.get("l4") or {}
+    name = next((name for name in _PROTOCOLS if name in layer), None)
+    if name is None or flow.get("is_reply"):
+        return None
+    said = layer[name]
+    port = said.get("type" if name.startswith("ICMP") else "destination_port", 0)
+    source, destination = flow.get("source") or {}, flow.get("destination") or {}
+    return Recorded(
+        _pod(source),
+        _pod(destination),
+        int(source.get("identity", 0)),
+        int(destination.get("identity", 0)),
+        _PROTOCOLS[name],
+        int(port),
+    )
+
+
+def _pod(end: Mapping[str, Any]) -> str:
+    return f"{end.get('namespace', '')}/{end['pod_name']}" if end.get("pod_name") else ""
+
+
+def judge(
+    tables: Iterable[tuple[Facts, PolicyTable, PolicyTable]], flows: Counter[Recorded]
+) -> list[Judged]:
+    """At every node, for its own endpoints."""
+    return [
+        (node, found)
+        for node, before, after in tables
+        for found in replay(
+            before, after, {e.name: e.identity for e in node.endpoints.values()}, flows
+        )
+    ]
+
+
+def as_json(node: Facts, found: Replayed) -> dict[str, Any]:
+    """One flow at one of its sides."""
+
+    def origin(which: Any) -> dict[str, Any] | None:
+        return None if which is None else {"kind": which.kind, "namespace": which.namespace,
+                                           "name": which.name, "index": which.index}  # fmt: skip
+
+    return {
+        "cluster": node.settings.cluster,
+        "node": node.node,
+        "endpoint": found.endpoint,
+        "direction": found.direction.name.lower(),
+        "peer": {"pod": found.peer_name or None, "identity": found.peer},
+        "protocol": found.protocol,
+        "port": found.port,
+        "flows": found.seen,
+        "before": WORDS[found.before],
+        "after": WORDS[found.after],
+        "ruleBefore": origin(found.rule_before),
+        "ruleAfter": origin(found.rule_after),
+    }
+
+
+def lines(judged: list[Judged], flows: Counter[Recorded]) -> list[str]:
+    """For people."""
+    told = []
+    for node, found in judged:
+        labels = node.identities.get(found.peer)
+        who = found.peer_name or (names_of(labels, found.peer) if labels else str(found.peer))
+        side = "from" if found.direction is Direction.INGRESS else "to"
+        rules = [f" ({r})" if r else "" for r in (found.rule_before, found.rule_after)]
+        told.append(
+            f"{found.endpoint}: {found.direction.name.lower()} "
+            f"{port_text(found.protocol, found.port)} {side} {who}, {found.seen} flows: "
+            f"{WORDS[found.before]}{rules[0]} -> {WORDS[found.after]}{rules[1]}"
+        )
+    total = sum(flows.values())
+    changed = sum(found.seen for _, found in judged)
+    return [*told, f"{changed} verdicts of {total} recorded flows change"]
