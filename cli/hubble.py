@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from cli import hubble_connect, hubble_listing, hubble_status
 from cli.hubble_connect import Server
 from cli.hubble_enable import disable, enable
+from cli.hubble_forward import port_forward
 from cli.hubble_map import service_map
 from cli.hubble_observe import observe
 from cli.hubble_print import to_json
@@ -24,6 +25,7 @@ def hubble() -> None:
 
 hubble.add_command(enable)
 hubble.add_command(disable)
+hubble.add_command(port_forward)
 hubble.add_command(observe)
 hubble.add_command(record)
 hubble.add_command(replay)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from cli import hubble_forward
 from hubble.rpc import Code, RpcError
 from hubble.rpc_client import Channel, ClientTls, connect
 
@@ -33,6 +34,8 @@ class Server:
     timeout_s: float
     request_timeout_s: float
     metadata: dict[str, str]
+    forward: hubble_forward.Where | None = None  # the relay through the API server
+    is_named: bool = True  # somebody said where to ask
 
 
 class _Duration(click.ParamType[float]):
@@ -60,6 +63,11 @@ _OPTIONS: Final[tuple[tuple[tuple[str, ...], dict[str, Any]], ...]] = (
             f"or {SOCKET} where it is]"
         },
     ),
+    (("-P", "--port-forward"), {"is_flag": True, "help": "Ask the relay through the API server."}),
+    (("--port-forward-port",), {"type": int, "default": 0, "help": "Of this machine; 0: any."}),
+    (("--kubeconfig",), {"help": "For -P."}),
+    (("--kube-context",), {"help": "For -P."}),
+    (("--kube-namespace",), {"default": "kube-system", "help": "For -P."}),
     (("--timeout",), {"type": _Duration(), "default": "5s", "help": "To connect."}),
     (("--request-timeout",), {"type": _Duration(), "default": "12s", "help": "Of one answer."}),
     (("--tls",), {"is_flag": True, "help": "Speak TLS."}),
@@ -77,7 +85,7 @@ def options(function: F) -> F:
     """For a command: the argument ``server``, a ``Server``."""
 
     def wrapped(**arguments: Any) -> Any:
-        names = [option[0][0].removeprefix("--").replace("-", "_") for option in _OPTIONS]
+        names = [option[0][-1].removeprefix("--").replace("-", "_") for option in _OPTIONS]
         given = {name: arguments.pop(name) for name in names}
         return function(server=_server(given), **arguments)
 
@@ -85,7 +93,7 @@ def options(function: F) -> F:
     wrapped.__dict__.update(function.__dict__)
     decorated: F = wrapped  # type: ignore[assignment]
     for names, settings in reversed(_OPTIONS):
-        variable = "HUBBLE_" + names[0].removeprefix("--").replace("-", "_").upper()
+        variable = "HUBBLE_" + names[-1].removeprefix("--").replace("-", "_").upper()
         decorated = click.option(*names, envvar=variable, **settings)(decorated)
     return decorated
 
@@ -100,7 +108,22 @@ def _server(given: dict[str, Any]) -> Server:
             raise click.UsageError("basic auth needs --tls: a password must not go in the clear")
         token = base64.b64encode(f"{user or ''}:{password or ''}".encode()).decode()
         metadata["authorization"] = f"Basic {token}"
-    return Server(target, tls, given["timeout"], given["request_timeout"], metadata)
+    forward = None
+    if given["port_forward"]:
+        if given["server"]:
+            raise click.UsageError("--server and --port-forward do not go together")
+        where = (given["kube_context"] or "", given["kubeconfig"] or "", given["kube_namespace"])
+        forward = hubble_forward.Where(*where, given["port_forward_port"])
+        target = f"relay in {given['kube_namespace']}"
+    return Server(
+        target,
+        tls,
+        given["timeout"],
+        given["request_timeout"],
+        metadata,
+        forward,
+        bool(given["server"]),
+    )
 
 
 def _tls(given: dict[str, Any]) -> ClientTls:
@@ -123,6 +146,11 @@ class HubbleError(click.ClickException):
     def __init__(self, server: Server, error: RpcError) -> None:
         name = error.code.name.replace("_", " ").lower()
         where = "" if error.code is Code.UNAVAILABLE else f" ({name}, from {server.target})"
+        if error.code is Code.UNAVAILABLE and not server.is_named and server.forward is None:
+            where = (
+                ": ask the relay through the API server with -P, or after `isthmus hubble "
+                "port-forward`, or name an observer with --server"
+            )
         super().__init__(f"{error.message}{where}")
 
 
@@ -130,10 +158,13 @@ class HubbleError(click.ClickException):
 async def channel(server: Server) -> AsyncIterator[Channel]:
     """A channel to the server; what fails on it ends the command with one line."""
     try:
-        opened = await connect(server.target, server.tls, server.timeout_s)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            target = server.target
+            if server.forward is not None:
+                port = await stack.enter_async_context(hubble_forward.forwarding(server.forward))
+                target = f"127.0.0.1:{port}"
+            opened = await connect(target, server.tls, server.timeout_s)
+            stack.callback(opened.close)
             yield opened
-        finally:
-            opened.close()
     except RpcError as error:
         raise HubbleError(server, error) from None

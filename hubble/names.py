@@ -255,18 +255,3 @@ class Names:
     def nodes(self) -> dict[tuple[str, str], str]:
         """Addresses of the mesh's nodes, by cluster and name."""
         return {key: address for key in self._nodes if (address := self._nodes.now(key))}
-
-    def namespaces(self) -> set[tuple[str, str]]:
-        """Cluster and namespace of every pod."""
-        found = set()
-        for number in self._endpoints:
-            line = self._endpoints.now(number)
-            if line is not None and line.namespace:
-                found.add((self.self.cluster, line.namespace))
-        for address in self._addresses:
-            known = self._addresses.now(address)
-            if known is not None and known.namespace:
-                identity = self._identities.now(known.identity)
-                cluster = identity.cluster if identity else ""
-                found.add((cluster or self.self.cluster, known.namespace))
-        return found

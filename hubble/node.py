@@ -19,6 +19,7 @@ from hubble.intake import Intake
 from hubble.names import Names
 from hubble.names_client import NamesClient
 from hubble.ring import RECORD_AGENT, Entry, Ring
+from hubble.seen_namespaces import SeenNamespaces
 from hubble.source import Message
 from model.kernel_numbers import PIN_DIRECTORY
 from wire.names import Line, Self
@@ -33,6 +34,7 @@ class NodeSource:
         self.ring = Ring(config.hubble_event_buffer_capacity)
         self.names = Names()
         self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
+        self.seen = SeenNamespaces(self.ring, self.names)
         self.dns = DnsNames()
         self.decoder = Decoder(self.names, os.urandom(8), self.dns)
         self.access_log = AccessLog(self.names, self.dns)
@@ -58,6 +60,7 @@ class NodeSource:
     async def _keep(self) -> None:
         """Names of devices; and what was called otherwise before the oldest event is forgotten."""
         while True:
+            self.seen.look()
             self.decoder.interfaces = dict(socket.if_nameindex())
             oldest = self.ring.at(self.ring.oldest)
             before_ns = oldest.time_ns if oldest else time.time_ns()
@@ -77,5 +80,5 @@ class NodeSource:
         return self.decoder.decode(entry)
 
     def namespaces(self) -> Iterable[tuple[str, str]]:
-        """(cluster, namespace) of every pod that a flow could name."""
-        return self.names.namespaces()
+        """(cluster, namespace) of the flows of the last hour."""
+        return self.seen.get(time.time_ns())

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import aiohttp
 import msgspec
 
-from kube import execute
+from kube import execute, port_forward
 from kube.observed import OBSERVED
 from kube.port import ApiError, Body, ExecResult, PatchKind, Resource, UnreachableError
 from wire.k8s.meta import ListMeta, Status
@@ -354,6 +354,29 @@ class HttpClient:
             raise TimeoutError(
                 f"cannot exec in {subject}: {argv[0]} took more than {timeout} s"
             ) from error
+
+    async def port_forward(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> str:
+        """Carry a connection to a port of a pod until either side ends.
+
+        Returns what the node said went wrong; raises ``ApiError``, ``UnreachableError``.
+        """
+        subject = f"pod {namespace}/{pod}"
+        options = await self._options(aiohttp.ClientTimeout(total=None))
+        del options["timeout"]
+        url = self._access.server + port_forward.path(namespace, pod, port)
+        try:
+            return await port_forward.carry(self._pool(), url, options, reader, writer)
+        except aiohttp.WSServerHandshakeError as error:
+            raise ApiError("forward to", subject, error.status, "", error.message) from error
+        except aiohttp.ClientError as error:
+            raise self._unreachable("forward to", subject, error) from error
 
     async def logs(
         self, namespace: str, pod: str, container: str = "", *, tail_lines: int | None = None

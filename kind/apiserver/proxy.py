@@ -49,6 +49,9 @@ class KubeletProxy:
         return str(address), int(port)
 
     def _path(self, pod: Obj, sub: str, http: web.Request) -> str:
+        if sub == "portforward":
+            namespace, name = pod["metadata"]["namespace"], name_of(pod)
+            return f"/portForward/{namespace}/{name}?{urlencode(list(http.query.items()))}"
         names = [str(c.get("name")) for c in dicts(dig(pod, "spec", "containers"))]
         inits = [str(c.get("name")) for c in dicts(dig(pod, "spec", "initContainers"))]
         namespace, name = pod["metadata"]["namespace"], name_of(pod)

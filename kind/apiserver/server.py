@@ -367,7 +367,7 @@ class Server:
             return await self._scale(http, resource, target, options)
         if sub not in resource.extra_subresources:
             raise errors.no_such_path()
-        if sub in ("log", "exec", "attach") and method in ("GET", "POST"):
+        if sub in ("log", "exec", "attach", "portforward") and method in ("GET", "POST"):
             pod = api.read(*place).obj
             if sub == "log":
                 return await self._proxy.logs(pod, http)
@@ -382,11 +382,6 @@ class Server:
                 api, resource, target.name, await self._body(http), options
             )
             return _raw(item.raw, View())
-        if sub == "portforward":
-            raise errors.bad_request(
-                "port-forward is not offered here: the pods' addresses are reached from the nodes, "
-                "see `isthmus lab exec`"
-            )
         if method != "POST":
             raise errors.method_not_allowed()
         body = await self._body(http)

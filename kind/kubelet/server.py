@@ -47,6 +47,7 @@ async def serving(config: Config, manager: Manager, runtime: Link) -> AsyncItera
     app.router.add_get("/pods", handlers.pods)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", handlers.logs)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", handlers.execute)
+    app.router.add_get("/portForward/{namespace}/{pod}", handlers.forward)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -174,6 +175,51 @@ class Handlers:
             await _Session(socket, files, running, wanted).run()
         await socket.close()
         return socket
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Carry a connection to a port of a pod over a WebSocket: channel 0 data, 1 errors."""
+        worker = self._worker(request)
+        ports = request.query.getall("ports", [])
+        sandbox = worker.containers.sandbox
+        if len(ports) != 1 or not ports[0].isdigit() or not 0 < int(ports[0]) < 1 << 16:
+            raise web.HTTPBadRequest(text="ports must be one port")
+        if sandbox is None or not sandbox.pod_ip:
+            raise web.HTTPBadRequest(text="the pod has no address yet")
+        port = int(ports[0])
+        socket = web.WebSocketResponse(protocols=PROTOCOLS[1:], heartbeat=None)
+        await socket.prepare(request)
+        for channel in (STDIN, STDOUT):
+            await _send(socket, channel, port.to_bytes(2, "little"))
+        try:
+            reader, writer = await asyncio.open_connection(sandbox.pod_ip, port)
+        except OSError as error:
+            await _send(socket, STDOUT, str(error).encode())
+        else:
+            await _carry(socket, reader, writer)
+        await socket.close()
+        return socket
+
+
+async def _carry(
+    socket: web.WebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Until either side ends."""
+
+    async def back() -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(LOG_CHUNK):
+                await _send(socket, STDIN, data)
+        await socket.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(back())
+        with contextlib.suppress(ConnectionError):
+            async for message in socket:
+                if message.type is WSMsgType.BINARY and message.data[:1] == bytes((STDIN,)):
+                    writer.write(message.data[1:])
+                    await writer.drain()
+        task.cancel()
+    writer.close()
 
 
 class _Wanted:

@@ -238,6 +238,8 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
     assert "Connected Nodes: 4/4" in said
     assert "cluster1: 2/2" in said
     assert "cluster2: 2/2" in said
+    far = world.mesh.isthmus("hubble", "status", "-P", "--kube-context", C1)  # from outside
+    assert "Connected Nodes: 4/4" in far
     listed = world.asked("list", "namespaces", "-o", "wide").splitlines()
     namespaces = {tuple(line.split()) for line in listed}
     assert {("default", C1), ("default", C2), ("kube-system", C2)} <= namespaces

@@ -123,17 +123,6 @@ def test_labels_name_the_cluster_and_of_several_cidrs_the_longest_is_shown() -> 
     assert names.identity(99999, 1).labels == ()
 
 
-def test_namespaces_of_pods_here_and_elsewhere() -> None:
-    names = Names()
-    names.apply(EndpointLine(id=1, addresses=("10.1.0.1",), namespace="a", pod="x"), 1)
-    names.apply(PrefixLine(prefix="10.2.0.1/32", namespace="b", pod="y"), 1)
-    names.apply(PrefixLine(prefix="10.2.0.0/16", identity=2), 1)
-    names.apply(Self("west", "node-1"), 1)
-    names.apply(IdentityLine(id=7, labels=("k8s:io.cilium.k8s.policy.cluster=east",)), 1)
-    names.apply(PrefixLine(prefix="10.3.0.1/32", identity=7, namespace="b", pod="z"), 1)
-    assert names.namespaces() == {("west", "a"), ("west", "b"), ("east", "b")}
-
-
 @pytest.mark.parametrize(
     "line",
     [
