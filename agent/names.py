@@ -5,6 +5,7 @@ a slow one misses values, never the last. Nothing is kept for it but keys. docs/
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -65,6 +66,7 @@ class Names:
         """``pod`` finds a pod of this node by namespace and name."""
         self._me, self._mesh, self._endpoints, self._rules = me, mesh, endpoints, rules
         self._pod = pod
+        self._started_ns = time.time_ns()
         self._readers: set[_Reader] = set()
         self.ready = asyncio.Event()  # every input has spoken: nothing is said before
         self._revision = 0  # of the rules
@@ -116,7 +118,7 @@ class Names:
         try:
             me = self._me.node
             labels = tuple(f"{k}={v}" for k, v in sorted(me.labels.items()))
-            yield wire.encode(wire.Self(me.cluster, me.name, labels))
+            yield wire.encode(wire.Self(me.cluster, me.name, labels, self._started_ns))
             for chunk in self._chunks(reader, self._all()):
                 yield chunk
             yield wire.encode(wire.Synced())

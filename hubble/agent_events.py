@@ -2,13 +2,15 @@
 
 from hubble.names import Names, packed
 from wire.hubble import flow_pb2 as f
-from wire.names import EndpointLine, Line, PrefixLine, RuleLine
+from wire.names import EndpointLine, FrontendLine, Line, PrefixLine, RuleLine, Self
 
 
 def event_of(line: Line, names: Names, at_ns: int) -> f.AgentEvent | None:
     """The event that a line means, asked before the line counts; ``None``: it means none."""
     if isinstance(line, EndpointLine):
         return _endpoint(line, names, at_ns)
+    if isinstance(line, FrontendLine):
+        return _service(line, names, at_ns)
     if isinstance(line, PrefixLine):
         return _prefix(line, names, at_ns)
     if isinstance(line, RuleLine):
@@ -20,6 +22,30 @@ def event_of(line: Line, names: Names, at_ns: int) -> f.AgentEvent | None:
         made.policy_update.rule_count = 1
         return made
     return None
+
+
+def started(line: Self, before: Self, since_ns: int) -> f.AgentEvent | None:
+    """That the agent began after ``since_ns``, when this observer did; told once of each start."""
+    if line.started_ns in (0, before.started_ns) or line.started_ns < since_ns:
+        return None
+    made = f.AgentEvent(type=f.AGENT_STARTED)
+    made.agent_start.time.FromNanoseconds(line.started_ns)
+    return made
+
+
+def _service(line: FrontendLine, names: Names, at_ns: int) -> f.AgentEvent | None:
+    known = names.service(packed(line.address), line.port, line.protocol, at_ns)
+    if line.gone:
+        made = f.AgentEvent(type=f.SERVICE_DELETED)
+        made.service_delete.SetInParent()
+        return made if known else None
+    if known == (line.namespace, line.name):
+        return None
+    made = f.AgentEvent(type=f.SERVICE_UPSERTED)
+    told = made.service_upsert
+    told.frontend_address.ip, told.frontend_address.port = line.address, line.port
+    told.namespace, told.name = line.namespace, line.name
+    return made
 
 
 def _endpoint(line: EndpointLine, names: Names, at_ns: int) -> f.AgentEvent | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from hubble.access_log import AccessLog
 from hubble.access_log_socket import AccessLogSocket
-from hubble.agent_events import event_of
+from hubble.agent_events import event_of, started
 from hubble.config import HubbleConfig
 from hubble.decode import Decoder
 from hubble.dns_names import DnsNames
@@ -69,11 +69,14 @@ class NodeSource:
             await asyncio.sleep(UPKEEP_S)
 
     def _told(self, line: Line, now_ns: int) -> None:
-        """A line of the agent that is news: it was synced before."""
-        if self.names.synced:
+        """A line of the agent. What it tells before it is synced again is no news but its start."""
+        event = None
+        if isinstance(line, Self):
+            event = started(line, self.names.self, self.started_ns)
+        elif self.names.synced:
             event = event_of(line, self.names, now_ns)
-            if event is not None:
-                self.ring.extend([(now_ns, bytes([RECORD_AGENT]) + event.SerializeToString())])
+        if event is not None:
+            self.ring.extend([(now_ns, bytes([RECORD_AGENT]) + event.SerializeToString())])
 
     def decode(self, entry: Entry) -> Message | None:
         """What the record tells; ``None`` when it cannot be read."""

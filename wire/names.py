@@ -23,6 +23,7 @@ class Self(_Line, tag="self", frozen=True):
     cluster: str
     node: str
     labels: tuple[str, ...] = ()  # of the Node, ``key=value``
+    started_ns: int = 0  # when the agent began, since 1970
 
 
 class Workload(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -1,9 +1,9 @@
 """What happened in the agent, by the lines of its stream."""
 
-from hubble.agent_events import event_of
+from hubble.agent_events import event_of, started
 from hubble.names import Names
 from wire.hubble import flow_pb2 as f
-from wire.names import EndpointLine, IdentityLine, Line, PrefixLine, RuleLine
+from wire.names import EndpointLine, FrontendLine, IdentityLine, Line, PrefixLine, RuleLine, Self
 
 POD = EndpointLine(
     id=7, addresses=("10.1.0.7",), namespace="shop", pod="web-0", labels=("k8s:a=b",)
@@ -61,3 +61,33 @@ def test_a_policy_comes_and_goes_and_an_identity_is_no_event() -> None:
     assert deleted is not None
     assert (deleted.type, list(deleted.policy_update.labels)) == (f.POLICY_DELETED, ["k8s:x=y"])
     assert told(names, IdentityLine(300, ("k8s:a=b",))) is None
+
+
+def test_each_start_of_an_agent_is_told_once() -> None:
+    """Not the one before this observer's own, nor that of an agent that does not say it."""
+    before, me = Self("west", "n1"), Self("west", "n1", (), 500)
+    event = started(me, before, 400)
+    assert event is not None
+    assert event.type == f.AGENT_STARTED
+    assert event.agent_start.time.ToNanoseconds() == 500
+    assert started(me, before, 600) is None
+    assert started(me, me, 400) is None
+    assert started(before, me, 400) is None
+    again = started(Self("west", "n1", (), 900), me, 400)
+    assert again is not None
+
+
+def test_a_service_comes_and_goes() -> None:
+    names = Names()
+    line = FrontendLine(address="10.96.0.7", port=80, protocol=6, namespace="shop", name="web")
+    event = told(names, line)
+    assert event is not None
+    assert event.type == f.SERVICE_UPSERTED
+    front = event.service_upsert.frontend_address
+    assert (front.ip, front.port, event.service_upsert.name) == ("10.96.0.7", 80, "web")
+    assert told(names, line, 2) is None
+    gone = FrontendLine(address="10.96.0.7", port=80, protocol=6, gone=True)
+    event = told(names, gone, 3)
+    assert event is not None
+    assert event.type == f.SERVICE_DELETED
+    assert told(names, gone, 4) is None
