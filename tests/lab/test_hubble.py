@@ -223,7 +223,7 @@ def connected(world: World, number: int = 4) -> list[Json]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_one_relay_shows_the_whole_mesh(world: World) -> None:
     """Found by `hubble-peer`, asked with certificates of two authorities, joined on one line."""
     nodes = connected(world)
@@ -266,7 +266,7 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
     assert "certificate required" in told or "connection" in told
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
     """Frozen, killed and back again: the others' flows come, and the node's once it is back."""
     connected(world)
@@ -284,8 +284,13 @@ def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     os.kill(pid, signal.SIGKILL)
-    labs.wait_until("its death is seen", lambda: "4/4" not in world.asked("status"), 30, 0.2)
-    connected(world)
+    killed = time.time()
+
+    def is_new() -> bool:
+        (node,) = [node for node in connected(world) if node["name"] == name]
+        return int(node["uptime_ns"]) / 1e9 < time.time() - killed
+
+    labs.wait_until("another one is asked", is_new, 60, 0.5)
 
     def flows() -> str:
         world.curl(f"http://{world.pod(C2, 'x-wing')['status']['podIP']}/")
@@ -298,7 +303,7 @@ def _lives_on(pid: int, node: Node) -> bool:
     return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(f"/run/netns/{node.netns}").st_ino
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_hubble_is_taken_away_and_put_back(world: World) -> None:
     """`hubble disable` and `enable` in the second cluster: its nodes go from the relay and come
     again; requests between the clusters never fail."""
