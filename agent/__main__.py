@@ -20,16 +20,19 @@ from telemetry import logs
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-# glibc raises this by itself when something large is freed. Pages of listings would then lie on the
-# heap, between what stays for ever.
-MMAP_THRESHOLD_BYTES = 128 * 1024
-_M_MMAP_THRESHOLD = -3
+# glibc raises the first by itself when something large is freed: pages of listings would then lie
+# on the heap, between what stays for ever. Below it blocks come and go too often for the kernel; so
+# does the heap's end below the second.
+MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 1 << 20, 8 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     gc.set_threshold(*GC_THRESHOLDS)
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    c_library = ctypes.CDLL(None)
+    c_library.mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    c_library.mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     # Here and not above: a wrong setting is told without loading half the world.
     from agent import settings_watch
     from agent.daemon import Daemon

@@ -2,6 +2,7 @@
 conformance suite. Time is a number here, and no test waits for it."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -247,6 +248,31 @@ def test_changes_that_keep_coming_are_written_together() -> None:
                 await table.attempted(table.revision)
                 assert target.rows == wanted
             assert clock() - asked_s < 0.001
+            running.cancel()
+
+    virtual_time.run(changes())
+
+
+@pytest.mark.parametrize(("takes_s", "rounds"), [(0.005, 40), (0.02, 10), (0.1, 5)])
+def test_long_rounds_keep_long_gaps(takes_s: float, rounds: int) -> None:
+    """A gap is four times as long as its round, and 0.1 s at most: the loop is not always busy."""
+
+    class Slow(FakeTable[str, int]):
+        async def upsert(self, rows: Sequence[tuple[str, int]]) -> Mapping[str, OSError]:
+            await asyncio.sleep(takes_s)
+            return await super().upsert(rows)
+
+    async def changes() -> None:
+        clock = asyncio.get_running_loop().time
+        wanted: dict[str, int] = {}
+        table: Table[str, int] = Table("t", Slow({}), wanted, clock=clock, draw=lambda: 0.5)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(Loop([table], 0.01).run())
+            for number in range(1000):
+                wanted["a"] = number
+                table.mark("a")
+                await asyncio.sleep(0.001)
+            assert abs(table.status.rounds - rounds) <= 2
             running.cancel()
 
     virtual_time.run(changes())
