@@ -23,7 +23,7 @@ _DNS_TYPES = {
     99: "SPF", 108: "EUI48", 109: "EUI64", 249: "TKEY", 250: "TSIG", 251: "IXFR",
     252: "AXFR", 255: "ANY", 256: "URI", 257: "CAA", 32768: "TA", 32769: "DLV",
 }  # fmt: skip
-_DNS_ERRORS = {
+DNS_ERRORS = {
     1: "Format Error",
     2: "Server Failure",
     3: "Non-Existent Domain",
@@ -100,7 +100,7 @@ def _dns(flow: f.Flow, record: wire.Dns, is_answer: bool) -> None:
     dns.rrtypes.extend(_DNS_TYPES.get(number, "Unknown") for number in record.answer_types)
     told = []
     if record.rcode:
-        told.append(f"RCode: {_DNS_ERRORS.get(record.rcode, 'Unknown')}")
+        told.append(f"RCode: {DNS_ERRORS.get(record.rcode, 'Unknown')}")
     elif record.ips:
         told.append(f'"{",".join(record.ips)}"')
     if record.cnames:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from hubble.l7 import DNS_ERRORS
 from hubble.metrics.options import Metric
 from hubble.metrics.plugins import (
     Drop,
@@ -14,31 +15,16 @@ from hubble.metrics.plugins import (
     PortDistribution,
     Tcp,
 )
-from hubble.metrics.series import SERIES_MAX, Series
+from hubble.metrics.series import SERIES_MAX, Series, Table
 from telemetry.metrics import Exemplar
 from wire.hubble import flow_pb2 as f
 
 _REPORTERS = {f.EGRESS: "client", f.INGRESS: "server"}
-_RCODES = {
+# Three texts differ from those of a flow's summary.
+_RCODES = DNS_ERRORS | {
     0: "No Error",
-    1: "Format Error",
-    2: "Server Failure",
-    3: "Non-Existent Domain",
-    4: "Not Implemented",
-    5: "Query Refused",
-    6: "Name Exists when it should not",
-    7: "RR Set Exists when it should not",
-    8: "RR Set that should exist does not",
     9: "Not Authorized",
-    10: "Name not contained in zone",
     11: "DSO-TYPE Not Implemented",
-    16: "Bad OPT Version",
-    17: "Key not recognized",
-    18: "Signature out of time window",
-    19: "Bad TKEY Mode",
-    20: "Duplicate key name",
-    21: "Algorithm not supported",
-    22: "Bad Truncation",
     23: "Bad/missing Server Cookie",
 }
 
@@ -95,6 +81,17 @@ class _Http(Plugin):
             open_labels=("method",),
         )
 
+    def messages(self, what: str, *labels: str) -> Table:
+        """The counter of requests or responses."""
+        open_labels = ("method", "protocol", "status")
+        return self.counter(f"http_{what}_total", f"HTTP {what}", *labels, open_labels=open_labels)
+
+    def of_message(self, table: Table, flow: f.Flow, *values: str) -> Series:
+        """The series of the flow, with its trace as an example."""
+        found = self.of(table, flow, *values)
+        found.exemplar = self._exemplar(flow, 1) or found.exemplar
+        return found
+
     def _exemplar(self, flow: f.Flow, value: float) -> Exemplar | None:
         trace = flow.trace_context.parent.trace_id
         if not self._with_exemplars or not trace:
@@ -115,33 +112,18 @@ class HttpV1(_Http):
 
     def __init__(self, metric: Metric, limit: int = SERIES_MAX) -> None:
         super().__init__(metric, limit)
-        open_labels = ("method", "protocol", "status")
-        self._requests = self.counter(
-            "http_requests_total",
-            "HTTP requests",
-            *("method", "protocol", "reporter"),
-            open_labels=open_labels,
-        )
-        self._responses = self.counter(
-            "http_responses_total",
-            "HTTP responses",
-            *("method", "protocol", "status", "reporter"),
-            open_labels=open_labels,
-        )
+        self._requests = self.messages("requests", "method", "protocol", "reporter")
+        self._responses = self.messages("responses", "method", "protocol", "status", "reporter")
 
     def series(self, flow: f.Flow) -> Iterable[Series]:
         if not flow.l7.HasField("http"):
             return
         http, reporter = flow.l7.http, _reporter(flow)
         if flow.l7.type == f.REQUEST:
-            found = self.of(self._requests, flow, http.method, http.protocol, reporter)
+            yield self.of_message(self._requests, flow, http.method, http.protocol, reporter)
         elif flow.l7.type == f.RESPONSE:
             values = (http.method, http.protocol, str(http.code), reporter)
-            found = self.of(self._responses, flow, *values)
-        else:
-            return
-        found.exemplar = self._exemplar(flow, 1) or found.exemplar
-        yield found
+            yield self.of_message(self._responses, flow, *values)
 
 
 class HttpV2(_Http):
@@ -151,21 +133,14 @@ class HttpV2(_Http):
 
     def __init__(self, metric: Metric, limit: int = SERIES_MAX) -> None:
         super().__init__(metric, limit)
-        self._requests = self.counter(
-            "http_requests_total",
-            "HTTP requests",
-            *("method", "protocol", "status", "reporter"),
-            open_labels=("method", "protocol", "status"),
-        )
+        self._requests = self.messages("requests", "method", "protocol", "status", "reporter")
 
     def series(self, flow: f.Flow) -> Iterable[Series]:
         if not flow.l7.HasField("http") or flow.l7.type != f.RESPONSE:
             return
         http = flow.l7.http
         values = (http.method, http.protocol, str(http.code), _reporter(flow))
-        found = self.of(self._requests, flow, *values)
-        found.exemplar = self._exemplar(flow, 1) or found.exemplar
-        yield found
+        yield self.of_message(self._requests, flow, *values)
 
 
 class Kafka(Plugin):
