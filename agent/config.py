@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from agent import routing_rules
+from agent import family_rules, routing_rules
 from encryption.migration import Kind, Stance
 from kvstore.allowance import Limits
 from mesh.data_path import Rules
@@ -376,15 +376,13 @@ def _checked(values: dict[str, Any], environment: Mapping[str, str]) -> AgentCon
             'enable-encryption-strict-mode is "true" while nothing encrypts: '
             "set enable-wireguard or enable-ipsec"
         )
-    if (refusal := routing_rules.refusal(config)) is not None:
+    if refusal := routing_rules.refusal(config) or family_rules.refusal(config):
         raise ConfigError(refusal)
     if config.enable_host_firewall and config.encrypt_node:
         raise ConfigError(
             'enable-host-firewall and encrypt-node are both "true": what comes out of WireGuard '
             "is not judged by policies of nodes, so one of them must be off"
         )
-    if not config.enable_ipv4:
-        raise ConfigError('enable-ipv4 is "false": the tunnel needs IPv4 between nodes')
     return config
 
 

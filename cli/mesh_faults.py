@@ -201,6 +201,11 @@ def _settings(a: Examined, b: Examined) -> list[Finding]:
         text = f"{both}: encryption between nodes is {one} and {two}"
         remedy = "set enable-wireguard and enable-ipsec to the same in both"
         found.append(Finding("encryption", who, text, remedy))
+    with_ipv6 = [s.name for s in (a, b) if s.settings.get("enable-ipv6") == "true"]
+    if len(with_ipv6) == 1:
+        text = f"{both}: only {with_ipv6[0]} has IPv6: pods reach one another by IPv4 alone"
+        remedy = "set enable-ipv6 to the same in both"
+        found.append(Finding("enable-ipv6", who, text, remedy, blocking=False))
     return found
 
 

@@ -24,12 +24,18 @@ PEERS = {ClusterName("beta"): ClusterId(2), ClusterName("gamma"): ClusterId(3)}
 HOSTS = [parse_address(f"192.0.2.{n}") for n in range(4)]
 CIDRS = [
     parse_prefix(t)
-    for t in ("10.1.0.0/24", "10.1.0.0/30", "10.2.0.0/23", "10.2.1.0/24", "0.0.0.0/1")
+    for t in (
+        *("10.1.0.0/24", "10.1.0.0/30", "10.2.0.0/23", "10.2.1.0/24"),
+        *("fd00:1::/64", "fd00:1::/112", "fd00::/46"),
+    )
 ]
+WIDE = [parse_prefix(t) for t in ("0.0.0.0/1", "fd00::/31")]
+SHORTEST = {4: 8, 6: 32}
 PODS = [
     *(host_prefix(parse_address(t)) for t in ("10.1.0.1", "10.1.0.9", "10.2.0.7", "10.2.1.7")),
     *(host_prefix(a) for a in HOSTS),
     parse_prefix("10.2.1.0/25"),
+    *(host_prefix(parse_address(t)) for t in ("fd00:1::9", "fd00:1::1:0", "fd00:2::7")),
 ]
 NAME = ServiceName("default", "web")
 VIPS = [parse_address("10.2.0.7"), parse_address("10.96.0.1")]
@@ -43,7 +49,8 @@ def step(rng: random.Random) -> tuple[str, Any, Any, Any]:
     match word:
         case "node":
             cluster = rng.choice([OWN, *PEERS, *PEERS])
-            cidrs = rng.sample(CIDRS[:4], rng.randint(0, 2)) + CIDRS[4:] * (rng.random() < 0.1)
+            cidrs = rng.sample(CIDRS, rng.randint(0, 2))
+            cidrs += rng.sample(WIDE, rng.random() < 0.1)
             host = rng.choice(HOSTS)
             return word, cluster, rng.choice(["n1", "n2"]), None if gone else (host, cidrs)
         case "ip":
@@ -87,7 +94,8 @@ class World:
             n
             for n in self.nodes.values()
             if n.cluster != OWN
-            and not any(p.overlaps(o) or p.prefixlen < 8 for p in self.spoken(n) for o in bad)
+            and all(p.prefixlen >= SHORTEST[p.version] for p in self.spoken(n))
+            and not any(p.overlaps(o) for p in self.spoken(n) for o in bad)
         ]
 
     def speakers(self, what: Prefix) -> set[ClusterName]:

@@ -73,6 +73,13 @@ def test_values_are_read_as_what_they_mean() -> None:
         (["--ipam=eni"], ["ipam", "kubernetes"]),
         (["--enable-ipv4=false"], ["enable-ipv4", "IPv4"]),
         (["--enable-ipv6=maybe"], ["enable-ipv6", "maybe"]),
+        (
+            [
+                *("--enable-ipv6", "--enable-wireguard", "--enable-encryption-strict-mode"),
+                "--encryption-strict-mode-cidr=10.0.0.0/8",
+            ],
+            ["encryption-strict-mode-cidr", "10.0.0.0/8", "IPv6", "enable-ipv6"],
+        ),
         (["--bpf-lb-algorithm=rr"], ["bpf-lb-algorithm", "random or maglev"]),
         (["--clustermesh-sync-timeout=soon"], ["clustermesh-sync-timeout", "soon"]),
         (["--prometheus-serve-addr=9962"], ["prometheus-serve-addr", ":PORT"]),

@@ -132,6 +132,33 @@ def test_native_routing_must_know_of_all_pods() -> None:
     assert faults([a, small(b)], NOW) == []
 
 
+def test_addresses_of_ipv6() -> None:
+    """Pods, nodes and services of two clusters of both families: each that overlaps is found."""
+
+    def dual(s: Examined, number: int) -> Examined:
+        pods = (*s.facts.pod_cidrs, parse_prefix(f"fd00:10:{number}::/48"))
+        nodes = s.node_addresses | {"six": parse_address(f"fd00:20::{number}")}
+        services = (*s.service_cidrs, parse_prefix("fd00:30::/112"))
+        some = of_facts(pod_cidrs=pods)(settings(enable_ipv6="true")(s))
+        return replace(some, node_addresses=nodes, service_cidrs=services)
+
+    a, b = (dual(s, number) for number, s in enumerate(pair(), 1))
+    assert faults([a, b], NOW) == []
+    ours = parse_address("fd00:10:1::7")
+    planted = {
+        "pod-cidr": of_facts(pod_cidrs=(*b.facts.pod_cidrs, parse_prefix("fd00:10:1:8::/64")))(b),
+        "node-address": replace(b, node_addresses={"b1": ours}),
+        "service-cidr": replace(b, service_addresses={"x/y": ours}),
+    }
+    for check, changed in planted.items():
+        (found,) = faults([a, changed], NOW)
+        assert (found.check, found.blocking) == (check, True)
+        assert "fd00:10:1:" in found.found
+    wide = replace(b, service_cidrs=(parse_prefix("fd00:10::/32"),))
+    (found,) = faults([a, wide], NOW)
+    assert (found.check, found.blocking) == ("service-cidr", False)
+
+
 PLANTED: list[tuple[str, Change, bool, tuple[str, ...]]] = [
     ("tunnel-protocol", of_facts(tunnel="geneve"), True, ("'vxlan' and 'geneve'",)),
     ("max-connected-clusters", of_facts(max_connected=511), True, ("255 and 511",)),
@@ -169,6 +196,7 @@ PLANTED: list[tuple[str, Change, bool, tuple[str, ...]]] = [
         False,
         ("10.0.0.0/12 of cluster b", "10.1.0.0/16 of cluster a", "overlap"),
     ),
+    ("enable-ipv6", settings(enable_ipv6="true"), False, ("only b has IPv6", "in both")),
     ("mtu", all_agents(device_mtu=1400), False, ("1500 and 1400", "--set mtu=1400")),
     ("version", version("1.5.0"), False, ("1.4.2 and 1.5.0", "upgrade cluster a")),
     ("version", version("1.2.9"), True, ("1.2.9 and 1.4.2", "upgrade cluster b")),
