@@ -22,6 +22,7 @@ enum {
 	IP4_FRAGMENT_MASK = 0x3FFF, /* more fragments, or an offset */
 	IP4_OFFSET_MASK = 0x1FFF,   /* in units of 8 bytes */
 	IP4_DONT_FRAGMENT = 0x4000,
+	IP6_FRAGMENT_MASK = 0xFFF9, /* as of IPv4 */
 };
 
 enum tcp_flag {
@@ -47,7 +48,14 @@ enum packet_trace {
 	PACKET_TRACE_RELATED,
 };
 
-/* The kernel's header is not for user space. */
+/* The kernel's headers are not for user space. */
+struct fragment6_header {
+	__u8 next;
+	__u8 reserved;
+	__be16 fragment; /* offset in units of 8 bytes, two bits, more of them */
+	__be32 identification;
+};
+
 struct sctp_header {
 	__be16 source;
 	__be16 destination;
@@ -184,15 +192,17 @@ static __always_inline struct verdict parse_l4(struct __sk_buff *skb, struct pac
 	return VERDICT(VERDICT_NONE);
 }
 
-/* `fragment`: the field of the IP header, more of them or an offset. */
-static __always_inline struct verdict parse_fragment(struct __sk_buff *skb, struct packet *packet,
-						     __u32 payload, __u32 fragment,
-						     __be16 identification)
+/* What is behind the IP header. `fragment`: 0 for a whole packet, else its offset in units of 8
+ * bytes with whatever bits above; `identification` as on the wire.
+ */
+static __always_inline struct verdict parse_payload(struct __sk_buff *skb, struct packet *packet,
+						    __u32 payload, __u32 fragment,
+						    __u32 identification)
 {
 	__u32 offset = (fragment & IP4_OFFSET_MASK) * 8;
 	struct verdict verdict;
 
-	if (offset) {
+	if (unlikely(offset)) {
 		/* One that lies in the header of the first would put other ports in its place. */
 		if (packet->flow.protocol == IPPROTO_TCP && offset < sizeof(struct tcphdr))
 			return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
@@ -202,7 +212,7 @@ static __always_inline struct verdict parse_fragment(struct __sk_buff *skb, stru
 		return VERDICT(VERDICT_NONE);
 	}
 	verdict = parse_l4(skb, packet, payload);
-	if (verdict.kind != VERDICT_NONE)
+	if (likely(!fragment) || verdict.kind != VERDICT_NONE)
 		return verdict;
 	if (packet->kind != PACKET_FLOW)
 		return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
@@ -231,15 +241,14 @@ static __always_inline struct verdict parse_ip4(struct __sk_buff *skb, struct pa
 	packet->l3_length = total;
 	packet->l4_offset = L3_OFFSET + header;
 	fragment = bpf_ntohs(ip->frag_off) & IP4_FRAGMENT_MASK;
-	if (unlikely(fragment))
-		return parse_fragment(skb, packet, total - header, fragment, ip->id);
-	return parse_l4(skb, packet, total - header);
+	return parse_payload(skb, packet, total - header, fragment, ip->id);
 }
 
 static __always_inline struct verdict parse_ip6(struct __sk_buff *skb, struct packet *packet)
 {
 	struct ipv6hdr *ip = packet_at(skb, L3_OFFSET, sizeof(*ip));
-	__u32 payload;
+	__u32 payload, fragment = 0, identification = 0;
+	struct fragment6_header *header;
 
 	if (!ip)
 		return DROP(SOURCE_PARSE, DROP_MALFORMED);
@@ -259,12 +268,21 @@ static __always_inline struct verdict parse_ip6(struct __sk_buff *skb, struct pa
 	packet->is_link_only = address_is_link_multicast(&packet->flow.destination);
 	if (packet->is_link_only && ip->nexthdr == IPPROTO_HOPOPTS)
 		return VERDICT(VERDICT_NONE);
-	if (ip->nexthdr == IPPROTO_FRAGMENT)
-		return DROP(SOURCE_PARSE, DROP_FRAGMENT_UNSUPPORTED);
 	if (ip->nexthdr == IPPROTO_HOPOPTS || ip->nexthdr == IPPROTO_ROUTING ||
 	    ip->nexthdr == IPPROTO_DSTOPTS)
 		return DROP(SOURCE_PARSE, DROP_INVALID_EXTENSION_HEADER);
-	return parse_l4(skb, packet, payload);
+	if (unlikely(ip->nexthdr == IPPROTO_FRAGMENT)) {
+		header = packet_at(skb, packet->l4_offset, sizeof(*header));
+		if (!header || payload < sizeof(*header))
+			return DROP(SOURCE_PARSE, DROP_MALFORMED);
+		packet->flow.protocol = header->next;
+		packet->l4_offset += sizeof(*header);
+		payload -= sizeof(*header);
+		fragment = bpf_ntohs(header->fragment) & IP6_FRAGMENT_MASK; /* 0: the only one */
+		fragment = fragment >> 3 | fragment << 16;
+		identification = header->identification;
+	}
+	return parse_payload(skb, packet, payload, fragment, identification);
 }
 
 /* Fills `packet`; a verdict other than none is final. ARP is not its business. */

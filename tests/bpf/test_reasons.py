@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Dot3, Ether
 from scapy.packet import Packet, Raw
 
@@ -173,9 +173,17 @@ CASES: dict[str, tuple[R, F, str, object, dict[str, int], Preparation | None]] =
     "fragment in the header of TCP": (
         *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container", tcp(frag=2), {}, None),
     ),
-    "fragment, IPv6": (
+    "fragment of a neighbour's question, IPv6": (
         *(R.DROP_FRAGMENT_UNSUPPORTED, F.SOURCE_PARSE, "from_container"),
-        *(frame(ip(*V6) / IPv6ExtHdrFragment(nh=17) / UDP()), {}, None),
+        *(frame(ip(*V6) / IPv6ExtHdrFragment(nh=58, m=1) / ICMPv6ND_NS()), {}, None),
+    ),
+    "fragment of which the first did not come, IPv6": (
+        *(R.DROP_FIRST_FRAGMENT_UNKNOWN, F.SOURCE_PARSE, "from_container"),
+        *(frame(ip(*V6) / IPv6ExtHdrFragment(nh=17, offset=9) / bytes(8)), {}, None),
+    ),
+    "fragment header cut short, IPv6": (
+        *(R.DROP_MALFORMED, F.SOURCE_PARSE, "from_container"),
+        *(frame(ip(*V6, nh=44) / bytes(7)), {}, None),
     ),
     "SCTP header cut short": (
         *(R.DROP_CT_TRUNCATED, F.SOURCE_PARSE, "from_container"),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Fragments of IPv4. The key is the flow of a datagram, a struct conntrack_key as the packets
- * stand, with the datagram's identification in place of the source port and no other.
+/* The key is the flow of a datagram, a struct conntrack_key as the packets stand, with the
+ * datagram's identification in place of the ports: 16 bits of IPv4, 32 of IPv6.
  */
 #pragma once
 
