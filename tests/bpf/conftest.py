@@ -1,6 +1,7 @@
 """One set of loaded programs for all tests of a process, with clean maps for each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,19 @@ def furnish(machine: Machine) -> Machine:
     for text in (REMOTE, REMOTE6):
         machine.remote(text, REMOTE_IDENTITY)
     return machine
+
+
+def machine_of_its_own(prepare: Callable[[Machine], object], **changes: int) -> Any:
+    """A fixture of one module: programs with other settings, in a world that is kept."""
+
+    @pytest.fixture(scope="module")
+    def made() -> Iterator[Machine]:
+        machine = furnish(Machine(changes=dict(changes)).load())
+        prepare(machine)
+        yield machine
+        machine.close()
+
+    return made
 
 
 @pytest.fixture

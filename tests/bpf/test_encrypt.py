@@ -1,7 +1,5 @@
 """What leaves the node: into the WireGuard device, in clear text, or not at all."""
 
-from collections.abc import Iterator
-
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -9,7 +7,7 @@ from scapy.packet import Packet
 
 from datapath.encoding import ipcache_prefix_key
 from model.address import parse_prefix
-from tests.bpf.conftest import furnish
+from tests.bpf.conftest import machine_of_its_own
 from tests.support.bpf import (
     NODE,
     REDIRECT,
@@ -33,39 +31,31 @@ NODE6, REMOTE_NODE6 = "fd01::1", "fd01::2"
 UNTOLD, UNTOLD6 = "10.2.0.99", "fd00:2::99"
 
 
-def _furnished(**changes: int) -> Machine:
-    machine = furnish(Machine(changes=dict(changes)).load())
+def _with_keys(machine: Machine) -> None:
     machine.remote(REMOTE, REMOTE_IDENTITY, encrypt_key=255)
     machine.remote(REMOTE6, REMOTE_IDENTITY, encrypt_key=255)
     machine.host(NODE6)
     for node in (REMOTE_NODE, REMOTE_NODE6):
         machine.remote(node, NODE_IDENTITY, None, encrypt_key=255)
-    return machine
 
 
-@pytest.fixture(scope="module")
-def lenient() -> Iterator[Machine]:
-    machine = _furnished()
-    yield machine
-    machine.close()
-
-
-@pytest.fixture(scope="module")
-def with_nodes() -> Iterator[Machine]:
-    machine = _furnished(config_encrypt_nodes=1)
-    yield machine
-    machine.close()
-
-
-@pytest.fixture(scope="module")
-def strict() -> Iterator[Machine]:
-    machine = _furnished(config_strict=1)
+def _guarded(machine: Machine) -> None:
+    _with_keys(machine)
     for text in (UNTOLD, UNTOLD6):
         machine.remote(text, 0, None)  # a cluster owns it and has not told whose it is
     for text in ("10.0.0.0/8", "fd00::/16"):
         machine.put("ist_strict", ipcache_prefix_key(parse_prefix(text)), b"\1")
-    yield machine
-    machine.close()
+
+
+def _guarded_nodes(machine: Machine) -> None:
+    _with_keys(machine)
+    machine.put("ist_strict", ipcache_prefix_key(parse_prefix("192.0.2.0/24")), b"\1")
+
+
+lenient = machine_of_its_own(_with_keys)
+with_nodes = machine_of_its_own(_with_keys, config_encrypt_nodes=1)
+strict = machine_of_its_own(_guarded, config_strict=1)
+but_nodes = machine_of_its_own(_guarded_nodes, config_strict=1, config_strict_nodes=1)
 
 
 def _tunnel(dst: str = REMOTE_NODE) -> Packet:
@@ -150,13 +140,8 @@ def test_strict_mode_drops_what_would_leave_in_clear_text(
     assert lenient.run("to_netdev", tcp(*CLEAR[name])).drops == []
 
 
-def test_strict_mode_may_let_nodes_through() -> None:
+def test_strict_mode_may_let_nodes_through(but_nodes: Machine) -> None:
     """Where nodes have addresses inside the strict prefixes."""
-    machine = _furnished(config_strict=1, config_strict_nodes=1)
-    try:
-        machine.put("ist_strict", ipcache_prefix_key(parse_prefix("192.0.2.0/24")), b"\1")
-        assert machine.run("to_netdev", tcp(NODE, REMOTE_NODE)).verdict == NEXT
-        unknown = tcp("192.0.2.70", "192.0.2.71")
-        assert machine.run("to_netdev", unknown).reason is R.DROP_UNENCRYPTED
-    finally:
-        machine.close()
+    assert but_nodes.run("to_netdev", tcp(NODE, REMOTE_NODE)).verdict == NEXT
+    unknown = tcp("192.0.2.70", "192.0.2.71")
+    assert but_nodes.run("to_netdev", unknown).reason is R.DROP_UNENCRYPTED

@@ -11,7 +11,7 @@ from datapath.encoding import ipcache_prefix_key
 from datapath.kernel_thread import KernelThread
 from model.address import parse_prefix
 from model.policy_map import Direction, PolicyEntry, PolicyKey
-from tests.bpf.conftest import furnish
+from tests.bpf.conftest import machine_of_its_own
 from tests.support.bpf import (
     MTU,
     NODE,
@@ -41,35 +41,24 @@ UNTOLD = "10.2.0.99"  # in the other node's prefix; nobody has told whose
 ENCRYPT, DECRYPT = 0x0E00, 0x0D00
 
 
-def _furnished(**changes: int) -> Machine:
-    machine = furnish(Machine(changes={"config_native": 1} | changes).load())
+def _untold(machine: Machine) -> None:
     row = w.IpcacheValue(address(REMOTE_NODE), 0, 0, 0, 0)
     machine.put("ist_ipcache_lpm", ipcache_prefix_key(parse_prefix("10.2.0.0/24")), row.pack())
-    return machine
 
 
-@pytest.fixture(scope="module")
-def native() -> Iterator[Machine]:
-    machine = _furnished()
-    yield machine
-    machine.close()
+def _open_to_all(machine: Machine) -> None:
+    _untold(machine)
+    machine.policy(A.number, {PolicyKey(0, Direction.INGRESS): PolicyEntry()})
 
 
-@pytest.fixture(scope="module")
-def judging() -> Iterator[Machine]:
-    machine = _furnished(config_policy=1)
-    everybody = {PolicyKey(0, Direction.INGRESS): PolicyEntry()}
-    machine.policy(A.number, everybody)
-    yield machine
-    machine.close()
-
-
-@pytest.fixture(scope="module")
-def ipsec() -> Iterator[Machine]:
-    machine = _furnished(config_ipsec=1, config_wireguard_ifindex=0)
+def _numbered(machine: Machine) -> None:
+    _untold(machine)
     machine.put("ist_nodes", address(REMOTE_NODE), w.NodeValue(7, 3).pack())
-    yield machine
-    machine.close()
+
+
+native = machine_of_its_own(_untold, config_native=1)
+judging = machine_of_its_own(_open_to_all, config_native=1, config_policy=1)
+ipsec = machine_of_its_own(_numbered, config_native=1, config_ipsec=1, config_wireguard_ifindex=0)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import lab as labs
 from tests.support.lab import Lab
+from tests.support.lab_sniffer import watching
 
 # Where the state of a failed test's lab is written, beside the report.
 DIAGNOSTICS = Path(os.environ.get("ISTHMUS_TEST_DIAGNOSTICS", "/tmp/isthmus-diagnostics"))
@@ -20,6 +21,13 @@ def lab() -> Iterator[Lab]:
     made = labs.start("m")
     yield made
     labs.stop(made)
+
+
+@pytest.fixture(autouse=True)
+def _no_leak() -> Iterator[None]:
+    """In every test, whatever it is about."""
+    with watching(list(labs.RUNNING)):
+        yield
 
 
 @pytest.fixture(scope="session")

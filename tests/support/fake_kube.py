@@ -241,8 +241,8 @@ class FakeKube:
             return False
         labels = obj["metadata"].get("labels") or {}
         for term in filter(None, request.query.get("labelSelector", "").split(",")):
-            key, _, value = term.partition("=")
-            if labels.get(key) != value.lstrip("="):
+            key, equals, value = term.partition("=")
+            if key not in labels or (equals and labels[key] != value.lstrip("=")):
                 return False
         for term in filter(None, request.query.get("fieldSelector", "").split(",")):
             path, _, value = term.partition("=")

@@ -57,6 +57,7 @@ class Lab:
 
     name: str
     topology: Topology
+    encrypts: bool = False  # since it was installed
 
     @property
     def kubeconfig(self) -> Path:
@@ -161,6 +162,9 @@ class Lab:
         return "\n".join(parts)
 
 
+RUNNING: list[Lab] = []  # of this process
+
+
 def _tail(path: Path, size: int = 6000) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - size))
@@ -172,18 +176,22 @@ def start(suffix: str, *options: str, clusters: int = 2, nodes: int = 2, mtu: in
     name = f"t{os.getpid()}{suffix}"
     both = any(option.endswith("ipv6.enabled=true") for option in options)
     layout = topology.build(name, clusters, nodes, mtu, ipv6=both)
-    lab = Lab(name, layout)
+    encrypts = any("enable-wireguard=true" in o or "enable-ipsec=true" in o for o in options)
+    lab = Lab(name, layout, encrypts)
     arguments = [f"--clusters={clusters}", f"--nodes={nodes}", f"--underlay-mtu={mtu}", *options]
     done = lab_command("up", name, *arguments)
     if done.returncode:
         text = f"{done.stdout}{done.stderr}\n{lab.diagnostics()}"
         stop(lab)
         raise AssertionError(f"lab up failed: {text}")
+    RUNNING.append(lab)
     return lab
 
 
 def stop(lab: Lab) -> None:
     """Remove a lab."""
+    if lab in RUNNING:
+        RUNNING.remove(lab)
     done = lab_command("down", lab.name)
     assert done.returncode == 0, done.stderr
 

@@ -8,7 +8,8 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,16 +47,19 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
         *(f"--rwdir={shared}", "--exec", f"sh {shlex.quote(str(inside))}"),
     ]
     own = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
-    with subprocess.Popen(
-        command,
-        env=own,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as child:
+    with (
+        subprocess.Popen(
+            command,
+            env=own,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as child,
+        _ended_with_us(child.pid),
+    ):
         try:
             return child.communicate(timeout=timeout_s)[0]
         except subprocess.TimeoutExpired:
@@ -64,3 +68,20 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
         finally:
             if child.poll() is None:  # somebody ends the tests
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _ended_with_us(group: int) -> Iterator[None]:
+    """Somebody waits for the end of a pipe that only we hold, and ends the process group then: a
+    test run that is killed would leave the machine running.
+    """
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        ["sh", "-c", f"read _; kill -KILL -{group}"], stdin=reader, start_new_session=True
+    ) as guard:
+        os.close(reader)
+        try:
+            yield
+        finally:
+            guard.kill()
+            os.close(writer)
