@@ -1,5 +1,5 @@
 """The proof for userspace WireGuard: each row under the sniffer in a lab of two joined clusters, in
-both routing modes. The rows of the kernel's ways to encrypt are in tests/vm.
+both routing modes.
 """
 
 from collections.abc import AsyncIterator

@@ -267,14 +267,6 @@ class AgentNode:
         ):
             return await response.json()
 
-    async def put(self, path: str) -> Any:
-        connector = aiohttp.UnixConnector(str(self.socket))
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.put(f"http://agent/v1/{path}") as response,
-        ):
-            return await response.json()
-
     def pod(
         self,
         name: str,
@@ -350,9 +342,7 @@ class AgentNode:
 
 
 @asynccontextmanager
-async def agent_node(
-    directory: Path, node_ip: str = NODE_IP, pod_cidr: str = POD_CIDR, make: Any = AgentNode
-) -> AsyncIterator[AgentNode]:
+async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
     """A node whose agent is not started yet; all is gone afterwards."""
     async with AsyncExitStack() as stack:
         namespace = new_namespace("agent")
@@ -362,7 +352,7 @@ async def agent_node(
             f"ip netns exec {namespace} bash -ec 'ip link set lo up;"
             f" ip link add under0 type veth peer name wire0;"
             f" ip link set under0 up; ip link set wire0 up;"
-            f" ip addr add {node_ip}/24 dev under0'"
+            f" ip addr add {NODE_IP}/24 dev under0'"
         )
         fake = await stack.enter_async_context(FakeKube().serve())
         forwarder = await Forwarder(namespace, int(fake.url.rsplit(":", 1)[1])).start()
@@ -370,12 +360,12 @@ async def agent_node(
         user = {"token": "secret-token"}
         server = f"http://127.0.0.1:{forwarder.port}"
         kubeconfig = write_kubeconfig(directory / "kubeconfig", server, user, {})
-        node: AgentNode = make(directory, namespace, fake, kubeconfig)
+        node = AgentNode(directory, namespace, fake, kubeconfig)
         node.forwarder = forwarder
         node.mesh.mkdir()
         node.bpf_root.mkdir()
         stack.callback(_remove_pins, node.bpf_root)
-        _first_objects(fake, node_ip, pod_cidr)
+        _first_objects(fake)
 
         def end() -> None:
             if node.process is not None:
@@ -386,15 +376,15 @@ async def agent_node(
         yield node
 
 
-def _first_objects(fake: FakeKube, node_ip: str, pod_cidr: str) -> None:
+def _first_objects(fake: FakeKube) -> None:
     put(fake, "namespaces", {"metadata": {"name": "default", "labels": {}}})
     put(
         fake,
         "nodes",
         {
             "metadata": {"name": "n1", "uid": "uid-n1", "labels": {"zone": "a"}},
-            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
-            "status": {"addresses": [{"type": "InternalIP", "address": node_ip}]},
+            "spec": {"podCIDR": POD_CIDR, "podCIDRs": [POD_CIDR]},
+            "status": {"addresses": [{"type": "InternalIP", "address": NODE_IP}]},
         },
     )
 
