@@ -30,7 +30,7 @@ ROUTING = {
     "native": ("routing-mode=native", "auto-direct-node-routes=true"),
 }
 WORKERS = {C1: "cluster1-worker", C2: "cluster2-worker"}
-CHANGES_S = 90.0
+CHANGES_S = 180.0
 
 
 class EncryptedLab:
@@ -119,8 +119,9 @@ class EncryptedLab:
 
     async def rotate(self) -> None:
         before = self._keys()
-        words = ("encrypt", "rotate", "--context", C1, "--wait-duration", "90")
-        await asyncio.to_thread(self.mesh.isthmus, *words)
+        words = ("encrypt", "rotate", "--context", C1, "--wait-duration", "180")
+        done = await asyncio.to_thread(self._isthmus, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
 
         def steady() -> bool:
             return all(s["rotation"]["phase"] == "steady" for s in self._status().values())
@@ -154,16 +155,15 @@ class EncryptedLab:
                 return str(path)
         raise AssertionError(f"no pod has {address}")
 
-    def _status(self) -> dict[str, Any]:
-        command = [sys.executable, "-m", "cli.main", "encrypt", "status"]
-        done = subprocess.run(
-            [*command, "--context", C1, "--also", C2, "-o", "json"],
-            capture_output=True,
-            text=True,
-            env=self.lab.env,
-            timeout=200,
-            check=False,
+    def _isthmus(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "cli.main", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.lab.env, timeout=240, check=False
         )
+
+    def _status(self) -> dict[str, Any]:
+        words = ("--context", C1, "--also", C2, "-o", "json")
+        done = self._isthmus("encrypt", "status", *words)
         try:
             return dict(json.loads(done.stdout)["nodes"])
         except ValueError:
