@@ -39,7 +39,7 @@ class EncryptedLab:
     stranger = STRANGER
 
     def __init__(self, lab: labs.Lab) -> None:
-        self.lab, self.mesh = lab, story.Mesh(lab.name)
+        self.lab = lab
         self._numbers = count(1)
         self._stack = AsyncExitStack()
         self._served: dict[str, AsyncExitStack] = {}
@@ -63,11 +63,11 @@ class EncryptedLab:
 
     def _join(self) -> None:
         for context in (C1, C2):
-            self.mesh.isthmus("clustermesh", "enable", "--context", context)
-        self.mesh.isthmus("clustermesh", "connect", "--context", C1, "--destination-context", C2)
+            self._isthmus("clustermesh", "enable", "--context", context)
+        self._isthmus("clustermesh", "connect", "--context", C1, "--destination-context", C2)
         for context in (C1, C2):
             words = ("--context", context, "--wait", "--wait-duration", "90s")
-            self.mesh.isthmus("clustermesh", "status", *words)
+            self._isthmus("clustermesh", "status", *words)
 
     async def close(self) -> None:
         """No server is left."""
@@ -115,13 +115,12 @@ class EncryptedLab:
 
     async def mend(self) -> None:
         words = ("clustermesh", "status", "--context", C1, "--wait", "--wait-duration", "90s")
-        await asyncio.to_thread(self.mesh.isthmus, *words)
+        await asyncio.to_thread(self._isthmus, *words)
 
     async def rotate(self) -> None:
         before = self._keys()
         words = ("encrypt", "rotate", "--context", C1, "--wait-duration", "180")
-        done = await asyncio.to_thread(self._isthmus, *words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        await asyncio.to_thread(self._isthmus, *words)
 
         def steady() -> bool:
             return all(s["rotation"]["phase"] == "steady" for s in self._status().values())
@@ -155,17 +154,19 @@ class EncryptedLab:
                 return str(path)
         raise AssertionError(f"no pod has {address}")
 
-    def _isthmus(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def _isthmus(self, *words: str, check: bool = True) -> str:
         command = [sys.executable, "-m", "cli.main", *words]
-        return subprocess.run(
+        done = subprocess.run(
             command, capture_output=True, text=True, env=self.lab.env, timeout=240, check=False
         )
+        assert done.returncode == 0 or not check, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def _status(self) -> dict[str, Any]:
         words = ("--context", C1, "--also", C2, "-o", "json")
-        done = self._isthmus("encrypt", "status", *words)
+        shown = self._isthmus("encrypt", "status", *words, check=False)
         try:
-            return dict(json.loads(done.stdout)["nodes"])
+            return dict(json.loads(shown)["nodes"])
         except ValueError:
             return {}
 
