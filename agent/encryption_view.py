@@ -106,15 +106,22 @@ def _moment(unix_s: float) -> str | None:
 def collect(view: View) -> list[Family]:
     """Families of encryption; none while it is off."""
     encryption = view.encryption
-    if not encryption.opened.stance.kinds:
+    if not encryption.opened.stance.kinds and not encryption.refused:
         return []
+    stance = encryption.opened.stance
     found = [
+        family(
+            "isthmus_encryption_stance",
+            "gauge",
+            "1: what this node sends with, and what it accepts besides while a mesh changes",
+            (({"sends": stance.sends.value, "accepts": stance.accepts.value}, 1),),
+        ),
         family(
             "isthmus_encryption_problems",
             "gauge",
             "Announcements and settings that cannot be followed",
             (({}, len(encryption.sentences())),),
-        )
+        ),
     ]
     if encryption.ipsec is not None:
         found += ipsec_view.collect(encryption.ipsec)

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,17 +18,25 @@ from bench import topology
 from bench.figure import Figure, interleave, ratio
 from bench.lab import joined_lab
 from datapath import namespaces
+from encryption import ipsec
 from encryption import wireguard_keys as keys
 from encryption.choose import open_device
 from encryption.device import MARK, OVERHEAD_BYTES, PeerChange
+from encryption.ipsec import Policy, PolicyId
+from encryption.ipsec_keys import End
 from encryption.peers import Peer, Peers, PublicKey
 from encryption.wireguard import Device, PeerTable
+from encryption.xfrm import Policies
 from kind import story
+from kind.lab.topology import Topology
 from model.address import parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from reconcile.loop import Loop
 from reconcile.table import Table
+from tests.support.wireguard_world import NODES as NODE_PREFIXES
+from tests.support.wireguard_world import PODS, agents
+from tests.support.sniffer import CANARY, Sniffer
 
 T = TypeVar("T")
 
@@ -128,6 +138,60 @@ def reconcile() -> Iterator[Figure]:
     )
 
 
+def ipsec_reconcile() -> Iterator[Figure]:
+    """Policies of IPsec into the kernel; states need ESP, which not every kernel has."""
+    with topology.namespace("xfrm") as space:
+        own = parse_address("192.0.2.1")
+
+        async def call(function: Callable[..., T], *arguments: object) -> T:
+            return await asyncio.to_thread(in_space, space, lambda: function(*arguments))
+
+        def rows(number: int, key_id: int) -> dict[PolicyId, Policy]:
+            address = parse_address(f"10.{number >> 8}.{number & 255}.1")
+            peer = ipsec.Peer(End(address, "0" * 36), number + 1, key_id)
+            return ipsec.desired_policies(own, [peer], [key_id])
+
+        async def run() -> tuple[float, list[float]]:
+            wanted: dict[PolicyId, Policy] = {}
+            target = Policies(call)
+            table: Table[PolicyId, Policy] = Table(
+                "ipsec-policies", target, wanted, clock=time.monotonic, draw=lambda: 0.5
+            )
+            loop = Loop((table,))
+            await loop.round()
+            table.allow_prune()
+            begun = time.monotonic()
+            for number in range(NODES):
+                wanted.update(rows(number, 3))
+            table.mark_all()
+            await loop.round()
+            all_s = time.monotonic() - begun
+            assert dict(await target.read()) == wanted
+            ones = []
+            for turn in range(ROUNDS):
+                begun = time.monotonic()
+                for key in rows(turn, 3).keys() - rows(turn, 4).keys():
+                    del wanted[key]
+                    table.mark(key)
+                for key, row in rows(turn, 4).items():  # its key has changed
+                    wanted[key] = row
+                    table.mark(key)
+                await loop.round()
+                ones.append((time.monotonic() - begun) * 1000)
+            assert dict(await target.read()) == wanted
+            return all_s, sorted(ones)
+
+        all_s, ones = asyncio.run(run())
+    detail: dict[str, object] = {"peers": NODES, "of": "policies"}
+    yield Figure("encrypt.ipsec_reconcile_1000_s", round(all_s, 3), "s", detail)
+    yield Figure(
+        "encrypt.ipsec_reconcile_1_ms",
+        round(ones[len(ones) // 2], 2),
+        "ms",
+        detail | {"max": round(ones[-1], 2)},
+    )
+
+
 def _pod_space(lab: str, address: str) -> str:
     for path in Path("/run/netns").glob(f"ist-{lab}-p-*"):
         if f" {address}/" in topology.ip(path.name, "-o", "-4", "address"):
@@ -172,9 +236,14 @@ def _stream(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Figur
     return ratio("encrypt.wg_stream_ratio", samples["ours"], samples["peer"])
 
 
-def _rotation(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Figure:
+def _rotation(
+    mesh: story.Mesh, lab: Topology, one: dict[str, str], two: dict[str, str]
+) -> Iterator[Figure]:
+    """The slowest request while keys change; and what a sniffer between the nodes sees of it all,
+    and while agents are killed.
+    """
     program = str(Path(__file__).with_name("steady.py"))
-    words = (two["ip"], "7099")
+    words, text = (two["ip"], "7099"), CANARY.decode().ljust(64, ".")
     server = subprocess.Popen(
         topology.inside(two["space"], sys.executable, program, "serve", *words),
         stdout=subprocess.PIPE,
@@ -186,7 +255,7 @@ def _rotation(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Fig
 
         def asked(work: Callable[[], object]) -> dict[str, float]:
             client = subprocess.Popen(
-                topology.inside(one["space"], sys.executable, program, "ask", *words),
+                topology.inside(one["space"], sys.executable, program, "ask", *words, text),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -199,13 +268,16 @@ def _rotation(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Fig
             return found
 
         quiet = asked(lambda: time.sleep(10))
+        sniffer = Sniffer(lab.underlay_netns, PODS, nodes=NODE_PREFIXES)
         begun = time.monotonic()
         turned = asked(lambda: mesh.isthmus("encrypt", "rotate", "--context", story.C1))
         took_s = time.monotonic() - begun
+        killed = asked(lambda: _kill_agents(mesh, lab.name))
+        seen = sniffer.stop()
     finally:
         server.kill()
         server.wait()
-    return Figure(
+    yield Figure(
         "encrypt.rotation_max_ms",
         round(turned["max_ms"], 1),
         "ms",
@@ -215,11 +287,36 @@ def _rotation(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Fig
             "rotation_s": round(took_s, 1),
         },
     )
+    if seen.missed or not seen.wireguard:
+        raise RuntimeError(f"the sniffer missed {seen.missed} frames of {seen.frames}")
+    yield Figure(
+        "encrypt.leaked_bytes",
+        seen.leaked_bytes,
+        "bytes",
+        {
+            "frames": seen.frames,
+            "bytes": seen.bytes,
+            "agents_killed_max_ms": round(killed["max_ms"], 1),
+        },
+    )
+
+
+def _kill_agents(mesh: story.Mesh, lab: str) -> None:
+    before = agents(lab)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while len(set(agents(lab)) - set(before)) < len(before):
+        if time.monotonic() > deadline:
+            raise RuntimeError("agents do not come back")
+        time.sleep(0.2)
+    time.sleep(5)
 
 
 def measure() -> Iterator[Figure]:
     """Peers into a device; then two joined clusters that encrypt."""
     yield from reconcile()
+    yield from ipsec_reconcile()
     with joined_lab("enable-wireguard=true") as (mesh, lab):
         nodes = {node.name: node.netns for node in lab.nodes}
         ends = []
@@ -234,4 +331,4 @@ def measure() -> Iterator[Figure]:
                 }
             )
         yield _stream(mesh, *ends)
-        yield _rotation(mesh, *ends)
+        yield from _rotation(mesh, lab, *ends)

@@ -1,6 +1,7 @@
 """One request after the other over one connection, by pairs of numbers: how slow was the slowest?
 
-``serve ADDRESS PORT`` echoes; ``ask ADDRESS PORT`` asks until its input ends, and prints JSON.
+``serve ADDRESS PORT`` echoes; ``ask ADDRESS PORT TEXT`` asks with this text until its input ends,
+and prints JSON.
 """
 
 import json
@@ -9,7 +10,6 @@ import socket
 import sys
 import time
 
-SIZE = 64
 PAUSE_S = 0.002
 SILENCE_S = 20.0
 
@@ -26,16 +26,17 @@ def serve(address: str, port: int) -> None:
                     connection.sendall(data)
 
 
-def ask(address: str, port: int) -> None:
+def ask(address: str, port: int, text: str) -> None:
     """Raises ``OSError`` when the connection breaks."""
     waits: list[float] = []
+    payload = text.encode()
     with socket.create_connection((address, port), timeout=SILENCE_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print("ready", flush=True)
         while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
             begun = time.monotonic()
-            connection.sendall(b"." * SIZE)
-            missing = SIZE
+            connection.sendall(payload)
+            missing = len(payload)
             while missing:
                 part = connection.recv(missing)
                 if not part:
@@ -47,4 +48,8 @@ def ask(address: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    address, port = sys.argv[2], int(sys.argv[3])
+    if sys.argv[1] == "serve":
+        serve(address, port)
+    else:
+        ask(address, port, sys.argv[4])

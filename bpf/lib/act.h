@@ -109,14 +109,21 @@ static __always_inline int act_deliver(struct __sk_buff *skb, const struct packe
 	return bpf_redirect_peer(verdict->endpoint->ifindex, 0);
 }
 
+/* Not inlined: the callers' stacks are full. */
+static __noinline int tunnel_to(struct __sk_buff *skb, __u32 identity, __be32 remote)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = identity,
+		.remote_ipv4 = bpf_ntohl(remote),
+		.tunnel_ttl = 64,
+	};
+
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
+}
+
 static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet *packet,
 				      const struct verdict *verdict, enum hook hook)
 {
-	struct bpf_tunnel_key key = {
-		.tunnel_id = verdict->identity,
-		.remote_ipv4 = bpf_ntohl(verdict->remote),
-		.tunnel_ttl = 64,
-	};
 	__u32 mark = config_ipsec ? ipsec_mark_out(verdict->remote) : IPSEC_PLAIN;
 
 	/* What IPsec does not encrypt is WireGuard's, if there is one: while a mesh changes over.
@@ -133,7 +140,7 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 
 		return act_drop(skb, packet, &failed, hook);
 	}
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX)) {
+	if (tunnel_to(skb, verdict->identity, verdict->remote)) {
 		struct verdict failed = DROP(SOURCE_ACT, DROP_WRITE_FAILED);
 
 		return act_drop(skb, packet, &failed, hook);
@@ -151,8 +158,7 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 static __always_inline int act_route(struct __sk_buff *skb, const struct packet *packet,
 				     const struct verdict *verdict, enum hook hook)
 {
-	struct bpf_redir_neigh neighbour = {};
-	__u32 ifindex = route_find(skb, packet, &neighbour);
+	__u32 ifindex = route_out(skb, packet);
 
 	if (!ifindex) {
 		struct verdict failed = DROP(SOURCE_ROUTE, DROP_FIB_LOOKUP_FAILED);
@@ -161,7 +167,7 @@ static __always_inline int act_route(struct __sk_buff *skb, const struct packet 
 	}
 	count_forward(skb, DIRECTION_EGRESS);
 	trace(skb, packet, TRACE_TO_NETWORK, ifindex);
-	return bpf_redirect_neigh(ifindex, &neighbour, sizeof(neighbour), 0);
+	return TC_REDIRECT;
 }
 
 /* Back into the node's stack, whose IPsec encrypts what carries the mark. */

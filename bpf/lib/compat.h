@@ -9,9 +9,10 @@
 #include <bpf/bpf_endian.h>
 
 enum tc_action {
-	TC_NEXT = -1, /* as if this program were not there */
-	TC_OK = 0,    /* on to the stack */
-	TC_SHOT = 2,  /* drop */
+	TC_NEXT = -1,	 /* as if this program were not there */
+	TC_OK = 0,	 /* on to the stack */
+	TC_SHOT = 2,	 /* drop */
+	TC_REDIRECT = 7, /* as a redirecting helper said */
 };
 
 #define likely(x)   __builtin_expect(!!(x), 1)

@@ -61,11 +61,12 @@ static __always_inline struct verdict forward_loopback(struct __sk_buff *skb, st
 	return from->is_host ? VERDICT(VERDICT_REINJECT) : deliver_verdict(endpoint);
 }
 
-/* Write into the headers what `packet->flow` says already. */
-static __always_inline struct verdict forward_translate(struct __sk_buff *skb,
-							const struct packet *packet,
-							const struct conntrack_key *before,
-							const struct translation *to)
+/* Write into the headers what `packet->flow` says already. Returns a drop, packed. Not inlined: the
+ * callers' stacks are full.
+ */
+static __noinline __u32 forward_translate(struct __sk_buff *skb, const struct packet *packet,
+					  const struct conntrack_key *before,
+					  const struct translation *to)
 {
 	const struct conntrack_key *after = &packet->flow;
 	struct verdict verdict = VERDICT(VERDICT_NONE);
@@ -74,11 +75,12 @@ static __always_inline struct verdict forward_translate(struct __sk_buff *skb,
 		verdict = nat_rewrite(skb, packet, NAT_SOURCE,
 				      (struct nat_end){&before->source, before->source_port},
 				      (struct nat_end){&after->source, after->source_port});
-	if (verdict.kind != VERDICT_NONE)
-		return verdict;
-	return nat_rewrite(skb, packet, NAT_DESTINATION,
-			   (struct nat_end){&before->destination, before->destination_port},
-			   (struct nat_end){&after->destination, after->destination_port});
+	if (verdict.kind == VERDICT_NONE)
+		verdict = nat_rewrite(
+			skb, packet, NAT_DESTINATION,
+			(struct nat_end){&before->destination, before->destination_port},
+			(struct nat_end){&after->destination, after->destination_port});
+	return drop_pack(verdict);
 }
 
 /* Does policy speak about what this sender sends? */
@@ -221,7 +223,7 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 	}
 	/* Before it is judged: what is told of a verdict shows the packet that was judged. */
 	if (to.active) {
-		verdict = forward_translate(skb, packet, &before, &to);
+		verdict = drop_unpack(forward_translate(skb, packet, &before, &to));
 		if (verdict.kind != VERDICT_NONE)
 			return verdict;
 	}

@@ -72,6 +72,7 @@ static __always_inline __be16 policy_port(const struct packet *packet)
 static __always_inline bool policy_spares_node(const struct packet *packet, __u32 egress)
 {
 	const struct conntrack_key *flow = &packet->flow;
+	struct address peer;
 
 	if (packet->kind == PACKET_NO_PORTS)
 		return false;
@@ -82,7 +83,8 @@ static __always_inline bool policy_spares_node(const struct packet *packet, __u3
 		return false;
 	if (!egress && flow->destination_port != bpf_htons(config_kubelet_port))
 		return false;
-	return bpf_map_lookup_elem(&ist_api_servers, egress ? &flow->destination : &flow->source);
+	peer = egress ? flow->destination : flow->source; /* Linux 6.1 wants keys on the stack */
+	return bpf_map_lookup_elem(&ist_api_servers, &peer);
 }
 
 static __always_inline __u32 policy_lookup(const struct packet *packet,

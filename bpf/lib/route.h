@@ -13,13 +13,13 @@ enum {
 	FAMILY_IP6 = 10,
 };
 
-/* Where `packet` leaves the node: the device, and the neighbour in `neighbour`. 0: there is no
- * way. Not inlined: the callers' stacks are full.
+/* Have `packet` leave the node by its routes; the device by which it does. 0: there is no way. Not
+ * inlined: the callers' stacks are full.
  */
-static __noinline __u32 route_find(struct __sk_buff *skb, const struct packet *packet,
-				   struct bpf_redir_neigh *neighbour)
+static __noinline __u32 route_out(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_fib_lookup way = {.ifindex = skb->ifindex};
+	struct bpf_redir_neigh neighbour = {};
 	long found;
 
 	if (packet->is_ip4) {
@@ -35,7 +35,9 @@ static __noinline __u32 route_find(struct __sk_buff *skb, const struct packet *p
 	/* A neighbour that nobody has asked for yet is asked for when the packet goes out. */
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return 0;
-	neighbour->nh_family = way.family;
-	__builtin_memcpy(neighbour->ipv6_nh, way.ipv6_dst, sizeof(way.ipv6_dst));
+	neighbour.nh_family = way.family;
+	__builtin_memcpy(neighbour.ipv6_nh, way.ipv6_dst, sizeof(way.ipv6_dst));
+	if (bpf_redirect_neigh(way.ifindex, &neighbour, sizeof(neighbour), 0) != TC_REDIRECT)
+		return 0;
 	return way.ifindex;
 }

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from kind.story import C1, C2
-from tests.lab.test_wireguard import World, judge
 from tests.support import lab as labs
+from tests.support.wireguard_world import World, judge
+from tests.support.wireguard_world import agents as agents_of
 
 pytestmark = [
     pytest.mark.root,
@@ -66,9 +67,7 @@ def interrupted(world: World, *words: str, after: str) -> str:
 
 
 def agents(world: World) -> list[int]:
-    from tests.lab.test_wireguard import _agents
-
-    return _agents(world.lab.name)
+    return agents_of(world.lab.name)
 
 
 def migrate(world: World, *words: str) -> None:

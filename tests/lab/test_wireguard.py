@@ -5,151 +5,27 @@ that die, keys that change. Kernel WireGuard where the machine has it, else wire
 import base64
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kind import story
+from kind.lab.topology import Node
 from kind.story import C1, C2
 from tests.support import lab as labs
-from tests.support.lab import Lab
-from tests.support.nodes import Process
-from tests.support.sniffer import Sightings, sniffing
+from tests.support.wireguard_world import World, agents, judge, processes
+from tests.support.sniffer import Sniffer
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("wireguard")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.lab,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("wireguard"),
+]
 
-TRAFFIC = Path(__file__).parents[1] / "support" / "traffic.py"
-PYTHON = os.path.realpath(sys.executable)
-PODS = ["10.1.0.0/16", "10.2.0.0/16"]
-NODES = ["172.20.0.0/16"]
 ROTATION_S = 90
 SLOWEST_S = 1.0  # of a request while keys change; the figure itself is measured by the bench
-
-
-class World:
-    """The clusters, and a way to run traffic in their pods."""
-
-    def __init__(self, lab: Lab, encrypted: bool = True) -> None:
-        self.lab, self.mesh = lab, story.Mesh(lab.name)
-        for tell in (story.clusters, story.joined):
-            step = story.Step(0, tell.__name__)
-            tell(self.mesh, step)
-            assert step.held, step.checks
-        self.underlay = lab.topology.underlay_netns
-        self.one, self.two, self.three = self._pods()
-        self.running: list[Process] = []
-        if encrypted:
-            labs.wait_until("all nodes are peers", lambda: self._peers() == [3, 3, 3, 3])
-
-    def _pods(self) -> tuple[str, str, str]:
-        """Addresses of a pod in cluster1, one on its other node, and one in cluster2."""
-        ours, theirs = (self.lab.get("pods", cluster=c)["items"] for c in (C1, C2))
-        first = ours[0]
-        other = next(p for p in ours if p["spec"]["nodeName"] != first["spec"]["nodeName"])
-        return tuple(p["status"]["podIP"] for p in (first, other, theirs[0]))
-
-    def _peers(self) -> list[int]:
-        return [s["wireguard"]["interfaces"][0]["peer-count"] for s in self.status().values()]
-
-    def isthmus(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cli.main", *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=self.lab.env, timeout=200, check=False
-        )
-
-    def status(self) -> dict[str, Any]:
-        """``isthmus encrypt status`` of the whole mesh."""
-        done = self.isthmus("encrypt", "status", "--context", C1, "--also", C2, "-o", "json")
-        assert done.stdout, done.stderr
-        found = json.loads(done.stdout)
-        assert found["faults"] == [], found["faults"]
-        return found["nodes"]
-
-    def keys(self) -> dict[str, str]:
-        return {n: s["wireguard"]["interfaces"][0]["public-key"] for n, s in self.status().items()}
-
-    def start(self, address: str, *words: object) -> Process:
-        """A program of traffic.py in the pod that has an address."""
-        command = ["ip", "netns", "exec", self._space(address), PYTHON, str(TRAFFIC)]
-        process = Process(
-            subprocess.Popen(
-                [*command, *map(str, words)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        self.running.append(process)
-        return process
-
-    def _space(self, address: str) -> str:
-        prefix = self.lab.topology.nodes[0].pod_netns_prefix
-        for path in Path("/run/netns").iterdir():
-            if path.name.startswith(prefix):
-                shown = subprocess.run(
-                    ["ip", "-n", path.name, "-o", "-4", "addr"], capture_output=True, text=True
-                )
-                if f" {address}/" in shown.stdout:
-                    return path.name
-        raise AssertionError(f"no pod has {address}")
-
-    def sniffing(self) -> AbstractContextManager[Sightings]:
-        """Between nodes; their own traffic is not encrypted here."""
-        return sniffing(self.underlay, PODS, nodes=NODES)
-
-    def stop(self) -> None:
-        for process in self.running:
-            process.kill()
-        self.running.clear()
-
-    def configure(self, **settings: str) -> None:
-        """Change settings, and let every agent read them."""
-        patch = json.dumps({"data": settings})
-        for context in (C1, C2):
-            named = ("-n", "kube-system")
-            self.mesh.kubectl(
-                context, *named, "patch", "configmap", "cilium-config", "--type=merge", "-p", patch
-            )
-            for name in self.mesh.agents(context).values():
-                self.mesh.kubectl(context, *named, "delete", "pod", name, "--wait")
-            labs.wait_until("agents are back", lambda c=context: len(self.mesh.agents(c)) == 2)
-            for pod in self.mesh.agents(context).values():
-                self.lab.wait_ready(pod, namespace="kube-system", cluster=context)
-
-    def pod_of(self, name: str) -> str | None:
-        """The address of a pod of cluster2."""
-        pods = self.lab.get("pods", cluster=C2)["items"]
-        return next((p["status"]["podIP"] for p in pods if p["metadata"]["name"] == name), None)
-
-    def newest(self) -> str | None:
-        """The address of cluster2's youngest pod, once it has one."""
-        pods = self.lab.get("pods", cluster=C2)["items"]
-        last = max(pods, key=lambda p: p["metadata"]["creationTimestamp"])
-        return last["status"].get("podIP")
-
-    def node_of(self, address: str) -> str:
-        """Where a pod of cluster1 is."""
-        pods = self.lab.get("pods", cluster=C1)["items"]
-        return next(p["spec"]["nodeName"] for p in pods if p["status"].get("podIP") == address)
-
-    def steady(self) -> list[Process]:
-        """Traffic within a cluster and across, of connections that last."""
-        for server, port in ((self.two, 7001), (self.three, 7002)):
-            self.start(server, "serve-tcp", server, port, "far").ready()
-            self.start(server, "serve-udp", server, port + 10, "far").ready()
-        return [
-            self.start(self.one, "steady-tcp", self.two, 7001, 0.02).ready(),
-            self.start(self.one, "steady-tcp", self.three, 7002, 0.02).ready(),
-            self.start(self.one, "steady-udp", self.two, 7011, 0.02).ready(),
-            self.start(self.one, "steady-udp", self.three, 7012, 0.02).ready(),
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +41,6 @@ def world() -> Iterator[World]:
 def _quiet(world: World) -> Iterator[None]:
     yield
     world.stop()
-
-
-def judge(results: list[dict[str, Any]]) -> float:
-    """No connection broke and no datagram was lost; the slowest answer in seconds."""
-    for result in results:
-        if "rounds" in result:
-            assert result["errors"] == [], results
-            assert result["rounds"] > 20, results
-        else:
-            assert result["answered"] == result["sent"], results
-    return max(result.get("worst_s", 0.0) for result in results)
 
 
 def test_nothing_of_pods_is_seen_between_nodes(world: World) -> None:
@@ -196,12 +61,12 @@ def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
         traffic = world.steady()
         before = world.keys()
         killed = 0
-        for pid in _agents(world.lab.name):
+        for pid in agents(world.lab.name):
             os.kill(pid, 9)
             killed += 1
         assert killed == 4
         time.sleep(1)
-        labs.wait_until("agents are back", lambda: len(_agents(world.lab.name)) == 4)
+        labs.wait_until("agents are back", lambda: len(agents(world.lab.name)) == 4)
         labs.wait_until("agents answer", lambda: world.keys() == before, timeout_s=60)
         judge([process.finish() for process in traffic])
     for status in world.status().values():
@@ -216,7 +81,7 @@ def test_a_killed_wireguard_comes_back(world: World) -> None:
     with world.sniffing():
         world.start(world.two, "serve-tcp", world.two, 7021, "far").ready()
         world.start(world.one, "tcp", world.two, 7021, 1).finish()
-        for pid in _processes(world.lab.name, b"wireguard-go"):
+        for pid in processes(world.lab.name, b"wireguard-go"):
             os.kill(pid, 9)
         lost = world.start(world.one, "ping", world.two, 1).finish()
         assert lost["answered"] == 0
@@ -231,24 +96,6 @@ def test_a_killed_wireguard_comes_back(world: World) -> None:
             lambda: world.start(world.one, "ping", world.three, 1).finish()["answered"] == 1,
             timeout_s=60,
         )
-
-
-def _agents(lab: str) -> list[int]:
-    return _processes(lab, b"/isthmus-agent")
-
-
-def _processes(lab: str, name: bytes) -> list[int]:
-    from kind.lab import host
-
-    found = []
-    for pid in host.processes_of(lab):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(word.endswith(name) for word in words[:2]):
-            found.append(pid)
-    return found
 
 
 def test_keys_change_under_traffic(world: World) -> None:
@@ -308,7 +155,7 @@ def test_a_rotation_is_taken_back(world: World) -> None:
 
 
 def _agent_of(lab: str, node: str) -> int:
-    for pid in _agents(lab):
+    for pid in agents(lab):
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"K8S_NODE_NAME={node}".encode() in environment:
             return pid
@@ -366,3 +213,64 @@ def test_strict_mode_lets_nothing_out(world: World) -> None:
     code, counters = world.lab.exec(node, "isthmus", "bpf", "metrics", "list")
     assert code == 0
     assert "Traffic is unencrypted" in counters, counters
+
+
+def test_what_nodes_send_is_encrypted_too(world: World) -> None:
+    """With ``encrypt-node``: host processes among themselves and with pods; a node that opted out
+    is spoken with in clear text, and in strict mode not at all.
+    """
+    mine, theirs = (world.lab.node(f"{cluster}-worker") for cluster in (C1, C2))
+    chief = world.lab.node(f"{C2}-control-plane")  # opted out by its label
+    for node in (theirs, chief):
+        world.on(node, "serve-tcp", node.address, 7101, node.name).ready()
+    pod = next(
+        p["status"]["podIP"]
+        for p in world.lab.get("pods", cluster=C1)["items"]
+        if p["spec"]["nodeName"] == mine.name
+    )
+
+    def clear_to(node: Node) -> bool:
+        sniffer = Sniffer(world.underlay, [])
+        asked = world.on(mine, "tcp", node.address, 7101, 2, 1000).finish()
+        assert asked["names"] == {node.name: 2}, asked
+        return any("canary" in leak for leak in sniffer.stop().leaks)
+
+    assert clear_to(theirs)
+    world.configure(**{"encrypt-node": "true"})
+    labs.wait_until("all nodes are peers", world.are_peers)
+    labs.wait_until(
+        "nodes shake hands",
+        lambda: world.on(mine, "tcp", theirs.address, 7101, 1).finish()["names"],
+        timeout_s=60,
+    )
+    with world.sniffing():
+        for asked in (
+            world.on(mine, "tcp", theirs.address, 7101, 3, 20_000),
+            world.start(pod, "tcp", theirs.address, 7101, 3, 1000),
+        ):
+            answer = asked.finish()
+            assert answer["names"] == {theirs.name: 3}, answer
+    assert clear_to(chief)
+
+    label = "node-role.kubernetes.io/control-plane"
+    world.lab.kubectl("label", "node", theirs.name, f"{label}=", cluster=C2)
+    prefixes = f"{mine.address}/32,{theirs.address}/32"
+    strict = {"enable-encryption-strict-mode": "true", "encryption-strict-mode-cidr": prefixes}
+    world.configure(**strict)
+    try:
+        sniffer = Sniffer(world.underlay, [])
+        labs.wait_until(
+            "it is known that they opted out",
+            lambda: not world.on(mine, "tcp", theirs.address, 7101, 1).finish()["names"],
+        )
+        assert (
+            "Traffic is unencrypted"
+            in world.lab.exec(mine.name, "isthmus", "bpf", "metrics", "list")[1]
+        )
+        assert not any("canary" in leak for leak in sniffer.stop().leaks)
+    finally:
+        world.lab.kubectl("label", "node", theirs.name, f"{label}-", cluster=C2)
+        world.configure(
+            **{"enable-encryption-strict-mode": "false", "encrypt-node": "false"},
+        )
+        labs.wait_until("all nodes are peers", world.are_peers)

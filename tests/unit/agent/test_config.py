@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import ConfigError, load
+from encryption.migration import Kind, Stance
 from model.service import Selection
 
 
@@ -102,3 +103,26 @@ def test_511_clusters_allow_a_higher_id() -> None:
     """The limit of an ID follows the size of the mesh."""
     config = load(["--cluster-name=a", "--cluster-id=300", "--max-connected-clusters=511"], {})
     assert config.cluster_id == 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("enable-wireguard", "enable-ipsec"), "both .*`isthmus encrypt migrate`"),
+        (("enable-wireguard", "encryption-accepts=wireguard"), "always accepted, leave it out"),
+        (("encryption-accepts=cleartext",), "use one of off, wireguard, ipsec"),
+        (("enable-encryption-strict-mode", "encryption-accepts=ipsec"), "nothing encrypts"),
+    ],
+)
+def test_kinds_of_encryption_that_cannot_be(arguments: tuple[str, ...], says: str) -> None:
+    """Two kinds to send with, or a second one that is the first."""
+    with pytest.raises(ConfigError, match=says):
+        load([f"--{word}" for word in arguments], {})
+
+
+def test_settings_say_a_stance() -> None:
+    """What is sent with, and what is accepted besides."""
+    assert load([], {}).stance == Stance(Kind.OFF)
+    assert load(["--enable-ipsec"], {}).stance == Stance(Kind.IPSEC)
+    both = load(["--enable-wireguard", "--encryption-accepts=ipsec"], {})
+    assert both.stance == Stance(Kind.WIREGUARD, Kind.IPSEC)
