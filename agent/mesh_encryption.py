@@ -147,7 +147,7 @@ class MeshEncryption:
         if self.ipsec is not None:
             await self.ipsec.take_over()
         else:
-            await _remove_ipsec(call, self._datapath)
+            await remove_ipsec(call, self._datapath)
         if self.wireguard is not None and opened.wireguard is not None:
             await self.wireguard.target.keep_alive(opened.wireguard.keepalive_s)
         else:
@@ -171,7 +171,7 @@ class MeshEncryption:
             table.allow_prune()
 
 
-async def _remove_ipsec(call: Callable[..., Any], datapath: Datapath) -> None:
+async def remove_ipsec(call: Callable[..., Any], datapath: Datapath) -> None:
     """States, policies and rows of ours; a kernel without IPsec has none."""
     with suppress(OSError):
         policies, states = Policies(call), States(call)

@@ -34,9 +34,9 @@ from model.cluster import ClusterId, ClusterName
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from reconcile.loop import Loop
 from reconcile.table import Table
+from tests.support.sniffer import CANARY, Sniffer
 from tests.support.wireguard_world import NODES as NODE_PREFIXES
 from tests.support.wireguard_world import PODS, agents
-from tests.support.sniffer import CANARY, Sniffer
 
 T = TypeVar("T")
 

@@ -225,7 +225,9 @@ def test_audit_passes_and_other_directions_are_untouched(machine: Machine) -> No
 def test_native_routing_and_ipsec() -> None:
     """Pods of other nodes come in by the device and are judged by their identity, also where their
     packets cannot be read; the node's answers go; ESP is not its own."""
-    machine = furnish(_machine(config_native=1, config_ipsec=1, config_wireguard_ifindex=0))
+    machine = furnish(
+        _machine(config_native=1, config_ipsec=1, config_hears_ipsec=1, config_wireguard_ifindex=0)
+    )
     try:
         machine.remote(REMOTE_NODE, NODE_IDENTITY, None)
         other = frame(IP(src=REMOTE, dst=NODE, proto=112) / bytes(20))

@@ -58,7 +58,9 @@ def _numbered(machine: Machine) -> None:
 
 native = machine_of_its_own(_untold, config_native=1)
 judging = machine_of_its_own(_open_to_all, config_native=1, config_policy=1)
-ipsec = machine_of_its_own(_numbered, config_native=1, config_ipsec=1, config_wireguard_ifindex=0)
+ipsec = machine_of_its_own(
+    _numbered, config_native=1, config_ipsec=1, config_hears_ipsec=1, config_wireguard_ifindex=0
+)
 
 
 @pytest.fixture

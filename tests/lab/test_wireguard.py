@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kind.lab.topology import Node
 from kind.story import C1, C2
 from tests.support import lab as labs
 from tests.support.wireguard_world import World, agents, judge, processes
-from tests.support.sniffer import Sniffer
 
 pytestmark = [
     pytest.mark.root,
@@ -213,64 +211,3 @@ def test_strict_mode_lets_nothing_out(world: World) -> None:
     code, counters = world.lab.exec(node, "isthmus", "bpf", "metrics", "list")
     assert code == 0
     assert "Traffic is unencrypted" in counters, counters
-
-
-def test_what_nodes_send_is_encrypted_too(world: World) -> None:
-    """With ``encrypt-node``: host processes among themselves and with pods; a node that opted out
-    is spoken with in clear text, and in strict mode not at all.
-    """
-    mine, theirs = (world.lab.node(f"{cluster}-worker") for cluster in (C1, C2))
-    chief = world.lab.node(f"{C2}-control-plane")  # opted out by its label
-    for node in (theirs, chief):
-        world.on(node, "serve-tcp", node.address, 7101, node.name).ready()
-    pod = next(
-        p["status"]["podIP"]
-        for p in world.lab.get("pods", cluster=C1)["items"]
-        if p["spec"]["nodeName"] == mine.name
-    )
-
-    def clear_to(node: Node) -> bool:
-        sniffer = Sniffer(world.underlay, [])
-        asked = world.on(mine, "tcp", node.address, 7101, 2, 1000).finish()
-        assert asked["names"] == {node.name: 2}, asked
-        return any("canary" in leak for leak in sniffer.stop().leaks)
-
-    assert clear_to(theirs)
-    world.configure(**{"encrypt-node": "true"})
-    labs.wait_until("all nodes are peers", world.are_peers)
-    labs.wait_until(
-        "nodes shake hands",
-        lambda: world.on(mine, "tcp", theirs.address, 7101, 1).finish()["names"],
-        timeout_s=60,
-    )
-    with world.sniffing():
-        for asked in (
-            world.on(mine, "tcp", theirs.address, 7101, 3, 20_000),
-            world.start(pod, "tcp", theirs.address, 7101, 3, 1000),
-        ):
-            answer = asked.finish()
-            assert answer["names"] == {theirs.name: 3}, answer
-    assert clear_to(chief)
-
-    label = "node-role.kubernetes.io/control-plane"
-    world.lab.kubectl("label", "node", theirs.name, f"{label}=", cluster=C2)
-    prefixes = f"{mine.address}/32,{theirs.address}/32"
-    strict = {"enable-encryption-strict-mode": "true", "encryption-strict-mode-cidr": prefixes}
-    world.configure(**strict)
-    try:
-        sniffer = Sniffer(world.underlay, [])
-        labs.wait_until(
-            "it is known that they opted out",
-            lambda: not world.on(mine, "tcp", theirs.address, 7101, 1).finish()["names"],
-        )
-        assert (
-            "Traffic is unencrypted"
-            in world.lab.exec(mine.name, "isthmus", "bpf", "metrics", "list")[1]
-        )
-        assert not any("canary" in leak for leak in sniffer.stop().leaks)
-    finally:
-        world.lab.kubectl("label", "node", theirs.name, f"{label}-", cluster=C2)
-        world.configure(
-            **{"enable-encryption-strict-mode": "false", "encrypt-node": "false"},
-        )
-        labs.wait_until("all nodes are peers", world.are_peers)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agent.config import ConfigError
 from agent.ipsec_view import collect, shape
+from agent.mesh_encryption import remove_ipsec
 from datapath.kernel_thread import KernelThread
 from encryption.xfrm import Policies
 from tests.support.agent import agent_node
@@ -78,6 +81,21 @@ async def test_who_cannot_be_a_peer_is_told(thread: KernelThread, tmp_path: Path
         agent.tell(node(5, 0), node(4, 3), node(2, 0), node(3, 0))
         await agent.ipsec.nodes.attempted(agent.ipsec.nodes.revision)
         assert {address: row.node_id for address, row in rows.rows.items()} == numbers
+
+
+async def test_what_ipsec_left_goes_when_it_is_off(thread: KernelThread, tmp_path: Path) -> None:
+    """Policies and rows: the one that blocks would stop WireGuard's own packets."""
+    file, rows = tmp_path / "keys", FakeTable()
+    file.write_text(line(3))
+    async with life(thread, file, rows) as agent:
+        agent.tell(node(2, 3))
+        await until("written", lambda: len(rows.rows) == 1)
+    assert len(await Policies(thread.call).read()) == 4
+    datapath: Any = SimpleNamespace(nodes=rows)
+    for _ in range(2):
+        await remove_ipsec(thread.call, datapath)
+        assert await Policies(thread.call).read() == {}
+        assert rows.rows == {}
 
 
 async def test_an_agent_process_with_ipsec(tmp_path: Path) -> None:
