@@ -165,10 +165,20 @@ static __always_inline void conntrack_touch(struct conntrack_value *entry, struc
 	entry->bytes += packet->length;
 }
 
-/* The flow that was found going along with the packet is not allowed any more. */
-static __always_inline void conntrack_forget(const struct packet *packet)
+/* Is the flow of a packet that goes along with it allowed? An entry that is not stays: without it the
+ * next reply would open a flow of its own, and the packet's successors would be replies of that.
+ */
+static __always_inline void conntrack_allow(struct conntrack_value *entry, bool allowed)
 {
-	bpf_map_delete_elem(&ist_ct, &packet->flow);
+	__u16 flags = allowed ? entry->flags & ~CONNTRACK_CUT : entry->flags | CONNTRACK_CUT;
+
+	if (entry->flags != flags)
+		entry->flags = flags;
+}
+
+static __always_inline bool conntrack_is_cut(const struct conntrack_value *entry)
+{
+	return entry->flags & CONNTRACK_CUT;
 }
 
 /* Create the entry of the packet's flow in `value`'s likeness. Negative when there is no room. */

@@ -62,13 +62,13 @@ static __always_inline struct verdict deliver_verdict(const struct endpoint_valu
 static __always_inline struct verdict admit(struct __sk_buff *skb, struct packet *packet,
 					    struct conntrack_value *entry, __u16 flags, __u32 now)
 {
-	struct verdict verdict = policy_ingress(skb, packet, entry != NULL);
+	bool is_known = entry && !conntrack_is_cut(entry);
+	struct verdict verdict = policy_ingress(skb, packet, is_known);
 
-	if (verdict.kind != VERDICT_NONE) {
-		if (entry) /* its replies are nobody's replies any more */
-			conntrack_forget(packet);
+	if (entry)
+		conntrack_allow(entry, verdict.kind == VERDICT_NONE);
+	if (verdict.kind != VERDICT_NONE)
 		return verdict;
-	}
 	if (entry) {
 		if (entry->source_identity != packet->source_identity) /* its labels changed */
 			entry->source_identity = packet->source_identity;
@@ -107,6 +107,9 @@ static __always_inline struct verdict deliver(struct __sk_buff *skb, struct pack
 	if (!entry) {
 		entry = conntrack_find_reply(packet, CONNTRACK_EGRESS, now);
 		if (entry) {
+			verdict = policy_cut(entry, DIRECTION_INGRESS);
+			if (verdict.kind != VERDICT_NONE)
+				return verdict;
 			conntrack_touch(entry, packet, true, false, now);
 			verdict = reply_from_service(skb, packet, entry->revnat_id);
 			return verdict.kind ? verdict : deliver_verdict(endpoint);
@@ -158,6 +161,9 @@ static __always_inline struct verdict deliver_host(struct __sk_buff *skb, struct
 	} else {
 		entry = conntrack_find_reply(packet, CONNTRACK_EGRESS, now);
 		if (entry) {
+			verdict = policy_cut(entry, DIRECTION_INGRESS);
+			if (verdict.kind != VERDICT_NONE)
+				return verdict;
 			conntrack_touch(entry, packet, true, false, now);
 			verdict = reply_from_service(skb, packet, entry->revnat_id);
 		} else {

@@ -101,17 +101,18 @@ static __always_inline struct verdict forward_track(struct __sk_buff *skb, struc
 	if (!entry) {
 		entry = conntrack_find_reply(packet, CONNTRACK_INGRESS, now);
 		if (entry) {
-			conntrack_touch(entry, packet, true, false, now);
-			return VERDICT(VERDICT_NONE);
+			verdict = policy_cut(entry, DIRECTION_EGRESS);
+			if (verdict.kind == VERDICT_NONE)
+				conntrack_touch(entry, packet, true, false, now);
+			return verdict;
 		}
 	}
 	if (judged && !to->loopback) {
-		verdict = policy_egress(skb, packet, entry != NULL);
-		if (verdict.kind != VERDICT_NONE) {
-			if (entry) /* its replies are nobody's replies any more */
-				conntrack_forget(packet);
+		verdict = policy_egress(skb, packet, entry && !conntrack_is_cut(entry));
+		if (entry)
+			conntrack_allow(entry, verdict.kind == VERDICT_NONE);
+		if (verdict.kind != VERDICT_NONE)
 			return verdict;
-		}
 	}
 	if (entry) {
 		/* The same ports, once through a service and once without: the last one counts. */

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "conntrack.h"
 #include "event.h"
 #include "icmp_wire.h"
 #include "ipcache.h"
@@ -163,6 +164,15 @@ static __always_inline struct verdict policy_drop(__u32 reason, __u32 direction,
 		.line = line,
 		.direction = direction,
 	};
+}
+
+/* A reply of a flow that is not allowed any more goes the flow's way. */
+static __always_inline struct verdict policy_cut(const struct conntrack_value *entry,
+						 __u32 direction)
+{
+	if (!config_policy || !conntrack_is_cut(entry))
+		return VERDICT(VERDICT_NONE);
+	return policy_drop(DROP_POLICY_DENIED, direction, __LINE__);
 }
 
 /* May the sender, a pod of ours, send this? `is_known`: it is of a flow that was allowed once. */

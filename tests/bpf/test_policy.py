@@ -24,7 +24,6 @@ from tests.support.bpf import (
 )
 from tests.support.packets import echo, frame, from_tunnel, ip, remote_tcp, tcp, udp, unreachable
 from wire.bpf import layouts as w
-from wire.bpf.layouts import ConntrackScope
 from wire.bpf.layouts import DropReason as R
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -181,16 +180,32 @@ def as_interface_1(pod: Pod) -> Pod:
     return replace(pod, ifindex=1)
 
 
-def test_withdrawn_allow_cuts_a_live_connection(machine: Machine) -> None:
-    """Every packet is asked about; after the cut even replies are strangers."""
+@pytest.mark.parametrize("side", [A, B], ids=["at the sender", "at the receiver"])
+def test_withdrawn_allow_cuts_a_live_connection(machine: Machine, side: Pod) -> None:
+    """Every packet is asked about; what the other side still sends is no connection of its own,
+    though it might open one. Allowed again, it goes on."""
+
+    def opener() -> Any:
+        machine.pod(A)
+        machine.pod(B)
+        return machine.run("from_container", tcp(flags="A"))
+
+    def answer() -> Any:
+        machine.pod(replace(A, ifindex=2))
+        machine.pod(as_interface_1(B))
+        return machine.run("from_container", tcp(B.address, A.address, 80, 40000, "A"))
+
     assert machine.run("from_container", tcp()).delivered
-    assert machine.run("from_container", tcp(flags="A")).delivered
-    machine.policy(A.number, only(PolicyKey(0, IN, 6, 99, 24)))
-    assert machine.run("from_container", tcp(flags="A")).reason is R.DROP_POLICY_DENIED
-    assert ConntrackScope.CONNTRACK_EGRESS not in {key[5] for key in machine.flows()}
-    machine.pod(as_interface_1(B))
-    answer = tcp(B.address, A.address, 80, 40000, "A")
-    assert machine.run("from_container", answer).reason is R.DROP_POLICY_DENIED
+    assert opener().delivered
+    assert answer().delivered
+    withdrawn = PolicyKey(0, OUT if side is A else IN)
+    machine.policy(side.number, {k: v for k, v in EVERYTHING.items() if k != withdrawn})
+    for _ in range(2):
+        assert opener().reason is R.DROP_POLICY_DENIED
+        assert answer().reason is R.DROP_POLICY_DENIED
+    machine.policy(side.number, EVERYTHING)
+    assert opener().delivered
+    assert answer().delivered
 
 
 def test_setting_keeps_live_connections() -> None:

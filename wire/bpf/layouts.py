@@ -136,6 +136,7 @@ class ConntrackFlags(IntEnum):
     CONNTRACK_LOOPBACK = 8
     CONNTRACK_FROM_TUNNEL = 16
     CONNTRACK_CLUSTER_REPLY = 32
+    CONNTRACK_CUT = 64
 
 
 class EndpointFlags(IntEnum):

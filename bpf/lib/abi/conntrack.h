@@ -19,6 +19,7 @@ enum conntrack_flags {
 	CONNTRACK_LOOPBACK = 8, /* the pod reached itself through a service */
 	CONNTRACK_FROM_TUNNEL = 16,
 	CONNTRACK_CLUSTER_REPLY = 32, /* replies leave through the tunnel to tunnel_endpoint */
+	CONNTRACK_CUT = 64,	      /* it was allowed, and is not any more: nor are replies */
 };
 
 struct conntrack_key {
