@@ -62,8 +62,9 @@ def explain(
 ) -> None:
     """Why a connection is allowed or not, at both of its sides.
 
-    END is [CLUSTER/]NAMESPACE/POD, or an address. Of a service name a pod behind it, and the pod's
-    port. Exit 0: allowed; 1: not; 2: it could not be told.
+    END is [CLUSTER/]NAMESPACE/POD, or an address. In place of a pod's name stands that of its
+    workload, or how one of them begins. Of a service name a pod behind it, and the pod's port.
+    Exit 0: allowed; 1: not; 2: it could not be told.
     """
     if port is None:
         if not protocol.startswith("icmp"):
@@ -100,11 +101,12 @@ async def _find(found: Clusters, text: str) -> Ending:
         raise click.ClickException(f"{text!r}: write [CLUSTER/]NAMESPACE/POD or an address")
     place = await (found.named(parts[0]) if len(parts) == 3 else found.here())
     pod = await place.pod(*parts[-2:])
+    name = f"{parts[-2]}/{pod['metadata']['name']}"
     node = str((pod.get("spec") or {}).get("nodeName") or "")
     address = str((pod.get("status") or {}).get("podIP") or "")
     if not node or not address:
-        raise click.ClickException(f"pod {'/'.join(parts[-2:])} has no node or address yet")
-    ending = Ending(text, place, node, "/".join(parts[-2:]), address)
+        raise click.ClickException(f"pod {name} has no node or address yet")
+    ending = Ending(text, place, node, name, address)
     ending.on_host = bool(pod["spec"].get("hostNetwork"))
     ending.facts = await place.facts(node)
     if not ending.on_host:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from cli import cluster, rest
+from cli import cluster, pod_names, rest
 from cli.mesh_ask import AGENT, run_json
 from kube import resources
 from kube.config import ConfigError, default_kubeconfig
@@ -73,14 +73,13 @@ class Cluster:
         return longest(found, address)
 
     async def pod(self, namespace: str, name: str) -> Mapping[str, Any]:
-        """A pod. Raises ``click.ClickException`` when there is none."""
+        """A pod, as ``pod_names.pick`` finds it. Raises ``click.ClickException``."""
+        pods = await self.api.list(resources.untyped(resources.PODS), namespace)
         try:
-            return await self.api.get(resources.untyped(resources.PODS), name, namespace)
-        except ApiError as error:
-            if not error.not_found:
-                raise
+            return pod_names.pick(pods, name)
+        except LookupError as error:
             raise click.ClickException(
-                f"there is no pod {namespace}/{name} in cluster {self.name}"
+                f"pod {namespace}/{name} of cluster {self.name}: {error.args[0]}"
             ) from error
 
     async def _agents(self) -> dict[str, str]:
