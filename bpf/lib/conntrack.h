@@ -165,8 +165,9 @@ static __always_inline void conntrack_touch(struct conntrack_value *entry, struc
 	entry->bytes += packet->length;
 }
 
-/* Is the flow of a packet that goes along with it allowed? An entry that is not stays: without it the
- * next reply would open a flow of its own, and the packet's successors would be replies of that.
+/* Is the flow of a packet that goes along with it allowed? An entry that is not stays: without it
+ * the next reply would open a flow of its own, and the packet's successors would be replies of
+ * that.
  */
 static __always_inline void conntrack_allow(struct conntrack_value *entry, bool allowed)
 {
