@@ -203,7 +203,9 @@ def test_requests_stay_at_home_while_the_way_is_cut(world: World) -> None:
             way.close()  # open again, with the stream under way
             seen = world.steps()
             requests = list(stream.requests)
-    assert list(seen) == [0, 10, 25, 50, 100]
+    # To ask takes seconds on a busy machine: a step may pass unseen, none comes out of turn.
+    assert list(seen) == [share for share in (0, 10, 25, 50, 100) if share in seen]
+    assert len(seen) > 3, seen
     for share, span in seen.items():
         count, total = abroad(requests, span)
         print(f"out after {taken_s:.1f} s; {share} %: {count} of {total} in cluster2")
