@@ -111,6 +111,7 @@ class MeshEncryption:
         self.rotation: KeyRotation | None = None
         self.ipsec: IpsecNode | None = None
         self.tables: tuple[Table[Any, Any], ...] = ()
+        self.mtu = datapath.devices.device_mtu - OVERHEAD_BYTES  # of a device that encrypts
         self.refused = ""  # why the present settings are not those we run with
         if opened.wireguard is not None:
             self.wireguard = WireguardNode(opened.wireguard, mesh, me, datapath)

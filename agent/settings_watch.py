@@ -14,9 +14,11 @@ from collections.abc import Callable
 from agent.config import AgentConfig, ConfigError, SettingsChangedError
 from agent.ipsec import read_secret
 from agent.mesh_encryption import MeshEncryption
+from encryption.choose import open_device
 from encryption.ipsec_keys import KeyFileError
 from encryption.ipsec_rotation import KeyRing
 from encryption.migration import Kind
+from model.kernel_numbers import DEVICE_WIREGUARD
 
 log = logging.getLogger("isthmus.agent")
 
@@ -33,11 +35,15 @@ async def follow(encryption: MeshEncryption, read: Callable[[], AgentConfig]) ->
             wanted = await asyncio.to_thread(read)
             if wanted.stance == running:
                 continue
-            if Kind.IPSEC in wanted.stance.kinds - running.kinds:
+            added = wanted.stance.kinds - running.kinds
+            if Kind.IPSEC in added:
                 read_secret(wanted.ipsec_key_file, KeyRing(0.0), time.monotonic())
+            if Kind.WIREGUARD in added:  # opened again by the next process, which takes it over
+                place = wanted.state_dir / "wireguard"
+                await asyncio.to_thread(open_device, DEVICE_WIREGUARD, encryption.mtu, place)
             log.info('event=settings-changed from="%s" to="%s"', running, wanted.stance)
             raise SettingsChangedError
-        except (ConfigError, KeyFileError) as error:
+        except (ConfigError, KeyFileError, OSError) as error:
             refused = f"the settings cannot be followed: {error}"
         finally:
             if refused and refused != encryption.refused:
