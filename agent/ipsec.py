@@ -292,7 +292,7 @@ class IpsecNode:
         for table in (self.states, self.policies):
             await table.attempted(table.revision)
             while table.status.failing:  # noqa: ASYNC110
-                await asyncio.sleep(RECEIVED_S)
+                await asyncio.sleep(RECEIVED_S)  # a table tells of attempts, not of recoveries
         if self.opened.announced_key != self.opened.ring.current:
             self.opened.announced_key = self.opened.ring.current
             self._announce()
