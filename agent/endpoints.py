@@ -36,6 +36,7 @@ from telemetry.metrics import Histogram
 log = logging.getLogger("isthmus.agent.endpoints")
 
 _LAST_ID = 65535
+_TOTAL, _SUCCESS, _FAILURE = "total", "success", "failure"
 
 
 class Links(Protocol):
@@ -83,6 +84,10 @@ class EndpointCounters:
     relabelled: int = 0
     last_create_s: float = 0.0
     times: Histogram = field(default_factory=lambda: Histogram(("scope", "status")))
+
+    def __post_init__(self) -> None:
+        for status in (_SUCCESS, _FAILURE):
+            self.times.declare(_TOTAL, status)
 
 
 class Endpoints:
@@ -170,8 +175,8 @@ class Endpoints:
             try:
                 endpoint = await self._create(request, pod_of(request))
             finally:
-                status = "failure" if endpoint is None else "success"
-                self.counters.times.observe(time.monotonic() - started, "total", status)
+                status = _FAILURE if endpoint is None else _SUCCESS
+                self.counters.times.observe(time.monotonic() - started, _TOTAL, status)
                 self.counters.failed += endpoint is None
             self.counters.created += 1
             self.counters.last_create_s = time.monotonic() - started

@@ -79,13 +79,21 @@ class Histogram:
     bounds: tuple[float, ...] = BUCKETS_S
     values: dict[tuple[str, ...], _Observed] = field(default_factory=dict)
 
+    def declare(self, *labels: str) -> None:
+        """Show these labels before the first value, so that a rate sees that one as well."""
+        self._of(labels)
+
     def observe(self, value: float, *labels: str) -> None:
         """Take one; values in the order of ``labels``."""
+        found = self._of(labels)
+        found.counts[bisect_left(self.bounds, value)] += 1
+        found.sum += value
+
+    def _of(self, labels: tuple[str, ...]) -> _Observed:
         found = self.values.get(labels)
         if found is None:
             found = self.values[labels] = _Observed([0] * (len(self.bounds) + 1))
-        found.counts[bisect_left(self.bounds, value)] += 1
-        found.sum += value
+        return found
 
     def family(self, name: str, help_: str) -> Family:
         """As it stands; buckets count everything up to their bound."""

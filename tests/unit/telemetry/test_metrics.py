@@ -42,3 +42,19 @@ def test_a_histogram_counts_up_to_its_bounds() -> None:
         'd_seconds_sum{kind="read"} 7.65',
         'd_seconds_count{kind="read"} 4',
     ]
+
+
+def test_a_declared_histogram_is_shown_before_its_first_value() -> None:
+    """At zero, and what it counted already stays."""
+    histogram = Histogram(("kind",), (0.1,))
+    histogram.declare("read")
+    lines = render([histogram.family("d_seconds", "D")]).splitlines()
+    assert lines[2:] == [
+        'd_seconds_bucket{kind="read",le="0.1"} 0',
+        'd_seconds_bucket{kind="read",le="+Inf"} 0',
+        'd_seconds_sum{kind="read"} 0',
+        'd_seconds_count{kind="read"} 0',
+    ]
+    histogram.observe(0.05, "read")
+    histogram.declare("read")
+    assert render([histogram.family("d_seconds", "D")]).splitlines()[-1].endswith(" 1")
