@@ -10,19 +10,21 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cli import hubble_forward
+from cli import hubble_settings, hubble_times
 from hubble.rpc import Code, RpcError
 from hubble.rpc_client import Channel, ClientTls, connect
+
+if TYPE_CHECKING:
+    from cli.hubble_forward import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SOCKET: Final = Path("/var/run/cilium/hubble.sock")
 RELAY: Final = "localhost:4245"
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Server:
     timeout_s: float
     request_timeout_s: float
     metadata: dict[str, str]
-    forward: hubble_forward.Where | None = None  # the relay through the API server
+    forward: "Where | None" = None  # the relay through the API server
     is_named: bool = True  # somebody said where to ask
 
 
@@ -46,11 +48,9 @@ class _Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, float):
             return value
-        for unit in ("ms", "s", "m", "h"):
-            number = value.removesuffix(unit)
-            if number != value:
-                with contextlib.suppress(ValueError):
-                    return float(number) * _UNITS[unit]
+        found_ns = hubble_times.duration_ns(value)
+        if found_ns:
+            return found_ns / 1e9
         raise click.BadParameter(f"{value!r} is not a duration such as 5s or 500ms", ctx, param)
 
 
@@ -93,9 +93,9 @@ def options(function: F) -> F:
     wrapped.__dict__.update(function.__dict__)
     decorated: F = wrapped  # type: ignore[assignment]
     for names, settings in reversed(_OPTIONS):
-        variable = "HUBBLE_" + names[-1].removeprefix("--").replace("-", "_").upper()
+        variable = hubble_settings.variable(names[-1].removeprefix("--"))
         decorated = click.option(*names, envvar=variable, **settings)(decorated)
-    return decorated
+    return hubble_settings.option(decorated)
 
 
 def _server(given: dict[str, Any]) -> Server:
@@ -110,10 +110,12 @@ def _server(given: dict[str, Any]) -> Server:
         metadata["authorization"] = f"Basic {token}"
     forward = None
     if given["port_forward"]:
+        from cli.hubble_forward import Where  # the client of Kubernetes takes long to load
+
         if given["server"]:
             raise click.UsageError("--server and --port-forward do not go together")
         where = (given["kube_context"] or "", given["kubeconfig"] or "", given["kube_namespace"])
-        forward = hubble_forward.Where(*where, given["port_forward_port"])
+        forward = Where(*where, given["port_forward_port"])
         target = f"relay in {given['kube_namespace']}"
     return Server(
         target,
@@ -161,6 +163,8 @@ async def channel(server: Server) -> AsyncIterator[Channel]:
         async with contextlib.AsyncExitStack() as stack:
             target = server.target
             if server.forward is not None:
+                from cli import hubble_forward
+
                 port = await stack.enter_async_context(hubble_forward.forwarding(server.forward))
                 target = f"127.0.0.1:{port}"
             opened = await connect(target, server.tls, server.timeout_s)

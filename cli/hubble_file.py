@@ -12,11 +12,9 @@ from pathlib import Path
 import click
 from google.protobuf import json_format
 
+from cli.hubble_request import ALL, FILE_MAX, Request, Response
 from hubble.filters import compile_filters
 from hubble.patterns import FilterError
-from wire.hubble import observer_pb2
-
-Response = observer_pb2.GetFlowsResponse
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -38,14 +36,14 @@ def parse(lines: Iterable[str], name: str) -> Iterator[Response]:
             raise click.ClickException(f"{name}, line {number}: no flow: {error}") from None
 
 
-def read_files(
-    paths: Sequence[Path], request: observer_pb2.GetFlowsRequest, last_max: int
-) -> Iterable[Response]:
+def read_files(paths: Sequence[Path], request: Request) -> Iterable[Response]:
     """What the request asks for, of these files one after the other."""
     try:
         passes = compile_filters(request.whitelist, request.blacklist)
     except FilterError as error:
         raise click.UsageError(str(error)) from None
+    if FILE_MAX < request.number < ALL:
+        raise click.UsageError(f"of a file at most {FILE_MAX} flows can be counted; or take --all")
     since, until = request.since.ToNanoseconds(), request.until.ToNanoseconds()
 
     def chosen() -> Iterator[Response]:
@@ -61,7 +59,7 @@ def read_files(
                     continue
             yield answer
 
-    limited = 0 < request.number <= last_max
+    limited = 0 < request.number <= FILE_MAX
     if not limited or request.HasField("since"):
         return chosen()
     if request.first:

@@ -147,6 +147,10 @@ def _enum(flag: str, pairs: Iterable[tuple[str, int]]) -> Callable[[str], int]:
     return parse
 
 
+_IP_VERSIONS: Final = (
+    *(("none", 0), ("v4", 1), ("v6", 2)),
+    *(("4", 1), ("6", 2), ("ipv4", 1), ("ipv6", 2)),
+)
 _VALUES: Final[dict[str, Callable[[str], object]]] = {
     "identity": _identity,
     "workload": _workload,
@@ -158,7 +162,7 @@ _VALUES: Final[dict[str, Callable[[str], object]]] = {
     "verdict": _enum("verdict", flow_pb2.Verdict.items()),
     "drop-reason-desc": _enum("drop-reason-desc", flow_pb2.DropReason.items()),
     "traffic-direction": _enum("traffic-direction", flow_pb2.TrafficDirection.items()),
-    "ip-version": _enum("ip-version", (("none", 0), ("v4", 1), ("v6", 2))),
+    "ip-version": _enum("ip-version", _IP_VERSIONS),
 }
 _FIELDS: Final = {  # one-sided flags that are not from- and to- of something
     "snat-ip": "source_ip_xlated",

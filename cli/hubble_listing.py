@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from google.protobuf import descriptor_pb2
+
 from cli import output
 from cli.hubble_text import safe
 from cli.hubble_times import duration
@@ -55,3 +57,19 @@ def peer(told: peer_pb2.ChangeNotification) -> str:
     kind = peer_pb2.ChangeNotificationType.Name(told.type)
     tls = f" (TLS.ServerName: {safe(told.tls.server_name)})" if told.HasField("tls") else ""
     return f"{kind:<12} {safe(told.address)} {safe(told.name)}{tls}"
+
+
+def described(file: descriptor_pb2.FileDescriptorProto) -> list[str]:
+    """Services with their methods, and messages with their fields."""
+    lines = []
+    for service in file.service:
+        lines.append(f"service {safe(file.package)}.{safe(service.name)}")
+        for one in service.method:
+            ways = ("stream " if one.client_streaming else "", "stream " * one.server_streaming)
+            ends = one.input_type.removeprefix("."), one.output_type.removeprefix(".")
+            text = f"{one.name}({ways[0]}{ends[0]}) returns ({ways[1]}{ends[1]})"
+            lines.append(f"  {safe(text)}")
+    for message in file.message_type:
+        lines.append(f"message {safe(file.package)}.{safe(message.name)}")
+        lines += [f"  {field.number} {safe(field.name)}" for field in message.field]
+    return lines

@@ -9,16 +9,8 @@ import click
 
 from cli import hubble_connect, hubble_map_text
 from cli.hubble_file import read_files
-from cli.hubble_observe import (
-    FILE_MAX,
-    FilterCommand,
-    Request,
-    Response,
-    filter_options,
-    filters,
-    select,
-    stream,
-)
+from cli.hubble_observe import stream
+from cli.hubble_request import FilterCommand, Filters, Response, Span, filter_options, flows_request
 from hubble.service_map import By, Traffic
 
 LAST: Final = 10_000  # of each node
@@ -38,8 +30,6 @@ _LAYOUT_S: Final = 60
 @click.option("--since", help="Nothing earlier (3m, or a time).")
 @click.option("--until", help="Nothing later.")
 @filter_options
-@click.option("--allowlist", multiple=True, help="A filter as JSON; what it describes counts.")
-@click.option("--denylist", multiple=True, help="A filter as JSON; what it describes is left out.")
 @click.option("--input-file", help="Flows as JSON lines instead of a server; - is stdin.")
 @hubble_connect.options
 def service_map(
@@ -49,8 +39,7 @@ def service_map(
     last: int | None,
     since: str | None,
     until: str | None,
-    allowlist: tuple[str, ...],
-    denylist: tuple[str, ...],
+    filters: Filters,
     input_file: str | None,
 ) -> None:
     """Services and who talks to them, of the flows that nodes keep.
@@ -58,21 +47,11 @@ def service_map(
     Cards are workloads of all clusters, with their namespaces and clusters as frames; arrows are
     green where traffic passes, red where it is dropped. SVG needs Graphviz.
     """
-    white, black = filters(allowlist, denylist)
-    request = Request(whitelist=white, blacklist=black)
-    number = last or (None if since or until else LAST)
-    select(
-        request,
-        everything=False,
-        first=None,
-        last=number,
-        follow=False,
-        since=since,
-        until=until,
-    )
+    last = last or (None if since or until else LAST)
+    request = flows_request(Span(last=last, since=since, until=until), filters)
     traffic = Traffic()
     if input_file is not None:
-        for answer in read_files([Path(input_file)], request, FILE_MAX):
+        for answer in read_files([Path(input_file)], request):
             if answer.HasField("flow"):
                 traffic.add(answer.flow)
     else:

@@ -5,18 +5,16 @@ A recording is lines of ``observe -o json``. When a file is full it becomes ``FI
 """
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from cli import hubble_connect, hubble_observe
+from cli import hubble_connect, hubble_observe, hubble_request
 from cli.hubble_file import read_files
 from cli.hubble_print import to_json
-from wire.hubble import observer_pb2
-
-Request = observer_pb2.GetFlowsRequest
-Response = observer_pb2.GetFlowsResponse
+from cli.hubble_request import Filters, Response, Span, flows_request
 
 
 class Recording:
@@ -65,33 +63,26 @@ def pieces(path: Path) -> list[Path]:
     return found[::-1]
 
 
-@click.command(cls=hubble_observe.FilterCommand)
+@click.command(cls=hubble_request.FilterCommand)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--max-size-mb", type=click.FloatRange(min=0.001), default=10.0, show_default=True)
 @click.option("--max-backups", type=click.IntRange(min=1), default=5, show_default=True)
-@hubble_observe.selector_options
-@hubble_observe.filter_options
-@click.option("--allowlist", multiple=True, help="A filter as JSON; what it describes is kept.")
-@click.option("--denylist", multiple=True, help="A filter as JSON; what it describes is left out.")
+@hubble_request.selector_options
+@hubble_request.filter_options
 @hubble_connect.options
 def record(
     server: hubble_connect.Server,
     file: Path,
     max_size_mb: float,
     max_backups: int,
-    allowlist: tuple[str, ...],
-    denylist: tuple[str, ...],
-    **span: Any,
+    span: Span,
+    filters: Filters,
 ) -> None:
     """Write flows to FILE as they come, or those that are selected.
 
     What is in FILE stays; when it is full it becomes FILE.1, and so on.
     """
-    white, black = hubble_observe.filters(allowlist, denylist)
-    if not any(value not in (None, False) for value in span.values()):
-        span["follow"] = True
-    request = Request(whitelist=white, blacklist=black)
-    hubble_observe.select(request, **span)
+    request = flows_request(span if span.is_given else Span(follow=True), filters)
     recording = Recording(file, int(max_size_mb * 10**6), max_backups)
 
     def keep(messages: list[bytes]) -> None:
@@ -106,46 +97,25 @@ def record(
         click.echo(f"{recording.written} lines written to {file}", err=True)
 
 
-@click.command(cls=hubble_observe.FilterCommand)
+@click.command(cls=hubble_request.FilterCommand)
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@hubble_observe.selector_options
-@hubble_observe.filter_options
+@hubble_request.selector_options
+@hubble_request.filter_options
 @hubble_observe.print_options
-@click.option("--allowlist", multiple=True, help="A filter as JSON; what it describes is shown.")
-@click.option("--denylist", multiple=True, help="A filter as JSON; what it describes is not shown.")
 @click.option("--joined", is_flag=True, help="One line per connection, seen from both sides.")
 def replay(
-    files: tuple[Path, ...],
-    allowlist: tuple[str, ...],
-    denylist: tuple[str, ...],
-    joined: bool,
-    everything: bool,
-    first: int | None,
-    last: int | None,
-    follow: bool,
-    since: str | None,
-    until: str | None,
-    **given: Any,
+    files: tuple[Path, ...], span: Span, filters: Filters, joined: bool, **given: Any
 ) -> None:
     """Show recorded flows: all of FILES and their elder pieces, unless selected otherwise."""
-    if follow:
+    if span.follow:
         raise click.UsageError("a recording has an end: --follow has no meaning here")
-    white, black = hubble_observe.filters(allowlist, denylist)
-    request = Request(whitelist=white, blacklist=black)
-    everything = everything or (first is None and last is None)
-    hubble_observe.select(
-        request,
-        everything=everything,
-        first=first,
-        last=last,
-        follow=False,
-        since=since,
-        until=until,
-    )
+    if span.first is None and span.last is None:
+        span = replace(span, everything=True)
+    request = flows_request(span, filters)
     shown = hubble_observe.make_printer(follow=False, joined=joined, **given)
     found = [piece for file in files for piece in pieces(file)]
-    for answer in read_files(found, request, hubble_observe.FILE_MAX):
+    for answer in read_files(found, request):
         shown.flow(answer)
     shown.end()

@@ -33,11 +33,20 @@ LAYOUTS: Final = tuple(_LAYOUTS)
 _FRACTION: Final = re.compile(r"\.(\d{6})\d*")
 
 
+def duration_ns(text: str) -> int | None:
+    """``1h30m``, ``500ms``; ``None``: no duration."""
+    if text == "0":
+        return 0
+    if not _DURATION.match(text):
+        return None
+    return sum(int(float(n) * _UNITS_NS[unit]) for n, unit in _PART.findall(text))
+
+
 def parse_time(text: str, now: datetime) -> Timestamp:
     """A duration before ``now`` (``3m``, ``1h30m``) or a time in a known layout; ``ValueError``."""
     parsed = Timestamp()
-    if _DURATION.match(text):
-        ago_ns = sum(int(float(n) * _UNITS_NS[unit]) for n, unit in _PART.findall(text))
+    ago_ns = duration_ns(text)
+    if ago_ns is not None:
         parsed.FromNanoseconds(int(now.timestamp() * 10**6) * 1000 - ago_ns)
         return parsed
     text_us = _FRACTION.sub(r".\1", text)

@@ -4,36 +4,34 @@ Further groups come from the entry points ``isthmus.commands``: this room may no
 it. Every failure that a person can do something about is one line on stderr and exit status 1.
 """
 
-import importlib
 import sys
 from importlib.metadata import entry_points
 
 import click
 
 from cli import options
+from cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
-    "bpf": ("cli.bpf", "bpf", "Tables in the kernel."),
-    "certs": ("cli.certs", "certs", "Certificates of the mesh: what there is, and new ones."),
-    "clustermesh": (
-        "cli.clustermesh",
-        "clustermesh",
-        "Join clusters, and see how they are joined.",
+    "bpf": Lazy("cli.bpf", "bpf", "Tables in the kernel."),
+    "certs": Lazy("cli.certs", "certs", "Certificates of the mesh: what there is, and new ones."),
+    "clustermesh": Lazy(
+        "cli.clustermesh", "clustermesh", "Join clusters, and see how they are joined."
     ),
-    "doctor": ("cli.doctor", "doctor", "Can this machine run it?"),
-    "encrypt": ("cli.encrypt", "encrypt", "Encryption between nodes, and its keys."),
-    "endpoint": ("cli.inside", "endpoint", "Pods of this node."),
-    "hubble": ("cli.hubble", "hubble", "Flows of the mesh."),
-    "identity": ("cli.inside", "identity", "Identities and their labels."),
-    "install": ("cli.install", "install", "Install Isthmus into a cluster."),
-    "ip": ("cli.inside", "ip", "Addresses and their identities."),
-    "node": ("cli.inside", "node", "Nodes of all clusters."),
-    "policy": ("cli.policy", "policy", "Policies: check, list, explain, try out."),
-    "service": ("cli.inside", "service", "Services and their backends."),
-    "status": ("cli.status", "status", "State of this node's agent."),
-    "troubleshoot": ("cli.troubleshoot", "troubleshoot", "Why a connection fails."),
-    "uninstall": ("cli.install", "uninstall", "Remove Isthmus from a cluster."),
-    "version": ("cli.doctor", "version", "Versions of the parts."),
+    "doctor": Lazy("cli.doctor", "doctor", "Can this machine run it?"),
+    "encrypt": Lazy("cli.encrypt", "encrypt", "Encryption between nodes, and its keys."),
+    "endpoint": Lazy("cli.inside", "endpoint", "Pods of this node."),
+    "hubble": Lazy("cli.hubble", "hubble", "Flows of the mesh."),
+    "identity": Lazy("cli.inside", "identity", "Identities and their labels."),
+    "install": Lazy("cli.install", "install", "Install Isthmus into a cluster."),
+    "ip": Lazy("cli.inside", "ip", "Addresses and their identities."),
+    "node": Lazy("cli.inside", "node", "Nodes of all clusters."),
+    "policy": Lazy("cli.policy", "policy", "Policies: check, list, explain, try out."),
+    "service": Lazy("cli.inside", "service", "Services and their backends."),
+    "status": Lazy("cli.status", "status", "State of this node's agent."),
+    "troubleshoot": Lazy("cli.troubleshoot", "troubleshoot", "Why a connection fails."),
+    "uninstall": Lazy("cli.install", "uninstall", "Remove Isthmus from a cluster."),
+    "version": Lazy("cli.doctor", "version", "Versions of the parts."),
 }
 
 FURTHER = {  # what is said of commands of other rooms, without loading them
@@ -42,34 +40,26 @@ FURTHER = {  # what is said of commands of other rooms, without loading them
 }
 
 
-class LazyGroup(click.Group):
-    """Knows its commands' names; imports one when it is asked for."""
+class WithFurther(LazyGroup):
+    """Also the commands of other rooms, which are entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*COMMANDS, *(e.name for e in entry_points(group="isthmus.commands"))])
+        further = (entry.name for entry in entry_points(group="isthmus.commands"))
+        return sorted([*super().list_commands(ctx), *further])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        known = COMMANDS.get(cmd_name)
-        if known is not None:
-            command = getattr(importlib.import_module(known[0]), known[1])
-        else:
-            found = [e for e in entry_points(group="isthmus.commands") if e.name == cmd_name]
-            if not found:
-                return None
-            command = found[0].load()
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{cmd_name} is no command")
-        return command
+        command = super().get_command(ctx, cmd_name)
+        found = [] if command else list(entry_points(group="isthmus.commands", name=cmd_name))
+        loaded: click.Command | None = found[0].load() if found else command
+        return loaded
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(n, COMMANDS[n][2] if n in COMMANDS else "") for n in self.list_commands(ctx)]
-        rows = [(n, text or FURTHER.get(n, "")) for n, text in rows]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    def help_of(self, ctx: click.Context, name: str) -> str:
+        return FURTHER.get(name) or super().help_of(ctx, name)
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=WithFurther,
+    lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="isthmus", prog_name="isthmus")

@@ -1,47 +1,26 @@
 """``isthmus policy``: policies, before and after they are applied. Adapter."""
 
-import importlib
 from collections.abc import Iterator
 
 import click
 
 from cli import options, output
+from cli.lazy import Lazy, LazyGroup
 from cli.policy_files import Judged, documents, judge
 from policy.objects.settings import Settings
 
-# name -> module and function
 COMMANDS = {
-    "explain": ("cli.policy_explain", "explain", "Why a connection is allowed or not."),
-    "get": ("cli.policy_show", "get", "One policy, and what it was read as."),
-    "list": ("cli.policy_show", "list_", "All policies, valid or not."),
-    "selectors": ("cli.policy_show", "selectors", "Selectors in use, and whom they select."),
-    "validate": ("cli.policy", "validate", "Check policies in files, without a cluster."),
-    "whatif": ("cli.policy_whatif", "whatif", "Verdicts that policies in files would change."),
-    "facts": ("cli.policy_show", "facts", ""),
+    "explain": Lazy("cli.policy_explain", "explain", "Why a connection is allowed or not."),
+    "get": Lazy("cli.policy_show", "get", "One policy, and what it was read as."),
+    "list": Lazy("cli.policy_show", "list_", "All policies, valid or not."),
+    "selectors": Lazy("cli.policy_show", "selectors", "Selectors in use, and whom they select."),
+    "validate": Lazy("cli.policy", "validate", "Check policies in files, without a cluster."),
+    "whatif": Lazy("cli.policy_whatif", "whatif", "Verdicts that policies in files would change."),
+    "facts": Lazy("cli.policy_show", "facts", ""),
 }
 
 
-class _Group(click.Group):
-    """Knows its commands' names; imports one when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(name for name, (_, _, text) in COMMANDS.items() if text)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, function, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), function)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{cmd_name} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(n, COMMANDS[n][2]) for n in self.list_commands(ctx)])
-
-
-@click.group(cls=_Group)
+@click.group(cls=LazyGroup, lazy=COMMANDS)
 @options.group
 def policy() -> None:
     """Policies."""
