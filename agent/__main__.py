@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent.config import AgentConfig, ConfigError, SettingsChangedError, load
+from reconcile.tasks import TaskGroup
 from telemetry import logs
 
 # Objects made before the collector looks at the young ones again, and how often it looks at the
@@ -55,7 +56,7 @@ async def run(config: AgentConfig) -> None:
         datapath = await open_kernel(config, me, encryption.for_datapath(me))
         stack.callback(datapath.close)
         daemon = Daemon(config, client, me, pools, datapath, links_thread, progress, encryption)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             read = partial(load, sys.argv[1:], os.environ)
             tasks.create_task(settings_watch.follow(daemon.encryption, read), name="settings")
             await daemon.run()

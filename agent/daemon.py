@@ -49,6 +49,7 @@ from model.cluster import ClusterId
 from model.node import Node, NodeName
 from reconcile.loop import Loop
 from reconcile.table import Table
+from reconcile.tasks import TaskGroup
 from wire.k8s.meta import labels_of
 
 log = logging.getLogger("isthmus.agent")
@@ -339,7 +340,7 @@ class Daemon:
     async def run(self) -> None:
         """Until cancelled. What is in the kernel stays as it is."""
         await self.take_over()
-        async with AsyncExitStack() as runners, asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as runners, TaskGroup() as tasks:
             for loop in self.loops:
                 tasks.create_task(loop.run(), name="tables")
             self._step("working off queued deletions")

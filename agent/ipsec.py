@@ -34,6 +34,7 @@ from mesh.nodes import NodeKey
 from model.address import Address
 from model.node import CILIUM_INTERNAL_IP, Node
 from reconcile.table import Table
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("isthmus.agent.ipsec")
 
@@ -252,7 +253,7 @@ class IpsecNode:
     async def run(self, period_s: float = KEY_FILE_S) -> None:
         """Look at the key file, announce what is received with, and retire what nobody uses."""
         await self._announce_received()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             if self._stance.accepts is Kind.IPSEC:
                 tasks.create_task(self._proof.run(), name="ipsec-proof")
             await self._keep(period_s)

@@ -3,7 +3,6 @@
 An object that cannot be used is counted and shown, and its last usable version stays in force.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -32,6 +31,7 @@ from model.identity import Identity
 from model.ipcache import IpcacheEntry, Source
 from model.node import NodeName
 from model.service import ServiceName
+from reconcile.tasks import TaskGroup
 from wire.k8s.cilium_endpoint import CiliumEndpoint, decode_addresses
 from wire.k8s.cilium_identity import CiliumIdentity, decode_identity
 from wire.k8s.cilium_node import CiliumNode, decode_node
@@ -102,7 +102,7 @@ class KubeInputs:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for informer in self.all():
                 tasks.create_task(informer.run(), name=f"watch-{informer.resource.plural}")
 

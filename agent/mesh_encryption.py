@@ -38,6 +38,7 @@ from model.address import Prefix
 from model.kernel_numbers import DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR
 from model.node import Node
 from reconcile.table import Table
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("isthmus.agent.encryption")
 
@@ -154,7 +155,7 @@ class MeshEncryption:
         else:
             await call(_remove_wireguard, opened.config.state_dir / "wireguard")
 
-    def start(self, tasks: asyncio.TaskGroup, remotes: Remotes) -> None:
+    def start(self, tasks: TaskGroup, remotes: Remotes) -> None:
         """Run what lives."""
         if self.rotation is not None:
             tasks.create_task(self.rotation.run(), name="rotation")

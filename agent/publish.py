@@ -24,6 +24,7 @@ from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, EndpointState
 from model.node import Node, NodeName
 from model.service import Protocol
+from reconcile.tasks import TaskGroup
 from wire.k8s.cilium_endpoint import CiliumEndpoint, NamedPort, encode_endpoint, encode_status
 from wire.k8s.cilium_node import WIREGUARD_KEY, CiliumNode, decode_node, encode_node
 from wire.k8s.errors import ObjectError
@@ -135,7 +136,7 @@ async def _each(
             except OSError as error:
                 errors[key] = error
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for key, work in rows:
             tasks.create_task(one(key, work))
     return errors

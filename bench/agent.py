@@ -20,6 +20,7 @@ from kube import resources
 from kube.config import connect
 from kube.port import Client
 from model.address import parse_address
+from reconcile.tasks import TaskGroup
 
 ENDPOINTS = 10_000
 PARALLEL = 16
@@ -77,7 +78,7 @@ async def _fill(mesh: story.Mesh) -> float:
     async with await connect(mesh.environment["KUBECONFIG"], story.C2) as api:
         identity = (await api.list(resources.untyped(resources.CILIUM_IDENTITIES)))[0]
         numbers = iter(range(ENDPOINTS))
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for _ in range(PARALLEL):
                 tasks.create_task(_create(api, numbers, int(identity["metadata"]["name"])))
     return time.monotonic() - start

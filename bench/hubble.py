@@ -25,6 +25,7 @@ from hubble.metrics.engine import Engine
 from hubble.metrics.options import parse_text
 from hubble.names import Names
 from hubble.ring import CAPACITY_MAX, SOURCE_KERNEL, Ring
+from reconcile.tasks import TaskGroup
 from wire.bpf.layouts import TRACE_EVENT, EventLimits, TraceLevel
 
 RUNS = 9
@@ -59,7 +60,7 @@ def events_per_core_s() -> Figure:
         intake = Intake(ring, pins, QUEUE)
 
         async def work() -> float:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 task = tasks.create_task(intake.run())
                 await asyncio.sleep(1)
                 before = time.process_time()
@@ -167,7 +168,7 @@ def rr_ratio() -> Figure:
             return topology.client(at[0], "rr", at[1], SECONDS)
 
         async def work() -> Figure:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 task = tasks.create_task(intake.run())
                 counting = tasks.create_task(count(ring))
                 subjects = {"seen": lambda: run(seen), "without": lambda: run(without)}

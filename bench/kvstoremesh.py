@@ -22,6 +22,7 @@ from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore, connect
 from kvstore.port import Put, StoreError
 from model.cluster import Capabilities, ClusterConfig, ClusterId
+from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, keys
 
 KEYS = 100_000
@@ -80,7 +81,7 @@ async def _fill(store: EtcdStore, generation: int) -> None:
             value = VALUE % (a, b, c, n % 1000, generation)
             await store.put(f"{prefix}10.{a}.{b}.{c}", value)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for _ in range(WRITERS):
             tasks.create_task(write())
 

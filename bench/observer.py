@@ -26,6 +26,7 @@ from hubble.relay_server import Relay
 from hubble.ring import CAPACITY_MAX, Ring
 from hubble.rpc_client import connect
 from hubble.rpc_server import Call, Server
+from reconcile.tasks import TaskGroup
 from wire.bpf import layouts
 from wire.hubble import flow_pb2, observer_pb2
 from wire.names import EndpointLine, Self, Workload
@@ -165,7 +166,7 @@ def relay(folder: str) -> None:
     async def run() -> None:
         pool = Pool(f"{folder}/0.sock", None, None)
         handlers = Relay(pool, "bench", "bench").handlers()
-        async with Server(handlers) as server, asyncio.TaskGroup() as group:
+        async with Server(handlers) as server, TaskGroup() as group:
             group.create_task(pool.run())
             while len(pool.connected()) < NODES:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

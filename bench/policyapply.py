@@ -27,6 +27,7 @@ from kube import resources
 from kube.config import connect
 from kube.port import Client
 from model.policy_map import Direction, PolicyKey
+from reconcile.tasks import TaskGroup
 
 PODS = 30
 POLICIES = 1_000
@@ -120,7 +121,7 @@ async def _each(api: Client, kind: Any, bodies: Sequence[dict[str, Any]]) -> Non
         for body in left:
             await api.create(kind, body, "default")
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for _ in range(PARALLEL):
             tasks.create_task(work())
 

@@ -1,6 +1,5 @@
 """Which certificates the processes of a cluster have loaded: asked where they run. Adapter."""
 
-import asyncio
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from cli import cluster, mesh_facts
 from cli.mesh_facts import ClusterFacts
 from kube import resources
 from kube.port import ApiError, Client
+from reconcile.tasks import TaskGroup
 
 EXEC_TIMEOUT_S = 20.0
 AGENT = "k8s-app=cilium"
@@ -172,7 +172,7 @@ async def _ask(side: Side, label: str, container: str, argv: Sequence[str]) -> l
         answers.append(json.loads(result.stdout))
 
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for pod in pods:
                 tasks.create_task(ask(pod["metadata"]["name"]))
     except* (OSError, ValueError):

@@ -12,6 +12,7 @@ from cli import cluster, encrypt_text, mesh_ask, options, output, rest
 from cli.encrypt_migrate import migrate
 from kube import resources
 from kube.port import Client
+from reconcile.tasks import TaskGroup
 
 Answers = dict[str, Mapping[str, Any]]
 
@@ -139,7 +140,7 @@ async def _asked(
             except (OSError, ValueError) as error:
                 failed[name] = f"does not answer: {error}"
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for pod, node in await _agents(api, namespace):
                 tasks.create_task(ask(pod, node))
     return dict(sorted(found.items())), failed

@@ -19,6 +19,7 @@ from encryption import migration
 from encryption.migration import Kind, Move, Stance, Wait
 from kube import resources
 from kube.port import ApiError, Client, PatchKind
+from reconcile.tasks import TaskGroup
 
 CONFIG, AGENTS, CONTAINER = "cilium-config", "cilium", "cilium-agent"
 LOOK_S = 1.0
@@ -191,7 +192,7 @@ class _Migration:
             member.resource_version = written["metadata"]["resourceVersion"]
 
     async def _look(self) -> list[Member]:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             found = [tasks.create_task(self._member(name, api)) for name, api in self._apis.items()]
         return [task.result() for task in found]
 
@@ -232,7 +233,7 @@ class _Migration:
             except (OSError, ValueError) as error:
                 member.silent[node] = str(error)
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for node, pod in live.items():
                 tasks.create_task(ask(node, pod["metadata"]["name"]))
         return member

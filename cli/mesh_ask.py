@@ -1,6 +1,5 @@
 """What the processes of a cluster say of their connections: asked where they run. Adapter."""
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from cli import mesh_facts, mesh_status
 from cli.mesh_facts import KVSTOREMESH
 from kube import resources
 from kube.port import Client
+from reconcile.tasks import TaskGroup
 
 EXEC_TIMEOUT_S = 20.0
 AGENT = "k8s-app=cilium"
@@ -78,7 +78,7 @@ async def _ask(
         except (OSError, ValueError) as error:
             found.unreachable[name] = f"does not answer: {error}"
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for pod in pods:
             tasks.create_task(ask(pod["metadata"]["name"]))
     return found

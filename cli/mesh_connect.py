@@ -18,6 +18,7 @@ from cli.mesh_pairs import MODES, done, named, pairs
 from kube import resources
 from kube.port import Client
 from model.duration import parse_duration_s
+from reconcile.tasks import TaskGroup
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ async def _each(items: Sequence[int], what: Callable[[int], Awaitable[T]], at_on
         async with gate:
             return await what(item)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         running = [tasks.create_task(one(item)) for item in items]
     return [task.result() for task in running]
 

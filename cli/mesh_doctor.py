@@ -1,6 +1,5 @@
 """``isthmus clustermesh doctor``. Adapter."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ from cli import cluster, mesh_examine, mesh_faults, mesh_findings, options, outp
 from cli.mesh_examined import Examined
 from cli.mesh_findings import Finding
 from kube.port import Client
+from reconcile.tasks import TaskGroup
 
 _COLOURS = {"warning": "yellow", "failed": "bold red"}
 
@@ -63,11 +63,11 @@ async def _look(
             text = f"context {context or 'current'}: {error}"
             findings.append(Finding("api-server", (context,), text, remedy))
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for context in contexts:
             tasks.create_task(one(context))
     every = [side.facts for _, side in seen.values()]
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         looks = [
             tasks.create_task(
                 mesh_examine.with_agents(api, side, [f for f in every if f is not side.facts])

@@ -15,6 +15,7 @@ from cli.mesh_facts import CLUSTERS_SECRET, KVSTOREMESH_SECRET, ClusterFacts, ga
 from kube import resources
 from kube.port import ApiError, Client
 from model.address import Address, Prefix, parse_address, parse_prefix
+from reconcile.tasks import TaskGroup
 
 PROBED = 24  # agents asked, spread over a cluster
 AT_ONCE = 8
@@ -66,7 +67,7 @@ async def with_agents(api: Client, seen: Examined, others: Sequence[ClusterFacts
         async with gate:
             return await _agent(api, namespace, pod, places)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         asked = [tasks.create_task(one(pod)) for pod in pods[::step]]
     wanted = seen.agents_wanted if step == 1 else 0  # not all were asked: none are missing
     return replace(seen, agents=tuple(t.result() for t in asked), agents_wanted=wanted)

@@ -20,6 +20,7 @@ from cli.mesh_facts import (
 from kube import resources
 from kube.port import ApiError, Client
 from kvstore.config import StoreConfigError, parse_store_config
+from reconcile.tasks import TaskGroup
 
 AT_ONCE = 8
 
@@ -143,7 +144,7 @@ async def _agents(api: Client, namespace: str) -> dict[str, Mapping[str, Any]]:
             except (OSError, ValueError) as error:
                 found[node] = {"error": str(error)}
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for pod in pods:
             tasks.create_task(one(pod))
     return found

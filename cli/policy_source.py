@@ -4,7 +4,6 @@ On a node the agent's socket is asked. Elsewhere the agent of the node in questi
 server of its cluster; clusters are found by their names among the contexts of the kubeconfig.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,6 +20,7 @@ from kube.config import ConfigError, default_kubeconfig
 from kube.port import ApiError, Client
 from model.address import parse_prefix
 from policy.facts import Facts, from_json
+from reconcile.tasks import TaskGroup
 
 SAY = ["cilium-dbg", "policy", "facts"]
 
@@ -60,7 +60,7 @@ class Cluster:
     async def all_facts(self) -> list[Facts]:
         """What every agent was told."""
         pods = sorted((await self._agents()).values())
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             asked = [
                 tasks.create_task(run_json(self.api, self.namespace, pod, SAY)) for pod in pods
             ]

@@ -28,6 +28,7 @@ from cluster_operator.slice_counts import SliceCounts
 from kube.config import ConfigError, connect
 from kube.port import ApiError, Client
 from policy.objects.settings import Settings as PolicySettings
+from reconcile.tasks import TaskGroup
 from telemetry import logs
 from telemetry.metrics import Family
 
@@ -179,7 +180,7 @@ async def run(settings: config.Settings) -> None:
                     lambda: hubble.renew(utc_now().replace(microsecond=0)),
                 ),
             )
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for name, seconds, collect in rounds:
                     if seconds:
                         tasks.create_task(collector.every(name, seconds, collect))
@@ -197,7 +198,7 @@ async def run(settings: config.Settings) -> None:
 
 async def _until_signal(settings: config.Settings) -> None:
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(run(settings))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

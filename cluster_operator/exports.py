@@ -6,7 +6,6 @@ date from all that is known then. An import in which a cluster takes part that h
 since we started stays as it is: silence is no word that an export is gone.
 """
 
-import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from mesh.exports import Import, merge
 from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_cluster_name
 from model.service import ServiceName
 from model.service_export import ServiceExport
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 from wire.k8s.meta import K8sObject, annotations_of, labels_of
 from wire.k8s.multicluster import (
@@ -82,7 +82,7 @@ class Controller:
             self._namespaces,
             self._mirrors.informer,
         )
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for informer in informers:
                 tasks.create_task(informer.run())
             tasks.create_task(self.remotes.run())

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from model.service import ServiceName
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("operator.marked")
 
@@ -40,7 +41,7 @@ class Marked:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for _ in range(self._workers):
                 tasks.create_task(self._work())
 

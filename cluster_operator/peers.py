@@ -27,6 +27,7 @@ from kvstore.config_directory import ConfigDirectory
 from kvstore.remote import Change
 from kvstore.remotes import Remotes
 from model.cluster import ClusterId, ClusterName
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 from wire.k8s.cluster_mesh_peer import ClusterMeshPeerObject, PeerStatus
 from wire.k8s.core import Secret
@@ -102,7 +103,7 @@ class Controller:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._peers.run())
             tasks.create_task(self._secrets.run())
             for informer in self._written:

@@ -12,6 +12,7 @@ from kube.resources import CILIUM_POLICIES, CLUSTERWIDE_POLICIES
 from policy.known import Mode
 from policy.objects.read import Kind, Source, read
 from policy.objects.settings import Settings
+from reconcile.tasks import TaskGroup
 from wire.k8s.meta import annotations_of
 from wire.k8s.policy import PolicyObject
 
@@ -56,7 +57,7 @@ class Validator:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for informer in self._informers.values():
                 tasks.create_task(informer.run())
             while True:

@@ -4,7 +4,6 @@ What a slice holds is decided in ``cluster_operator.slice_copies``. Those of a c
 been heard since we started stay as they are; those of one that is no remote cluster any more go.
 """
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +24,7 @@ from mesh.remote_slices import Preference, RemoteServices
 from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_cluster_name
 from model.service import ServiceName, SharedService
 from model.shared_slice import SliceName
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 from wire.k8s.endpointslice import EndpointSlice
 from wire.k8s.service import Service, service_name
@@ -69,7 +69,7 @@ class Controller:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for informer in (self._services, self._slices):
                 tasks.create_task(informer.run())
             tasks.create_task(self.remotes.run())

@@ -24,6 +24,7 @@ from clustermesh_apiserver import (
 from clustermesh_apiserver.front import Door, Front
 from kvstore.ways import Way
 from model.duration import parse_duration_s
+from reconcile.tasks import TaskGroup
 from telemetry import logs
 
 # Objects and rows come by ten thousands, stay, and are in no cycle: looking at them is for nothing.
@@ -39,7 +40,7 @@ def causes(error: BaseException) -> list[BaseException]:
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(work)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

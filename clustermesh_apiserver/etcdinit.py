@@ -20,6 +20,7 @@ from kvstore.advisories import weaknesses
 from kvstore.bootstrap import bootstrap
 from kvstore.config import StoreConfig
 from model.cluster import ClusterName
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("etcdinit")
 
@@ -80,7 +81,7 @@ async def throwaway_etcd(binary: str, data_dir: str, name: str, token: str) -> A
         "--log-level=warn",
     )
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             watcher = tasks.create_task(_ended_early(process))
             yield client
             watcher.cancel()

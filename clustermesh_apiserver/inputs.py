@@ -4,7 +4,6 @@ Nothing waits between an event and its rows: a change is handed on in the same t
 which it was read.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -21,6 +20,7 @@ from kube.resources import (
     SERVICE_EXPORTS,
     SERVICES,
 )
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 from wire.k8s.endpointslice import SERVICE_NAME_LABEL
 from wire.k8s.meta import K8sObject
@@ -117,7 +117,7 @@ class Inputs:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for informer in self.all():
                 tasks.create_task(informer.run())
             for kind, informers in self.kinds():

@@ -24,6 +24,7 @@ from clustermesh_apiserver.redeem import Redeemer
 from kube import resources
 from kube.config import connect as connect_kube
 from kube.informer import Informer
+from reconcile.tasks import TaskGroup
 from wire.join import (
     AUTHORITY_PATH,
     BODY_LIMIT,
@@ -231,7 +232,7 @@ async def run(settings: Settings) -> None:
             field_selector=f"metadata.name={GRANTS_SECRET}",
         )
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(informer.run())
                 tasks.create_task(keep(listener, redeemer, changed))
         finally:

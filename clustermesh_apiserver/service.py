@@ -1,6 +1,5 @@
 """``clustermesh``: inputs, publication, publisher and pages put together. Adapter; no rules."""
 
-import asyncio
 import logging
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from kvstore import etcd
 from kvstore.config import load_store_config
 from kvstore.publisher import Publisher
 from model.cluster import Capabilities, ClusterConfig
+from reconcile.tasks import TaskGroup
 from telemetry.metrics import family
 from wire.etcd import keys
 
@@ -183,7 +183,7 @@ async def run(settings: Settings) -> None:
             if settings.metrics is not None:
                 found = {"/metrics": pages.metrics}
                 runners.append(await health.serve(*settings.metrics, found, pages.requests))
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(publisher.run())
                 tasks.create_task(inputs.run())
                 tasks.create_task(pages.note_ready())

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from hubble.config import ConfigError, HubbleConfig, load
+from reconcile.tasks import TaskGroup
 from telemetry import logs
 
 
@@ -18,7 +19,7 @@ async def run(config: HubbleConfig) -> None:
     from hubble.serving import Serving
 
     source = NodeSource(config)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(source.run(), name="source")
         tasks.create_task(Serving(config, source).run(), name="serving")
         exporter = None

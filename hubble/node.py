@@ -22,6 +22,7 @@ from hubble.ring import RECORD_AGENT, Entry, Ring
 from hubble.seen_namespaces import SeenNamespaces
 from hubble.source import Message
 from model.kernel_numbers import PIN_DIRECTORY
+from reconcile.tasks import TaskGroup
 from wire.names import Line, Self
 
 UPKEEP_S = 2.0
@@ -51,7 +52,7 @@ class NodeSource:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self.intake.run(), name="intake")
             tasks.create_task(self.client.run(), name="names")
             tasks.create_task(self._proxies.run(), name="access-log")

@@ -23,6 +23,7 @@ from hubble.rpc_client import ClientTls
 from hubble.rpc_server import Server
 from hubble.standard_services import Health, Reflection
 from hubble.tls_listener import Listener, ServerFiles
+from reconcile.tasks import TaskGroup
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
@@ -140,7 +141,7 @@ async def _serve(cluster: str, given: dict[str, Any]) -> None:
 async def _run(
     server: Server, plain: Server, pool: Pool, files: ServerFiles | None, given: dict[str, Any]
 ) -> None:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         listen = _address(given["listen_address"])
         tasks.create_task(Listener(server, *listen, files).run())
         tasks.create_task(Listener(plain, *_address(given["health_listen_address"]), None).run())

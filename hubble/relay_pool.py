@@ -17,6 +17,7 @@ from hubble.peers import Peer
 from hubble.rpc import RpcError
 from hubble.rpc_client import Channel, ClientTls, connect
 from hubble.tls_listener import present
+from reconcile.tasks import TaskGroup
 from wire.hubble import peer_pb2
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Pool:
 
     async def run(self, retry_s: float = RETRY_S) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while True:
                 try:
                     await self._listen(group)
@@ -76,7 +77,7 @@ class Pool:
                 self.is_informed = False
                 await asyncio.sleep(retry_s)
 
-    async def _listen(self, group: asyncio.TaskGroup) -> None:
+    async def _listen(self, group: TaskGroup) -> None:
         tls = _ready(self._service_tls) if self._service_tls else None
         channel = await connect(self._service, tls, CONNECT_TIMEOUT_S)
         self._untold = set(self.nodes)
@@ -109,7 +110,7 @@ class Pool:
         if node.task is not None:
             node.task.cancel()
 
-    def _told(self, told: peer_pb2.ChangeNotification, group: asyncio.TaskGroup) -> None:
+    def _told(self, told: peer_pb2.ChangeNotification, group: TaskGroup) -> None:
         self._untold.discard(told.name)
         known = self.nodes.get(told.name)
         peer = Peer(told.address, told.tls.server_name if told.HasField("tls") else None)

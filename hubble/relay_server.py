@@ -15,6 +15,7 @@ from hubble.relay_pool import Node, Pool
 from hubble.rpc import Code, RpcError
 from hubble.rpc_client import Answer
 from hubble.rpc_server import Call, Handler
+from reconcile.tasks import TaskGroup
 from wire.hubble import observer_pb2, relay_pb2
 
 M = TypeVar("M", bound=Message)
@@ -83,7 +84,7 @@ class Relay:
             except DecodeError as error:
                 answers[node.name] = RpcError(Code.INTERNAL, str(error))
 
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for node in self._pool.connected():
                 group.create_task(ask(node))
         return answers
@@ -175,7 +176,7 @@ class _Flows:
         if away:
             self._say(State.NODE_UNAVAILABLE, away)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 self._collect(group, self._data)
                 await (self._follow(group) if self._request.follow else self._finish())
         except* RpcError as errors:  # of the caller's stream; those of nodes are told in it
@@ -187,7 +188,7 @@ class _Flows:
             if self._reading or len(self._merger):
                 await self._wait()
 
-    async def _follow(self, group: asyncio.TaskGroup) -> None:
+    async def _follow(self, group: TaskGroup) -> None:
         looked_s = time.monotonic()
         while True:
             await self._send()
@@ -204,7 +205,7 @@ class _Flows:
         request.ClearField("since")
         return request.SerializeToString()
 
-    def _collect(self, group: asyncio.TaskGroup, data: bytes) -> None:
+    def _collect(self, group: TaskGroup, data: bytes) -> None:
         for node in self._pool.connected():
             if node.name not in self._reading:
                 self._reading.add(node.name)

@@ -21,6 +21,7 @@ import h2.settings
 
 from hubble import rpc
 from hubble.rpc_stream import Connection, Stream
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class Server:
         self._observed = observed
         self.connections: set[_ServerConnection] = set()
         self._call_handlers = handlers
-        self._group = asyncio.TaskGroup()
+        self._group = TaskGroup()
         self._listeners: list[asyncio.Server] = []
         self._pinger: asyncio.Task[None] | None = None
 

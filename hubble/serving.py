@@ -11,6 +11,7 @@ from hubble.peers import Peer, PeerTable, peer_name, tls_server_name
 from hubble.rpc_server import Server
 from hubble.standard_services import Health, Reflection
 from hubble.tls_listener import Listener, ServerFiles
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("isthmus.hubble")
 
@@ -38,7 +39,7 @@ class Serving:
             await server.listen_unix(self._config.hubble_socket_path)
             listen = self._config.hubble_listen_address
             log.info("event=serving socket=%s tcp=%s", self._config.hubble_socket_path, listen)
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._keep_peers(), name="peers")
                 if listen is not None:
                     listener = Listener(server, listen[0] or None, listen[1], self._files())

@@ -10,6 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from reconcile.tasks import TaskGroup
+
 PROTOCOL = "v4.channel.k8s.io"
 DATA, ERROR = 0, 1
 _CHUNK_BYTES = 64 << 10
@@ -31,7 +33,7 @@ async def carry(
     """Until either side ends; what went wrong, empty when nothing did."""
     async with session.ws_connect(
         url, protocols=(PROTOCOL,), max_msg_size=0, **options
-    ) as socket, asyncio.TaskGroup() as group:  # fmt: skip
+    ) as socket, TaskGroup() as group:  # fmt: skip
         sending = group.create_task(_send(reader, socket))
         error = await _receive(socket, writer)
         sending.cancel()

@@ -19,6 +19,7 @@ from kvstore.port import (
     StoreError,
     UnavailableError,
 )
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Copy:
         """Write all rows; on return each is written, or refused by itself."""
         batches = _batches(rows)
         workers = min(IN_FLIGHT, len(rows) // MAX_TXN_OPS + 1)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for _ in range(workers):
                 tasks.create_task(self._work(batches))
 

@@ -31,6 +31,7 @@ from kvstore.port import (
     UnavailableError,
 )
 from model.cluster import ClusterConfig, ClusterName
+from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, keys
 
 log = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ class Publisher:
         self._wake.set()
 
     async def _serve(self, store: PublisherStore) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._rounds(store))
             for group, interval_s, act in (
                 ("kvstore-heartbeat", HEARTBEAT_S, self._beat),

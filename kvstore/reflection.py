@@ -17,6 +17,7 @@ from kvstore.mirrored import LEASE_TTL_S, Copy, CopyLostError, Wanted
 from kvstore.port import CompactedError, StoreError
 from kvstore.session import Session
 from model.cluster import Capabilities, ClusterConfig, ClusterName, SliceExport
+from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, freshness_v1, keys
 from wire.etcd.errors import RemoteWireError
 from wire.etcd.freshness_v1 import Freshness
@@ -94,7 +95,7 @@ class Reflection:
             delay = min(delay * 2, RETRY_CAP_S)
 
     async def _serve(self, copy: Copy) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             self.source.copy, self.source.wanted = copy, Wanted()
             tasks.create_task(copy.keep())
             tasks.create_task(copy.guard(keys.cluster_config(self._name), self.source.wanted))
@@ -225,7 +226,7 @@ class _Source(Session[BulkStore]):
             while (page := await pages.get()) is not None:
                 await self._write(page)
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(write())
             async for at, rows in store.pages(source):
                 revision = at
@@ -272,7 +273,7 @@ class _Source(Session[BulkStore]):
                 compacted = True
                 some.set()
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(read())
             while pending or not compacted:
                 await some.wait()

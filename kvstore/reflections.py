@@ -13,6 +13,7 @@ from kvstore.mirrored import LEASE_TTL_S
 from kvstore.reflection import COMPARE_S, GRACE_S, Reflection
 from kvstore.staleness import KEEP
 from model.cluster import ClusterName
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ class Reflections:
 
     async def run(self) -> None:
         """Until cancelled. The copies stay when we stop: only removal takes them away."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             async for now in self._directory.changes():
                 await self._apply(now, tasks)
                 self.configured.set()
 
-    async def _apply(self, now: Directory, tasks: asyncio.TaskGroup) -> None:
+    async def _apply(self, now: Directory, tasks: TaskGroup) -> None:
         self.problems = now.problems
         for problem in now.problems:
             log.warning('event=bad_remote_config problem="%s"', problem)

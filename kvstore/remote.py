@@ -35,6 +35,7 @@ from model.identity import NumericIdentity
 from model.node import Node, NodeName
 from model.service import ServiceName
 from model.shared_slice import SliceName
+from reconcile.tasks import TaskGroup
 from wire.etcd import (
     endpointslice_v1,
     freshness_v1,
@@ -323,7 +324,7 @@ class Remote(Session[RemoteStore]):
         await asyncio.sleep(len(rows) / READ_ROWS_PER_S)
 
     async def _catch_up(self, store: RemoteStore) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._work_off())
             tasks.create_task(self._guard_copy(store))
             if self._limits.compare_s:

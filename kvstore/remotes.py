@@ -20,6 +20,7 @@ from kvstore.session import RemoteStatus, RemoteStore
 from kvstore.staleness import KEEP
 from kvstore.turns import Turns
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,12 @@ class Remotes:
 
     async def run(self) -> None:
         """Until cancelled. What was learnt stays when we stop: only removal drains."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             async for now in self._directory.changes():
                 await self._apply(now, tasks)
                 self.configured.set()
 
-    async def _apply(self, now: Directory, tasks: asyncio.TaskGroup) -> None:
+    async def _apply(self, now: Directory, tasks: TaskGroup) -> None:
         self.problems = now.problems
         for problem in now.problems:
             log.warning('event=bad_remote_config problem="%s"', problem)

@@ -19,6 +19,7 @@ from kvstore.observed import OBSERVED
 from kvstore.port import ClusterIdChangedError, Store, StoreError, UnavailableError
 from kvstore.staleness import KEEP, Age
 from model.cluster import ClusterConfig, ClusterName
+from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, keys
 from wire.etcd.freshness_v1 import Freshness
 
@@ -147,7 +148,7 @@ class Session(ABC, Generic[S]):
 
     async def run(self) -> None:
         """Connect, follow, and connect again."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._grow_old())
             await self._live()
 
@@ -252,7 +253,7 @@ class Session(ABC, Generic[S]):
         self._move(Happening.ANSWERED)
         self.status.message = "connected"
         self._heard.clear()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._heartbeat(store, beats.revision))
             # The keys of a writer that is gone run out after a while, and that must not look like
             # its word: after a silence nothing is read before it speaks again.
@@ -278,7 +279,7 @@ class Session(ABC, Generic[S]):
                 return
             await self._canaries(store, cached, tasks)
 
-    async def _canaries(self, store: S, cached: bool, tasks: asyncio.TaskGroup) -> None:
+    async def _canaries(self, store: S, cached: bool, tasks: TaskGroup) -> None:
         """Follow each type from its canary on."""
         started: set[str] = set()
 

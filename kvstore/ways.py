@@ -17,6 +17,7 @@ from cryptography import x509
 from kvstore import diagnose, etcd
 from kvstore.config import Endpoint, StoreConfig, StoreConfigError, load_store_config
 from kvstore.port import StoreError
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 
 PARALLEL = 64  # 250 clusters that do not answer take four rounds
@@ -141,7 +142,7 @@ async def _ask_all(ways: Sequence[Way], rows: Sequence[Json], timeout_s: float) 
                 row["error"] = f"the store does not answer: {error}"
             row["ms"] = round(row["ms"] + (time.monotonic() - began) * 1e3, 1)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for way, row in zip(ways, rows, strict=True):
             tasks.create_task(one(way, row))
 

@@ -40,17 +40,18 @@ if [ ${#packages[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
+# The distribution's interpreter first: it is built with profiles, which an unpacked one often is not (ADR 0230).
 python=
-for candidate in python3.11 python3.12 python3.13 python3; do
-  if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    python=$candidate; break
+for candidate in /usr/bin/python3.11 /usr/bin/python3 python3.11 python3.12 python3.13 python3; do
+  if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$("$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'); break
   fi
 done
 [ -n "$python" ] || fail "Python 3.11 or later with venv is needed"
-stamp=.venv/.installed-$(sha256sum pyproject.toml requirements.lock | sha256sum | cut -c1-16)
+stamp=.venv/.installed-$( (sha256sum pyproject.toml requirements.lock; printf '%s\n' "$python") | sha256sum | cut -c1-16)
 if [ ! -e "$stamp" ]; then
-  printf 'setup: installing the Python packages\n'
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  printf 'setup: installing the Python packages for %s\n' "$python"
+  [ "$(realpath -q .venv/bin/python)" = "$python" ] || "$python" -m venv --clear .venv
   .venv/bin/pip install -q --disable-pip-version-check -c requirements.lock -e '.[dev]' --config-settings editable_mode=compat
   rm -f .venv/.installed-*
   touch "$stamp"

@@ -21,6 +21,7 @@ from hubble.node import NodeSource
 from hubble.ring import RECORD_LOST, Entry
 from hubble.source import Message
 from hubble.watched_file import WatchedFile
+from reconcile.tasks import TaskGroup
 from telemetry.metrics import Counter, Family, family
 from wire.hubble import flow_pb2 as f
 
@@ -89,7 +90,7 @@ class Exporter:
     async def run(self) -> None:
         """Until cancelled; what waits for the disk is written before it ends."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for export in self._config.exports:
                     self._start(export, tasks)
                 tasks.create_task(self._take(), name="export")
@@ -102,7 +103,7 @@ class Exporter:
                 for writer in writers:
                     writer.finish()
 
-    def _start(self, export: Export, tasks: asyncio.TaskGroup) -> None:
+    def _start(self, export: Export, tasks: TaskGroup) -> None:
         running = _Running(export, self._source.names.self.node)
         tasks.create_task(running.writer.run(), name=f"export-{export.name}")
         self._running[export.name] = running
@@ -127,7 +128,7 @@ class Exporter:
                 for one in wanting:
                     one.take(message, entry.time_ns)
 
-    async def _keep(self, tasks: asyncio.TaskGroup) -> None:
+    async def _keep(self, tasks: TaskGroup) -> None:
         while True:
             now_s = time.monotonic()
             if self._file is not None and now_s - self._looked_s >= FILE_INTERVAL_S:
@@ -137,7 +138,7 @@ class Exporter:
                 running.upkeep(now_s)
             await asyncio.sleep(_UPKEEP_S)
 
-    def _read(self, file: WatchedFile, tasks: asyncio.TaskGroup) -> None:
+    def _read(self, file: WatchedFile, tasks: TaskGroup) -> None:
         try:
             data = file.changed()
             if data is None:
@@ -155,7 +156,7 @@ class Exporter:
         digest = hashlib.sha256(data).digest()
         self._hash, self._applied_s = int.from_bytes(digest[:6], "big"), time.time()
 
-    def _apply(self, wanted: tuple[Export, ...], tasks: asyncio.TaskGroup) -> None:
+    def _apply(self, wanted: tuple[Export, ...], tasks: TaskGroup) -> None:
         before = {one.name: one for one in self._dynamic}
         after = {one.name: one for one in wanted}
         for name in before.keys() - after.keys():

@@ -20,6 +20,7 @@ from hubble.node import NodeSource
 from hubble.ring import SOURCE_KERNEL, SOURCE_QUEUE
 from hubble.tls_files import TlsFiles
 from hubble.watched_file import WatchedFile
+from reconcile.tasks import TaskGroup
 from telemetry import metrics as text
 from telemetry import process
 from telemetry.metrics import Counter, Family, Histogram, family
@@ -66,7 +67,7 @@ class Metrics:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._count(), name="metrics")
                 tasks.create_task(self._serve(), name="metrics-page")
         finally:

@@ -27,6 +27,7 @@ from kind.apiserver.tokens import User, parse_token_file
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore, connect
 from kvstore.port import UnavailableError
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("kind.apiserver")
 _STORE_WAIT_S = 15.0
@@ -169,7 +170,7 @@ async def serve(s: Settings, users: dict[str, User]) -> None:
         key = await storage.constant("signing-key", lambda: os.urandom(32))
         await storage.load()
         api = Api(storage, registry, s.networks)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             server = Server(api, users, key, _kubelet_tls(s), group)
             tasks = [
                 group.create_task(storage.follow()),

@@ -18,6 +18,7 @@ from kind.apiserver import errors
 from kind.apiserver.api import Api
 from kind.apiserver.objects import Obj, dicts, dig, name_of
 from kind.apiserver.resources import Resource
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 KUBELET_PORT = 10250
@@ -177,7 +178,7 @@ async def _pump(
     protocol.set_parser(source)
     protocol.keep_alive(False)
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             tasks = {
                 group.create_task(_copy(reader, transport, protocol)),
                 group.create_task(_until_closed(source)),

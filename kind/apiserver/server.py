@@ -25,6 +25,7 @@ from kind.apiserver.request import Target, View
 from kind.apiserver.resources import Resource
 from kind.apiserver.streaming import list_objects, renderer, watch_objects
 from kind.apiserver.tokens import User
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -63,7 +64,7 @@ class Server:
         static_tokens: dict[str, User],
         signing_key: bytes,
         kubelet: ssl.SSLContext,
-        writes: asyncio.TaskGroup,
+        writes: TaskGroup,
     ) -> None:
         """``writes`` holds the requests under way that must not be broken off."""
         self._api = api

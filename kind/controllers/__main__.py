@@ -27,6 +27,7 @@ from kind.controllers.scheduler import Scheduler
 from kind.controllers.services import ServiceController
 from kind.controllers.statefulsets import StatefulSetController
 from kube.port import Resource
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("kind.controllers")
 WHOLE = frozenset(
@@ -96,7 +97,7 @@ async def discover(hub: Hub) -> dict[str, Resource[Any]]:
 class Tables:
     """Follows every resource the server has, also those of CRDs that come later."""
 
-    def __init__(self, hub: Hub, group: asyncio.TaskGroup) -> None:
+    def __init__(self, hub: Hub, group: TaskGroup) -> None:
         self._hub, self._group = hub, group
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -155,14 +156,14 @@ async def run(kubeconfig: str, cluster_cidr: str) -> None:
             prefixes = [ip_network(text) for text in cluster_cidr.split(",")]
             controllers.append(PrefixController(hub, prefixes))
         runners = [Runner(hub, c) for c in controllers]
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             main_task = group.create_task(_work(hub, runners))
             await stop.wait()
             main_task.cancel()
 
 
 async def _work(hub: Hub, runners: list[Runner]) -> None:
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         tables = Tables(hub, group)
         while True:
             try:

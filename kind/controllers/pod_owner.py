@@ -1,11 +1,11 @@
 """What controllers whose objects own pods have in common. Adapter."""
 
-import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 
 from kind.apiserver.objects import Obj, dig
 from kind.controllers.hub import Hub, Key, key_of
 from kind.controllers.owned import owned_by, owner_reference, owners_named, pod_from
+from reconcile.tasks import TaskGroup
 
 
 class PodOwner:
@@ -54,7 +54,7 @@ async def in_parallel(calls: list[Coroutine[object, object, Obj]]) -> None:
         except OSError as error:
             errors.append(error)
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for call in calls:
             group.create_task(one(call))
     if errors:

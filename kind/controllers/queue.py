@@ -8,6 +8,7 @@ from typing import Protocol
 from kind.apiserver.objects import Obj
 from kind.controllers.hub import Hub, Key
 from kube.port import ApiError
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.01, 5.0
@@ -61,7 +62,7 @@ class Runner:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work())
 

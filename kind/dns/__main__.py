@@ -16,6 +16,7 @@ from typing import Any
 
 from kind.dns import answer, multicluster, zone
 from kind.kubelet.api import Api, key_of
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("kind.dns")
 
@@ -149,7 +150,7 @@ async def serve(names: Names, api: Api, port: int, health_port: int) -> None:
     async with (
         await asyncio.start_server(tcp, ["0.0.0.0", "::"], port),
         await asyncio.start_server(health, ["0.0.0.0", "::"], health_port),
-        asyncio.TaskGroup() as tasks,
+        TaskGroup() as tasks,
     ):
         tasks.create_task(follow("services", "/api/v1/services"))
         slices = "/apis/discovery.k8s.io/v1/endpointslices"

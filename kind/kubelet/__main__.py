@@ -17,6 +17,7 @@ from kind.kubelet.link import Link
 from kind.kubelet.manager import Manager, ObjectCache
 from kind.kubelet.sandbox import Network
 from kind.kubelet.tools import Tools
+from reconcile.tasks import TaskGroup
 
 # Calls to the runtime and CNI plugins block a thread each for some milliseconds.
 THREADS = 32
@@ -43,7 +44,7 @@ async def run(config: Config) -> None:
         tools = Tools(config, api, runtime, Network(config, runtime.client), cache.sources)
         manager = Manager(tools, runtime, cache)
         await manager.load()
-        async with server.serving(config, manager, runtime), asyncio.TaskGroup() as tasks:
+        async with server.serving(config, manager, runtime), TaskGroup() as tasks:
             await node.register(config, api)
             tasks.create_task(node.keep_status(config, api))
             tasks.create_task(_containers(runtime, manager))

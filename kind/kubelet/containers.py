@@ -21,6 +21,7 @@ from kind.kubelet.sandbox import Sandbox
 from kind.kubelet.status import ContainerState
 from kind.kubelet.tools import Tools, backoff_s
 from kind.runtime.records import Launch, Record
+from reconcile.tasks import TaskGroup
 
 Json = dict[str, Any]
 
@@ -265,7 +266,7 @@ class Containers:
 
     # Probes
 
-    def begin_probes(self, tasks: asyncio.TaskGroup) -> None:
+    def begin_probes(self, tasks: TaskGroup) -> None:
         """Of those that run already, and from now on of those that are started."""
         hooks = Hooks(self._execute, self._events.record, self._end_container, self._wake)
         self._prober = Prober(tasks, hooks)

@@ -12,6 +12,7 @@ from kind.kubelet.pod import PodWorker
 from kind.kubelet.podspec import Sources
 from kind.kubelet.tools import Tools
 from kind.runtime.records import Record
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Manager:
                 return worker
         return None
 
-    def pod_changed(self, tasks: asyncio.TaskGroup, change: str, item: Json) -> None:
+    def pod_changed(self, tasks: TaskGroup, change: str, item: Json) -> None:
         """Take one change of the watch on this node's pods."""
         if change == "SYNCED":
             for worker in self._workers.values():
@@ -115,7 +116,7 @@ class Manager:
         await worker.run()
         self._workers.pop(worker.uid, None)
 
-    def _remove_orphans(self, tasks: asyncio.TaskGroup) -> None:
+    def _remove_orphans(self, tasks: TaskGroup) -> None:
         """End what an earlier kubelet started for pods that are no more."""
         for uid in {path.name for path in self._tools.config.pods.glob("*")} | set(self._records):
             if uid not in self._workers:

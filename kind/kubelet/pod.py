@@ -21,6 +21,7 @@ from kind.kubelet.podspec import Facts, SpecError
 from kind.kubelet.sandbox import SandboxError
 from kind.kubelet.tools import Tools, backoff_s
 from kind.runtime.records import Record
+from reconcile.tasks import TaskGroup
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class PodWorker:
 
     async def run(self) -> None:
         """Bring the pod to life, keep it there, and end it; returns when it is gone."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             self.containers.begin_probes(tasks)
             while not (self._gone or self.pod["metadata"].get("deletionTimestamp")):
                 self._wake.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 from kind.kubelet import probes
 from kind.kubelet.status import ContainerState
+from reconcile.tasks import TaskGroup
 
 Json = dict[str, Any]
 
@@ -29,7 +30,7 @@ class Hooks:
 class Prober:
     """Tasks by container; all of them belong to the worker's group."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, hooks: Hooks) -> None:
+    def __init__(self, tasks: TaskGroup, hooks: Hooks) -> None:
         self._group = tasks
         self._hooks = hooks
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -52,7 +53,7 @@ class Prober:
             self.stop(name)
 
     async def _container(self, container: Json, state: ContainerState, address: str) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             if "startupProbe" in container and not state.started:
                 await self._started(group, container, state, address)
             state.started = True
@@ -78,7 +79,7 @@ class Prober:
                 group.create_task(self._watch("livenessProbe", container, address, alive, False))
 
     async def _started(
-        self, group: asyncio.TaskGroup, container: Json, state: ContainerState, address: str
+        self, group: TaskGroup, container: Json, state: ContainerState, address: str
     ) -> None:
         """Wait for the startup probe's success."""
         passed = asyncio.Event()

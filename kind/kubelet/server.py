@@ -24,6 +24,7 @@ from kind.kubelet.config import Config
 from kind.kubelet.link import Link, Running
 from kind.kubelet.manager import Manager
 from kind.kubelet.pod import PodWorker
+from reconcile.tasks import TaskGroup
 
 Json = dict[str, Any]
 
@@ -211,7 +212,7 @@ async def _carry(
                 await _send(socket, STDIN, data)
         await socket.close()
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(back())
         with contextlib.suppress(ConnectionError):
             async for message in socket:
@@ -284,7 +285,7 @@ class _Session:
     async def run(self) -> None:
         """Until the command ends or the client goes."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 outputs = [tasks.create_task(self._output(STDOUT, self._files.stdout))]
                 if self._files.stderr >= 0:
                     outputs.append(tasks.create_task(self._output(STDERR, self._files.stderr)))

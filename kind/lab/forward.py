@@ -12,6 +12,8 @@ import contextlib
 import sys
 from pathlib import Path
 
+from reconcile.tasks import TaskGroup
+
 BUFFER_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 5.0
 
@@ -36,7 +38,7 @@ async def serve(listen_port: int, netns: str, address: str, port: int) -> None:
         except (OSError, TimeoutError):
             writer.close()
             return
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(_copy(reader, far_writer))
             tasks.create_task(_copy(far_reader, writer))
 

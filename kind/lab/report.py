@@ -10,6 +10,7 @@ from kind.lab import find, pki
 from kind.lab.state import LabRecord
 from kind.lab.topology import Cluster
 from kind.runtime.client import RuntimeGone
+from reconcile.tasks import TaskGroup
 
 Json = dict[str, Any]
 
@@ -82,7 +83,7 @@ def make(record: LabRecord) -> Report:
 
 
 async def _ask(clusters: Sequence[Cluster], ports: Sequence[int], report: Report) -> None:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for cluster, port in zip(clusters, ports, strict=True):
             tasks.create_task(_ask_cluster(cluster, f"https://127.0.0.1:{port}", report))
 

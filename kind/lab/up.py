@@ -20,6 +20,7 @@ from kind.kubelet.api import Api, ApiError
 from kind.lab import down, host, kubeconfig, pki, services, state, topology
 from kind.lab.topology import Cluster, LabError, Topology
 from kind.runtime import client
+from reconcile.tasks import TaskGroup
 
 Json = dict[str, Any]
 
@@ -185,7 +186,7 @@ async def _settle(
     lab: Topology, request: Request, record: state.LabRecord, say: Callable[[str, str], None]
 ) -> None:
     """Wait for both clusters at once, installing our components on the way."""
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for cluster, port in zip(lab.clusters, record.ports, strict=True):
             tasks.create_task(_settle_cluster(lab, cluster, port, request, say))
 

@@ -30,6 +30,7 @@ from kind.simulate.progress import Bars
 from kind.simulate.report import Bootstrap, ChurnReport, Report, latency
 from kind.simulate.shape import Shape
 from kind.simulate.stores import Stores
+from reconcile.tasks import TaskGroup
 
 LOOK_S = 0.02
 SAMPLES = 2000  # rows that are looked at before everything is compared
@@ -67,7 +68,7 @@ class Rehearsal:
         """All of it; the report is filled on the way. Raises ``SimulationError``."""
         request = self._request
         await self._prepare()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             beat = tasks.create_task(self._stores.beat())
             agent = await self._start()
             try:
@@ -171,7 +172,7 @@ class Rehearsal:
         self._bars.phase("seconds of churn", round(request.duration_s))
         before, start = agent.usage(), time.monotonic()
         count, due = 0, 0.0
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             looking = tasks.create_task(observer.run())
             while due < request.duration_s:
                 await asyncio.sleep(max(0.0, start + due - time.monotonic()))

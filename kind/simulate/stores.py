@@ -18,6 +18,7 @@ from kind.simulate.population import Cluster, Population, Row
 from kind.simulate.processes import TXN_OPS, MeshStore, Pki
 from kvstore.etcd import EtcdStore
 from model.cluster import Capabilities, ClusterConfig, ClusterId
+from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, freshness_v1, keys
 from wire.etcd.freshness_v1 import Freshness
 
@@ -108,7 +109,7 @@ class Stores:
             finally:
                 room.release()
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for cluster in self._all.clusters:
                 site = self._sites[cluster.number]
                 for rows in self._batches(site, cluster):

@@ -36,6 +36,7 @@ from kube.resources import (
     untyped,
 )
 from kvstore.config import parse_store_config
+from reconcile.tasks import TaskGroup
 from tests.support import rbac
 from tests.support.lab_api import lab_api
 
@@ -61,7 +62,7 @@ async def client(tmp_path: Path) -> AsyncIterator[HttpClient]:
 async def running(client: HttpClient, tmp_path: Path) -> AsyncIterator[Callable[[], None]]:
     """Starts the controller when called."""
     settings = Settings(cluster_name="paris", cluster_id=1, clustermesh_config=str(tmp_path / "m"))
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task: list[asyncio.Task[None]] = []
         yield lambda: task.append(tasks.create_task(Controller(client, settings).run()))
         for one in task:

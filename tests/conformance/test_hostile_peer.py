@@ -22,6 +22,7 @@ from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.local_service import LocalService, MeshSettings
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import L4, Protocol, Selection, ServiceName
+from reconcile.tasks import TaskGroup
 from tests.conformance.test_mesh_store import running
 from tests.support import hostile
 from tests.support.etcd import Etcd, plain_etcd, when_up
@@ -267,7 +268,7 @@ async def test_a_flapping_peer_delays_nobody(etcd: Etcd, tmp_path: Path) -> None
             await asyncio.sleep(0)
             between.append(taken - before)
 
-    async with running(reader.session), asyncio.TaskGroup() as tasks:
+    async with running(reader.session), TaskGroup() as tasks:
         await reader.until(lambda: reader.session.status.ready)
         other = tasks.create_task(others())
         start = taken

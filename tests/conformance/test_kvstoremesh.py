@@ -9,6 +9,7 @@ import pytest
 from model.address import parse_address
 from model.cluster import Capabilities, ClusterConfig, ClusterId
 from model.service import ServiceName
+from reconcile.tasks import TaskGroup
 from tests.conformance.test_mesh_store import publisher, rows, running
 from tests.support.etcd import prepare
 from tests.support.kvstoremesh import (
@@ -313,10 +314,10 @@ async def test_a_burst_of_changes_arrives_whole(pair: Pair) -> None:
         extra = [keys.ip(parse_address(f"10.2.{n}.1")) for n in range(200)]
         try:
             for round_ in range(15):
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     for key in extra:
                         tasks.create_task(store.put(key, b"%d" % round_))
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for key in extra[::2]:
                     tasks.create_task(store.delete(key))
         finally:

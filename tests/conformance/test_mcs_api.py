@@ -30,6 +30,7 @@ from kvstore.etcd import EtcdStore
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.service import Protocol, ServiceName
 from model.service_export import ExportedPort, ExportType, ServiceExport
+from reconcile.tasks import TaskGroup
 from tests.conformance.test_clustermesh_apiserver import Publisher
 from tests.support.lab_api import lab_api
 from tests.support.mesh_store import MeshStore, mesh_store
@@ -100,7 +101,7 @@ def _kind(body: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(world: World) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(Controller(world.kube, world.settings).run())
         yield
         task.cancel()

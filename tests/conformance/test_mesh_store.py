@@ -18,6 +18,7 @@ from model.ipcache import EndpointAddress
 from model.labels import CLUSTER_LABEL, Labels
 from model.node import Node, NodeName
 from model.service import ServiceName, SharedService
+from reconcile.tasks import TaskGroup
 from tests.support.etcd import Etcd, mesh_etcd, prepare
 from wire.etcd import cluster_config_v1, identity_v1, ip_v1, keys, node_v1, service_v1
 
@@ -110,7 +111,7 @@ def complete(writer: Publisher, what: dict[str, bytes | None]) -> None:
 
 @asynccontextmanager
 async def running(*tasks_of: Any) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         tasks = [group.create_task(thing.run()) for thing in tasks_of]
         try:
             yield

@@ -15,6 +15,7 @@ from kube.port import Resource
 from kube.resources import CILIUM_POLICIES, CLUSTERWIDE_POLICIES, untyped
 from policy.objects.read import Kind
 from policy.objects.settings import Settings
+from reconcile.tasks import TaskGroup
 from tests.support.kube import fake_api
 from tests.support.lab_api import lab_api
 
@@ -37,7 +38,7 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def validating(client: HttpClient) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(Validator(client, Settings()).run())
         yield
         task.cancel()

@@ -12,6 +12,7 @@ from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore, connect
 from kvstore.publisher import KEYS_PER_LEASE, Publisher
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
+from reconcile.tasks import TaskGroup
 from tests.support.etcd import Etcd, plain_etcd, when_up
 from tests.support.tcp_proxy import TcpProxy
 from wire.etcd import cluster_config_v1, keys
@@ -50,7 +51,7 @@ async def publishing(
     url = f"http://127.0.0.1:{through.port}" if through else etcd.url
     look = await when_up(StoreConfig((etcd.url,)))
     writer = Publisher(lambda: connect(StoreConfig((url,))), C2, CONFIG)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(writer.run())
         try:
             yield writer, look

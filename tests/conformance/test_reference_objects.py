@@ -25,6 +25,7 @@ from kvstore.config import load_store_config
 from model.address import parse_address
 from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
+from reconcile.tasks import TaskGroup
 from tests.conformance.test_clustermesh_apiserver import World, world_in
 from tests.conformance.test_kvstoremesh_process import C2, kvstoremesh
 from tests.conformance.test_mesh_store import complete, publisher, running
@@ -353,7 +354,7 @@ async def test_a_stock_reader_sees_all_of_it(world: World) -> None:
     """In its own order of calls, by its own rules, with the read-only certificate; then changes."""
     await populate(world.kube)
     names = [f"many-{n}" for n in range(PODS)]
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for n, name in enumerate(names):
             pair = {"ipv4": f"10.1.{130 + n // 200}.{n % 200 + 1}"}
             body = endpoint(name, pair, identity={"id": 65836, "labels": []})

@@ -18,6 +18,7 @@ from kvstore.port import (
     Store,
     UnavailableError,
 )
+from reconcile.tasks import TaskGroup
 from tests.support import fake_store
 from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
 
@@ -133,7 +134,7 @@ async def test_many_changes_come_together(real: EtcdStore, monkeypatch: pytest.M
     monkeypatch.setattr(shared_watch.SharedWatch, "_take", counted)
     watch = real.watch("p/a/", 0, within=ALL)
     await anext(watch)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         writer = tasks.create_task(_write(real, 600))
         events = await take(watch, 800)
     assert said(events) == writer.result()
@@ -161,7 +162,7 @@ async def test_who_reads_for_all_may_leave(real: EtcdStore) -> None:
     for watch in watches.values():
         await anext(watch)
     for turn in range(8):
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             waits = {n: tasks.create_task(take(w, 1)) for n, w in watches.items()}
             await asyncio.sleep(0.02)
             leaving = turn % 4

@@ -18,6 +18,7 @@ from kvstore.etcd import EtcdStore
 from model.address import parse_address
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from model.service import L4, Protocol, ServiceName, SharedService
+from reconcile.tasks import TaskGroup
 from tests.support.kube import Api
 from tests.support.lab_api import lab_api
 from tests.support.mesh_store import MeshStore, mesh_store
@@ -92,7 +93,7 @@ class World:
 
 @asynccontextmanager
 async def running(world: World) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(Controller(world.kube, world.settings).run())
         yield
         task.cancel()

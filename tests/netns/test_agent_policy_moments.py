@@ -11,6 +11,7 @@ import pytest
 
 from datapath import inspect
 from model.policy_map import Direction, PolicyKey
+from reconcile.tasks import TaskGroup
 from tests.netns.test_agent_policy import (
     POLICIES,
     REMOTE_IDENTITY,
@@ -238,7 +239,7 @@ async def test_labels_that_are_lost_open_nothing(node: AgentNode, beta: RemoteCl
     for path in (node.state / "state" / "remote-clusters").glob("*"):
         path.unlink()
     node.start()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         starting = tasks.create_task(node.ready())
         while not starting.done():
             rows = kernel_rows(node, endpoint)

@@ -9,6 +9,7 @@ from agent.echo import Echo
 from agent.probing import Asking
 from datapath import namespaces
 from model.address import parse_address
+from reconcile.tasks import TaskGroup
 from tests.support.fake_echo import FakeEcho
 from tests.support.nodes import netns_path, new_namespace, sh
 
@@ -64,7 +65,7 @@ async def test_two_that_ask_do_not_hear_each_other(namespace: str) -> None:
     """Another process's answers, and other kinds of messages, are not ours."""
     one = namespaces.run_inside(netns_path(namespace), Echo)
     other = namespaces.run_inside(netns_path(namespace), Echo)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         first = tasks.create_task(one.ask(HERE[:20]))
         second = tasks.create_task(other.ask(HERE[20:]))
     assert (set(first.result()), set(second.result())) == (set(HERE[:20]), set(HERE[20:]))

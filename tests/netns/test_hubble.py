@@ -11,6 +11,7 @@ import pytest
 from datapath.events import open_events
 from hubble.config import ACCESS_LOG, HubbleConfig
 from hubble.node import NodeSource
+from reconcile.tasks import TaskGroup
 from tests.support.access_log import Proxy, dns_answer
 from tests.support.agent import (
     AgentNode,
@@ -44,7 +45,7 @@ async def hubble(node: AgentNode, capacity: int = 4095) -> AsyncIterator[NodeSou
             hubble_event_buffer_capacity=capacity,
         )
     )
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(source.run())
         yield source
         task.cancel()

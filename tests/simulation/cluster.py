@@ -7,6 +7,7 @@ from kind.simulate.churn import MIX, Churn
 from kind.simulate.population import Cluster, Population, Row
 from kvstore.publisher import Publisher
 from model.cluster import Capabilities, ClusterConfig, ClusterId
+from reconcile.tasks import TaskGroup
 from tests.support.fake_store import Contents, FakeEtcd, FakeStore, Link, connect
 from wire.etcd import keys
 
@@ -33,7 +34,7 @@ class Publishing:
         """Whether the publisher is there."""
         return self._task is not None
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
+    def start(self, tasks: TaskGroup) -> None:
         """Begin with what the API server has."""
         config = ClusterConfig(ClusterId(self.number), Capabilities(synced_canaries=True))
 

@@ -30,6 +30,7 @@ from model.service import L4, LoadBalancer, Protocol, Selection, ServiceName
 from policy.known import Mode, Options
 from policy.table import PolicyTable
 from reconcile.loop import Loop
+from reconcile.tasks import TaskGroup
 from tests.simulation.cluster import LATENCY_S, Mesh
 from tests.support.datapath import FakeTable
 from tests.support.fake_store import FakeStore, Link, connect
@@ -119,7 +120,7 @@ class SimulatedNode:
         """Whether the agent is there."""
         return self._task is not None
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
+    def start(self, tasks: TaskGroup) -> None:
         """A new agent on what the kernel has."""
         self._task = tasks.create_task(self._run())
 
@@ -176,7 +177,7 @@ class SimulatedNode:
         state.nodes.put(node)
         self._restore(inputs, tables)
         loop = Loop(tables.ordered())
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(loop.run())
             tasks.create_task(remotes.run())
             tasks.create_task(self._forget_strangers(inputs, remotes))

@@ -15,6 +15,7 @@ from pathlib import Path
 from kind.simulate.population import Population
 from kind.simulate.shape import Shape
 from kvstore.publisher import LEASE_TTL_S
+from reconcile.tasks import TaskGroup
 from tests.simulation.cluster import Mesh, Publishing
 from tests.simulation.node import SimulatedNode
 from tests.support import virtual_time
@@ -69,7 +70,7 @@ class Play:
         self._nodes = [
             SimulatedNode(n, self._mesh, directory, seed + 1000 * (n + 1)) for n in range(NODES)
         ]
-        self._all_tasks: asyncio.TaskGroup | None = None
+        self._all_tasks: TaskGroup | None = None
         self._faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (30, self._changes),
             (10, self._reader_weather),
@@ -90,7 +91,7 @@ class Play:
 
     async def run(self) -> None:
         """All rounds. Raises ``Failure``."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             self._all_tasks = tasks
             for cluster in self._mesh.clusters:
                 cluster.start(tasks)

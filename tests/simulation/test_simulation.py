@@ -17,6 +17,7 @@ from kvstore.publisher import Publisher
 from kvstore.remote import Remote
 from kvstore.session import Session
 from reconcile.table import Table
+from reconcile.tasks import TaskGroup
 from tests.simulation.play import Failure, Story, play
 from tests.support import virtual_time
 
@@ -183,7 +184,7 @@ def test_a_virtual_hour_is_short() -> None:
             await asyncio.sleep(after_s)
             said.append(f"{asyncio.get_running_loop().time():.0f} {text}")
 
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(say(3600, "b"))
             tasks.create_task(say(1800, "a"))
         return said

@@ -29,6 +29,7 @@ from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import L4, Protocol, ServiceName, SharedService
+from reconcile.tasks import TaskGroup
 from tests.support.etcd import Etcd, plain_etcd, when_up
 from tests.support.fake_kube import FakeKube
 from tests.support.kube import write_kubeconfig
@@ -118,7 +119,7 @@ class Forwarder:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._pump(reader, far_writer))
             tasks.create_task(self._pump(far_reader, writer))
         self._writers -= {writer, far_writer}

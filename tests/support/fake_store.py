@@ -33,6 +33,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 
 CALL_TIMEOUT_S = 10.0
@@ -404,7 +405,7 @@ class FakeStore:
         if self._link.weather is Weather.SILENT:
             await self._link.trip(KEEPALIVE_S)
             return
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             waits = [tasks.create_task(member.news()), tasks.create_task(self._link.changed())]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:

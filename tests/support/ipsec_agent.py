@@ -22,6 +22,7 @@ from model.cluster import ClusterId, ClusterName
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import Selection
 from reconcile.loop import Loop
+from reconcile.tasks import TaskGroup
 from tests.support.datapath import FakeTable
 
 OWN = ClusterName("own")
@@ -87,7 +88,7 @@ async def life(
     made = IpsecNode(opened, mesh, me, datapath, lambda: announced.append(opened.announced_key))
     await made.take_over()
     agent = Agent(made, mesh, nodes, announced)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         loop = Loop(made.tables())
         running = [tasks.create_task(loop.run()), tasks.create_task(made.run(PERIOD_S))]
         try:

@@ -12,6 +12,7 @@ import yaml
 from kube.client import HttpClient
 from kube.config import connect
 from kube.informer import Informer
+from reconcile.tasks import TaskGroup
 from tests.support.fake_kube import FakeKube
 from tests.support.tcp_proxy import TcpProxy
 
@@ -102,7 +103,7 @@ def _told(old: object, new: object) -> tuple[str, str]:
 @asynccontextmanager
 async def running(*informers: Informer) -> AsyncIterator[None]:  # type: ignore[type-arg]
     """Informers that run until the block ends; entered when all are synced."""
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         tasks = [group.create_task(informer.run()) for informer in informers]
         try:
             async with asyncio.timeout(10):

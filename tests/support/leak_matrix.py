@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
+from reconcile.tasks import TaskGroup
 from tests.support.agent import until
 from tests.support.canary_traffic import Flow, Place, say_once
 from tests.support.sniffer import Sniffer
@@ -52,7 +53,7 @@ class World(Protocol):
 @asynccontextmanager
 async def running(*flows: Flow) -> AsyncIterator[None]:
     """They run while the block does."""
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         made = [tasks.create_task(flow.run()) for flow in flows]
         try:
             yield

@@ -22,6 +22,7 @@ import grpc.aio
 from kvstore import rpc_pb2 as pb
 from kvstore.config import StoreConfig
 from kvstore.port import prefix_end
+from reconcile.tasks import TaskGroup
 from tests.support.etcd_raw import message
 
 PAGE_ROWS = 256
@@ -85,7 +86,7 @@ class ReferenceReader:
         assert claim(), what
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             revision = (await self._list("cilium/.heartbeat"))[0]
             tasks.create_task(self._watch("cilium/.heartbeat", revision, self._on_beat))
             self.calls.append("connected")
@@ -259,7 +260,7 @@ async def reading(config: StoreConfig, cluster: str) -> AsyncIterator[ReferenceR
     """A reader that runs, and whose errors are the test's."""
     reader = ReferenceReader(config, cluster)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             task = tasks.create_task(reader.run())
             yield reader
             task.cancel()

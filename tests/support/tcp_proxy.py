@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from reconcile.tasks import TaskGroup
+
 
 class TcpProxy:
     """Forwards 127.0.0.1:port to one address."""
@@ -59,7 +61,7 @@ class TcpProxy:
             return
         self._writers |= {writer, far_writer}
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._pump(reader, far_writer))
                 tasks.create_task(self._pump(far_reader, writer))
         finally:

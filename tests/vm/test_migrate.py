@@ -26,6 +26,7 @@ from model.cluster import ClusterId, ClusterName
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import Selection
 from reconcile.loop import Loop
+from reconcile.tasks import TaskGroup
 from tests.support import nodes
 from tests.support.ipsec_agent import line
 from tests.support.nodes import Pod, Process, two_nodes
@@ -46,7 +47,7 @@ class Agent:
     node: nodes.Node
     me: Self
     directory: Path
-    group: asyncio.TaskGroup
+    group: TaskGroup
     others: list["Agent"] = field(default_factory=list)
     stance: Stance = Stance(Kind.OFF)
     told: Node | None = None  # what we say of ourselves
@@ -87,7 +88,7 @@ class Agent:
     async def _live(self, made: MeshEncryption) -> None:
         remotes: Any = SimpleNamespace(configured=asyncio.Event(), statuses={})
         remotes.configured.set()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(Loop(made.tables).run())
             made.start(tasks, remotes)
 
@@ -149,7 +150,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with two_nodes() as stage, asyncio.TaskGroup() as group:
+    async with two_nodes() as stage, TaskGroup() as group:
         agents = {}
         for number, node in enumerate(stage.nodes, start=1):
             cluster = ClusterName(f"cluster{number}")

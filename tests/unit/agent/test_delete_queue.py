@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.cni_types import CniError
 from agent.delete_queue import drained
+from reconcile.tasks import TaskGroup
 
 
 async def test_worked_off_and_held_shut(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ async def test_a_plugin_that_writes_is_waited_for(tmp_path: Path) -> None:
         async with drained(tmp_path, delete):
             pass
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(start())
         await started.wait()
         (tmp_path / "1.delete").write_text('{"container-id":"late"}')

@@ -12,6 +12,7 @@ from kube.resources import CILIUM_IDENTITIES
 from model.cluster import ClusterId, IdentityRange
 from model.identity import Identity, NumericIdentity
 from model.labels import Labels
+from reconcile.tasks import TaskGroup
 from tests.support.kube import Api, fake_api
 from wire.k8s.cilium_identity import encode_identity
 from wire.k8s.errors import ObjectError
@@ -78,7 +79,7 @@ async def test_a_taken_number_is_passed_over(client: HttpClient) -> None:
 async def test_two_agents_at_once_agree(client: HttpClient, api: Api) -> None:
     """New labels that several agents meet in the same moment get one number and one object."""
     agents = [allocator(client) for _ in range(4)]
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         asked = [tasks.create_task(a.resolve(WEB)) for a in agents for _ in range(3)]
     assert len({task.result().id for task in asked}) == 1
     assert api.fake is not None

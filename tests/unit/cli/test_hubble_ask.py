@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from hubble.peers import Peer, PeerTable
+from reconcile.tasks import TaskGroup
 from tests.support.cli import isthmus
 from tests.support.hubble import MemorySource, observing
 from tests.support.hubble_scenes import run
@@ -87,7 +88,7 @@ async def test_peers_are_watched(tmp_path: Path) -> None:
     peers = PeerTable()
     peers.replace({"node-1": Peer("192.0.2.1:4244", "node-1.default.hubble-grpc.cilium.io")})
     path = tmp_path / "h.sock"
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), TaskGroup() as group:
         async with observing(MemorySource(), path, peers) as server:
             command = group.create_task(
                 asyncio.to_thread(isthmus, "hubble", "watch", "peers", "--server", f"unix://{path}")

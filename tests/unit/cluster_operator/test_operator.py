@@ -25,6 +25,7 @@ from kube.resources import (
     PODS,
     untyped,
 )
+from reconcile.tasks import TaskGroup
 from tests.support.kube import Api, fake_api
 from wire.k8s.cilium_identity import GC_MARK
 
@@ -63,7 +64,7 @@ async def establish(client: HttpClient) -> None:
 
 async def test_definitions_are_installed_and_awaited(client: HttpClient) -> None:
     """It ends when all are served, not when all are stored."""
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(10), TaskGroup() as group:
         task = group.create_task(install_all(client, 10))
         while len(await client.list(CRDS)) < len(definitions()):
             assert not task.done()

@@ -15,6 +15,7 @@ from hubble.decode import Decoder
 from hubble.dns_names import ADDRESSES_MAX, NAMES_MAX, DnsNames
 from hubble.names import Names
 from hubble.ring import RECORD_LOST, SOURCE_QUEUE, Entry, Ring, parse_lost
+from reconcile.tasks import TaskGroup
 from tests.support.access_log import (
     CLIENT,
     RESOLVER,
@@ -201,7 +202,7 @@ def test_more_than_the_rate_is_lost_and_counted(node: Node) -> None:
 @contextlib.asynccontextmanager
 async def listening(path: Path, node: Node, ring: Ring) -> AsyncIterator[AccessLogSocket]:
     server = AccessLogSocket(path, node.access_log, ring)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(server.run())
         await until(path.exists, "the socket")
         yield server

@@ -22,6 +22,7 @@ from hubble.export.rotating import RotatingFile
 from hubble.export.settings import Rotation
 from hubble.node import NodeSource
 from hubble.ring import RECORD_AGENT, Lost, lost_record
+from reconcile.tasks import TaskGroup
 from telemetry.metrics import render
 from tests.support.hubble_records import CLIENT, SERVER, drop, some_names, tcp, trace
 from tests.support.metrics_page import Scraped, parse
@@ -43,7 +44,7 @@ async def exporting(config: HubbleConfig) -> AsyncIterator[tuple[NodeSource, Exp
     source = NodeSource(config)
     source.names.__dict__.update(some_names().__dict__)
     running = Exporter(config, source)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(running.run())
         await asyncio.sleep(0)
         yield source, running

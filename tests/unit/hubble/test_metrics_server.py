@@ -20,6 +20,7 @@ from hubble.metrics.options import parse_text
 from hubble.metrics.server import Metrics
 from hubble.node import NodeSource
 from hubble.ring import SOURCE_KERNEL
+from reconcile.tasks import TaskGroup
 from tests.support.etcd import free_port
 from tests.support.hubble_records import drop, some_names, tcp, trace
 from tests.support.metrics_page import Scraped, parse
@@ -46,7 +47,7 @@ async def serving(
     source = NodeSource(config)
     source.names.__dict__.update(some_names().__dict__)
     metrics = Metrics(config, source, gone_s=gone_s)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         task = tasks.create_task(metrics.run())
         yield source, metrics
         task.cancel()

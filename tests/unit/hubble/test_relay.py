@@ -18,6 +18,7 @@ from hubble.relay_pool import Pool
 from hubble.relay_server import Relay
 from hubble.rpc_server import Call, Server
 from hubble.standard_services import Health
+from reconcile.tasks import TaskGroup
 from tests.support.cli import isthmus
 from tests.support.hubble import BEGIN_NS, SECOND, MemorySource, Stub, asking, observing
 from wire.hubble import flow_pb2, observer_pb2, peer_pb2, relay_pb2
@@ -57,7 +58,7 @@ async def relaying(folder: Path) -> AsyncIterator[tuple[World, Stub]]:
         server = Server({**world.relay.handlers(), **health.handlers()})
         await stack.enter_async_context(server)
         await server.listen_unix(folder / "relay")
-        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group = await stack.enter_async_context(TaskGroup())
         task = group.create_task(world.pool.run(0.05))
         try:
             await world.connected(3)
@@ -217,7 +218,7 @@ async def test_a_peer_service_that_sends_garbage_is_asked_again(tmp_path: Path) 
     async with (
         Server({"/peer.Peer/Notify": notify}) as service,
         observing(MemorySource(), tmp_path / "a"),
-        asyncio.TaskGroup() as group,
+        TaskGroup() as group,
     ):
         await service.listen_unix(tmp_path / "service")
         pool = Pool(str(tmp_path / "service"), None, None)

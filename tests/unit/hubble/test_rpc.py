@@ -18,6 +18,7 @@ from certs.profiles import Profile
 from hubble import rpc, rpc_server
 from hubble.rpc_client import Channel, ClientTls, connect
 from hubble.rpc_server import Call, Server, server_tls
+from reconcile.tasks import TaskGroup
 from tests.support.hubble import MemorySource, observing
 from wire.hubble import observer_pb2
 
@@ -217,7 +218,7 @@ async def test_many_followers(tmp_path: Path) -> None:
                 while got < 50:
                     got += len(await answer.take())
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), TaskGroup() as group:
             for place in range(400):
                 group.create_task(follow(place))
         for channel in channels:
@@ -236,7 +237,7 @@ async def test_a_call_too_many_hurts_nobody_else(server: Path) -> None:
         except rpc.RpcError as error:
             refused.append(error.code)
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), TaskGroup() as group:
         for _ in range(rpc_server.CALLS_PER_CONNECTION_MAX + 1):
             group.create_task(hold())
     assert set(refused) == {rpc.Code.UNAVAILABLE}

@@ -1,6 +1,5 @@
 """A listener whose certificates come late, change, and are told to be bad."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from hubble.rpc import RpcError
 from hubble.rpc_client import Channel, ClientTls, connect
 from hubble.rpc_server import Call, Server
 from hubble.tls_listener import Listener, ServerFiles
+from reconcile.tasks import TaskGroup
 from tests.support.agent import until
 
 NOW = datetime.now(UTC)
@@ -84,7 +84,7 @@ async def test_certificates_come_late_and_change(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(tmp_path)
-    async with Server({"/t/Echo": _echo}) as server, asyncio.TaskGroup() as tasks:
+    async with Server({"/t/Echo": _echo}) as server, TaskGroup() as tasks:
         listener = Listener(server, "127.0.0.1", 0, world.files)
         task = tasks.create_task(listener.run())
         await until(lambda: "nobody is served" in caplog.text, "the warning")

@@ -9,6 +9,7 @@ from kind.apiserver import cache as cache_module
 from kind.apiserver.cache import Cache, Item, Watcher
 from kind.apiserver.errors import ApiError
 from kind.apiserver.selectors import Selection, parse_labels
+from reconcile.tasks import TaskGroup
 
 PODS = "core/pods"
 
@@ -123,7 +124,7 @@ async def test_waiting_for_a_revision() -> None:
     """A reader that asks for the future gets it when it comes, or a time-out."""
     cache = Cache()
     cache.load([], 1)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         waiting = group.create_task(cache.wait_for(3))
         await asyncio.sleep(0)
         put(cache, "a", 2)

@@ -10,6 +10,7 @@ from kube.client import HttpClient
 from kube.informer import BACKOFF_LAST_S, Informer, backoff_s
 from kube.port import ApiError, Resource
 from kube.resources import ALL, CILIUM_ENDPOINTS, CONFIG_MAPS, NODES, PODS
+from reconcile.tasks import TaskGroup
 from tests.support.kube import Api, Recorder, fake_api, running, until
 
 
@@ -73,7 +74,7 @@ async def test_informer_waits_for_a_server_that_is_away(api: Api, client: HttpCl
     """Without a server it tells so in its status, and goes on when there is one."""
     api.proxy.close_door()
     informer = Informer(client, NODES, draw=lambda: 0.0)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         task = group.create_task(informer.run())
         async with asyncio.timeout(10):
             await until(lambda: informer.status.failures >= 2)

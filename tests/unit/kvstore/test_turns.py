@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from kvstore.turns import Turns
+from reconcile.tasks import TaskGroup
 
 
 async def test_no_more_than_allowed_at_once() -> None:
@@ -20,7 +21,7 @@ async def test_no_more_than_allowed_at_once() -> None:
             await asyncio.sleep(0)
             now -= 1
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for number in range(10):
             tasks.create_task(take(number))
     assert most == 2
@@ -36,7 +37,7 @@ async def test_a_slow_one_gives_its_turn_away_once() -> None:
         async with turns.one():
             await gate.wait()
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         first = tasks.create_task(slow())
         await asyncio.sleep(0)
         async with turns.one():

@@ -10,6 +10,7 @@ from reconcile import backoff
 from reconcile.loop import Loop
 from reconcile.plan import plan
 from reconcile.table import Table
+from reconcile.tasks import TaskGroup
 from tests.support import virtual_time
 from tests.support.datapath import FakeTable, Fault
 
@@ -173,7 +174,7 @@ async def test_an_attempt_can_be_awaited() -> None:
     """``attempted`` returns when a round has seen the mark, also when its row failed."""
     world = World({}, {})
     await world.loop.round()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         running = tasks.create_task(world.loop.run())
         world.want("a", 1)
         async with asyncio.timeout(5):
@@ -204,7 +205,7 @@ async def test_a_change_during_a_read_is_not_lost() -> None:
     """Marks, and requests to compare all, that come while the target is read are carried out."""
     target, wanted = SlowRead(), {"a": 1}
     table: Table[str, int] = Table("t", target, wanted, clock=lambda: 0.0, draw=lambda: 0.5)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         running = tasks.create_task(Loop([table]).run())
         await target.reading.wait()
         wanted["b"] = 2
@@ -226,7 +227,7 @@ def test_changes_that_keep_coming_are_written_together() -> None:
     async def changes() -> None:
         clock = asyncio.get_running_loop().time
         table: Table[str, int] = Table("t", target, wanted, clock=clock, draw=lambda: 0.5)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             running = tasks.create_task(Loop([table], 0.03).run())
             table.mark("first")
             await table.attempted(table.revision)
@@ -266,7 +267,7 @@ def test_long_rounds_keep_long_gaps(takes_s: float, rounds: int) -> None:
         clock = asyncio.get_running_loop().time
         wanted: dict[str, int] = {}
         table: Table[str, int] = Table("t", Slow({}), wanted, clock=clock, draw=lambda: 0.5)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             running = tasks.create_task(Loop([table], 0.01).run())
             for number in range(1000):
                 wanted["a"] = number
