@@ -245,6 +245,8 @@ class AgentConfig:
     clustermesh_service_v2: Preference = _key(_preference, Preference.SLICES)
     enable_policy: Mode = _key(_mode, Mode.DEFAULT)
     policy_default_local_cluster: bool = _key(_boolean, False)
+    policy_audit_mode: bool = _key(_boolean, False)
+    enable_non_default_deny_policies: bool = _key(_boolean, True)
     allow_localhost: bool = _key(_localhost, True)
     enable_host_firewall: bool = _key(_boolean, False)  # policies with nodeSelector
     bpf_policy_map_max: int = _key(_number(256, POLICY_ROWS_MAX), POLICY_ROWS_MAX)

@@ -8,7 +8,7 @@ from policy.objects.settings import Settings
 
 def options(config: AgentConfig) -> Options:
     """What is enforced where no rule speaks."""
-    return Options(config.enable_policy, config.allow_localhost)
+    return Options(config.enable_policy, config.allow_localhost, config.policy_audit_mode)
 
 
 def readings(config: AgentConfig) -> Settings:
@@ -19,6 +19,8 @@ def readings(config: AgentConfig) -> Settings:
         upstream_readings=config.policy_upstream_readings,
         invalid_open=config.policy_invalid_open,
         invalid_closes_nodes=config.policy_invalid_closes_nodes,
+        audit=config.policy_audit_mode,
+        non_default_deny=config.enable_non_default_deny_policies,
         node_selectors=config.enable_node_selector_labels,
         l7_proxy=config.enable_l7_proxy,
     )

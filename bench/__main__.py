@@ -12,6 +12,7 @@ NAMES = (
     "encrypt",
     *("datapath", "lb", "propagation", "agent", "failover", "kvstoremesh"),
     *("mesh250", "mesh1m", "publish", "bigservice", "policy", "policycore", "policyapply"),
+    "policytrial",
     "hubble",
     "observer",
 )

@@ -32,7 +32,8 @@ ENDPOINTS = 30
 NEW = 300
 
 
-def _labels(number: int) -> Labels:
+def labels_of(number: int) -> Labels:
+    """The labels of the n-th identity."""
     name = f"team-{number % NAMESPACES}"
     return Labels.k8s(
         {
@@ -72,7 +73,7 @@ def _policy(number: int) -> PolicyRule:
 
 def measure() -> Iterator[Figure]:
     """CPU seconds of all; milliseconds per new identity."""
-    identities = {256 + n: _labels(n) for n in range(IDENTITIES)}
+    identities = {256 + n: labels_of(n) for n in range(IDENTITIES)}
     policies = [_policy(n) for n in range(POLICIES)]
     gc.collect()
     gc.freeze()
@@ -86,7 +87,7 @@ def measure() -> Iterator[Figure]:
     )
     taken = []
     for number in range(NEW):
-        labels = _labels(number)
+        labels = labels_of(number)
         start = time.process_time()
         cache.put(10**6 + number, labels)
         table.put_identity(10**6 + number, labels)

@@ -29,6 +29,8 @@ LIMITS = {  # what each figure must reach
     "publish.endpoints_10k_s": "≤ 1",
     "bigservice.reader_core_pct": "≤ 5",
     "policy.full_cpu_s": "≤ 0.5",
+    "policy.whatif_s": "≤ 10",
+    "policy.explain_s": "≤ 5",
     "policy.identity_add_ms": "≤ 5",
     "policy.apply_p99_ms": "≤ 100",
     "policy.rr_1000_ratio": "≥ 0.97",

@@ -1,43 +1,24 @@
 """``isthmus policy explain``: is a connection allowed, and who decides that. Adapter."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from cli import cluster, options, output
-from cli.policy_source import Cluster, Clusters, Where, clusters
-from model.address import parse_address
-from model.identity import RESERVED_NAMES, ReservedIdentity
+from cli.policy_ends import Ending, ServiceEnd, backends, find, settled
+from cli.policy_source import Clusters, Where, clusters
+from cli.policy_text import WORDS, origin_json
+from model.identity import ReservedIdentity
 from model.labels import Labels
 from model.policy_map import Direction
-from policy.explain import Side, port_text, side, unknown_side, who_text
-from policy.facts import EndpointFact, Facts
+from policy.explain import Side, port_text, side, unknown_side
 from policy.known import Known, Options
 from policy.oracle import Packet, Verdict
-from policy.rules import Origin
+from policy.trial import Readings
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
-WORDS = {
-    Verdict.ALLOWED: "allowed",
-    Verdict.AUDITED: "audited",
-    Verdict.DROPPED: "dropped",
-    Verdict.DENIED: "denied",
-}
-
-
-@dataclass(slots=True)
-class Ending:
-    """One end as it was named and found. ``facts``: of the node whose endpoint it is."""
-
-    text: str
-    place: Cluster | None = None
-    node: str = ""
-    name: str = ""  # namespace/pod
-    address: str = ""
-    identity: int | None = None
-    on_host: bool = False
-    facts: Facts | None = None
+Judged = tuple[tuple[Ending, Ending], list[Side], int]  # ends, egress and ingress, port
 
 
 @click.command()
@@ -62,9 +43,10 @@ def explain(
 ) -> None:
     """Why a connection is allowed or not, at both of its sides.
 
-    END is [CLUSTER/]NAMESPACE/POD, or an address. In place of a pod's name stands that of its
-    workload, or how one of them begins. Of a service name a pod behind it, and the pod's port.
-    Exit 0: allowed; 1: not; 2: it could not be told.
+    END is [CLUSTER/]NAMESPACE/POD, [CLUSTER/]node/NAME, an address, or an entity (world, host);
+    in place of a pod's name stands that of its workload, or how one of them begins. --to may be
+    [CLUSTER/]svc/NAMESPACE/NAME, with the service's port: each backend is judged at its own port.
+    Exit 0: allowed; 1: not (of a service: not every backend); 2: it could not be told.
     """
     if port is None:
         if not protocol.startswith("icmp"):
@@ -74,11 +56,13 @@ def explain(
 
     async def work() -> int:
         async with clusters(where) as found:
-            ends = await _find(found, source), await _find(found, destination)
-            sides = await _judge(*ends, PROTOCOLS[protocol], port)
-        body = _body(ends, sides, PROTOCOLS[protocol], port)
-        click.echo(output.as_json(body) if how == "json" else "\n".join(_lines(body)))
-        return 0 if body["allowed"] else 1
+            judged = await _judged(found, source, destination, protocol.lower(), port)
+        bodies = [_body(*one, PROTOCOLS[protocol.lower()]) for one in judged]
+        if how == "json":
+            click.echo(output.as_json(_together(destination, port, bodies)))
+        else:
+            click.echo("\n".join(line for body in bodies for line in _lines(body)))
+        return 0 if all(body["allowed"] for body in bodies) else 1
 
     try:
         cluster.run(work())
@@ -88,63 +72,74 @@ def explain(
         raise click.exceptions.Exit(2) from error
 
 
-async def _find(found: Clusters, text: str) -> Ending:
-    parts = text.split("/")
-    if len(parts) == 1:
-        try:
-            return Ending(text, address=str(parse_address(text)))
-        except ValueError as error:
-            raise click.ClickException(
-                f"{text!r} is no end of a connection: write [CLUSTER/]NAMESPACE/POD or an address"
-            ) from error
-    if len(parts) > 3 or not all(parts):
-        raise click.ClickException(f"{text!r}: write [CLUSTER/]NAMESPACE/POD or an address")
-    place = await (found.named(parts[0]) if len(parts) == 3 else found.here())
-    pod = await place.pod(*parts[-2:])
-    name = f"{parts[-2]}/{pod['metadata']['name']}"
-    node = str((pod.get("spec") or {}).get("nodeName") or "")
-    address = str((pod.get("status") or {}).get("podIP") or "")
-    if not node or not address:
-        raise click.ClickException(f"pod {name} has no node or address yet")
-    ending = Ending(text, place, node, name, address)
-    ending.on_host = bool(pod["spec"].get("hostNetwork"))
-    ending.facts = await place.facts(node)
-    if not ending.on_host:
-        at = ending.facts.pod(ending.name)
-        if at is None:
-            raise click.ClickException(
-                f"the agent of node {node} has no endpoint {ending.name} yet: is the pod running?"
-            )
-        ending.identity = at.identity
-    return ending
+async def _judged(
+    found: Clusters, source: str, destination: str, protocol: str, port: int
+) -> list[Judged]:
+    """One, or one for each backend of a service."""
+    reader, number = Readings(), PROTOCOLS[protocol]
+    first, to = await find(found, source), await find(found, destination)
+    if isinstance(first, ServiceEnd):
+        raise click.ClickException(f"{source} opens no connection: name a pod behind it")
+    if not isinstance(to, ServiceEnd):
+        ends = await settled(found, first, to), await settled(found, to, first)
+        return [(ends, await _judge(*ends, reader, number, port), port)]
+    if first.place is None:
+        raise click.ClickException(
+            "who reaches a service must be a pod or a node: name it in --from"
+        )
+    judged: list[Judged] = []
+    for address, own in await backends(to, first, protocol, port):
+        end = await settled(found, Ending(f"{to.text} ({address}:{own})", address=address), first)
+        judged.append(((first, end), await _judge(first, end, reader, number, own), own))
+    return judged
 
 
-async def _judge(source: Ending, destination: Ending, protocol: int, port: int) -> list[Side]:
+def _together(destination: str, port: int, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    """A service is one answer, with its backends."""
+    if "svc" not in destination.split("/")[:2]:
+        return bodies[0]
+    allowed = all(body["allowed"] for body in bodies)
+    verdict = "allowed" if allowed else "denied"
+    if not allowed and any(body["allowed"] for body in bodies):
+        verdict = "partly"
+    return {"service": destination, "port": port, "allowed": allowed, "verdict": verdict,
+            "backends": bodies}  # fmt: skip
+
+
+async def _judge(
+    source: Ending, destination: Ending, reader: Readings, protocol: int, port: int
+) -> list[Side]:
     if source.facts is None and destination.facts is None:
-        raise click.ClickException("one end at least must be a pod: policy is about pods")
+        raise click.ClickException(
+            "one end at least must be a pod or a node: policy is about these"
+        )
     return [
-        await _side(source, destination, Direction.EGRESS, protocol, port),
-        await _side(destination, source, Direction.INGRESS, protocol, port),
+        await _side(source, destination, Direction.EGRESS, reader, (protocol, port)),
+        await _side(destination, source, Direction.INGRESS, reader, (protocol, port)),
     ]
 
 
-async def _side(own: Ending, peer: Ending, way: Direction, protocol: int, port: int) -> Side:
+async def _side(
+    own: Ending, peer: Ending, way: Direction, reader: Readings, what: tuple[int, int]
+) -> Side:
     """``own``'s node judges; the other side is to it what its identity there is."""
     facts = own.facts
-    at = _endpoint(own)
+    at = own.endpoint
     if facts is None or at is None:
-        packet = Packet(0, Labels(), protocol, port)
-        return side(Known(), [], Options(), None, way, packet)
+        found = side(Known(), [], Options(), None, way, Packet(0, Labels(), *what))
+        if facts is not None and own.on_host:
+            return replace(found, reason="policies of nodes are not enforced: enable-host-firewall")
+        return found
     if own.on_host and peer.on_host and _same_node(own, peer):
         return Side(way, Verdict.ALLOWED, reason="it does not leave the node", unasked=True)
-    if own.on_host and facts.spares(way, peer.address, protocol, port):
+    if own.on_host and facts.spares(way, peer.address, *what):
         return Side(way, Verdict.ALLOWED, reason="a node and the API server always reach another")
     identity = await _as_seen(peer, own)
-    rules = facts.rules()
+    rules = facts.rules(reader)
     labels = facts.identities.get(identity)
     if labels is None:
         return unknown_side(rules, facts.options, at.subject, way)
-    packet = Packet(identity, labels, protocol, port)
+    packet = Packet(identity, labels, *what)
     return side(facts.known, rules, facts.options, at.subject, way, packet)
 
 
@@ -163,21 +158,8 @@ def _same_node(one: Ending, other: Ending) -> bool:
     return (one.node, one.place) == (other.node, other.place)
 
 
-def _origin(origin: Origin | None) -> dict[str, Any] | None:
-    if origin is None:
-        return None
-    about = {"kind": origin.kind, "namespace": origin.namespace, "name": origin.name}
-    return about | {"index": origin.index}
-
-
-def _endpoint(ending: Ending) -> EndpointFact | None:
-    if ending.facts is None:
-        return None
-    return ending.facts.host() if ending.on_host else ending.facts.pod(ending.name)
-
-
 def _end(ending: Ending) -> dict[str, Any]:
-    at = _endpoint(ending)
+    at = ending.endpoint
     return {
         "name": ending.text,
         "cluster": ending.place.name if ending.place else None,
@@ -189,7 +171,7 @@ def _end(ending: Ending) -> dict[str, Any]:
 
 
 def _body(
-    ends: tuple[Ending, Ending], sides: list[Side], protocol: int, port: int
+    ends: tuple[Ending, Ending], sides: list[Side], port: int, protocol: int
 ) -> dict[str, Any]:
     allowed = all(found.verdict.passes for found in sides)
     told: dict[str, Any] = {
@@ -201,13 +183,13 @@ def _body(
         "verdict": "allowed" if allowed else "denied",
     }
     for name, found, end in zip(("egress", "ingress"), sides, ends, strict=True):
-        at = _endpoint(end)
+        at = end.endpoint
         error = at.closed if at else ""
         told[name] = {
             "verdict": WORDS[found.verdict] if not error else WORDS[Verdict.DENIED],
             "asked": not found.unasked,
-            "rule": _origin(found.rule),
-            "defaultDenyBy": [_origin(origin) for origin in found.starters],
+            "rule": origin_json(found.rule),
+            "defaultDenyBy": [origin_json(origin) for origin in found.starters],
             "reason": error or found.reason,
             "change": found.change,
         }
@@ -217,8 +199,9 @@ def _body(
 
 
 def _who(end: dict[str, Any]) -> str:
-    if end["identity"] is None:
-        return f"{end['name']} ({end['address']})"
+    if end["identity"] is None or not end["address"]:
+        told = end["address"] if end["identity"] is None else f"identity {end['identity']}"
+        return end["name"] if told == end["name"] else f"{end['name']} ({told})"
     return f"{end['name']} (identity {end['identity']}, {end['address']})"
 
 
@@ -232,10 +215,3 @@ def _lines(body: dict[str, Any]) -> list[str]:
         if found["change"]:
             lines.append(f"    to allow it: {found['change']}")
     return lines
-
-
-def names_of(labels: Labels, number: int) -> str:
-    """An identity for people: its name, or its labels."""
-    if number in ReservedIdentity.__members__.values():
-        return RESERVED_NAMES[ReservedIdentity(number)]
-    return who_text(labels) or str(number)

@@ -12,11 +12,11 @@ from typing import Any
 import click
 import msgspec
 
-from cli.policy_explain import WORDS, names_of
+from cli.policy_text import names_of, turn_json, turn_text
 from model.policy_map import Direction
 from policy.explain import port_text
 from policy.facts import Facts
-from policy.table import PolicyTable
+from policy.trial import Trial
 from policy.whatif import Recorded, Replayed, replay
 
 _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMPv4": 1, "ICMPv6": 58}
@@ -73,26 +73,22 @@ def _pod(end: Mapping[str, Any]) -> str:
     return f"{end.get('namespace', '')}/{end['pod_name']}" if end.get("pod_name") else ""
 
 
-def judge(
-    tables: Iterable[tuple[Facts, PolicyTable, PolicyTable]], flows: Counter[Recorded]
-) -> list[Judged]:
+def judge(trials: Iterable[tuple[Facts, Trial]], flows: Counter[Recorded]) -> list[Judged]:
     """At every node, for its own endpoints."""
     return [
         (node, found)
-        for node, before, after in tables
+        for node, trial in trials
         for found in replay(
-            before, after, {e.name: e.identity for e in node.endpoints.values()}, flows
+            trial.before,
+            trial.after,
+            {e.name: e.identity for e in node.endpoints.values()},
+            flows,
         )
     ]
 
 
 def as_json(node: Facts, found: Replayed) -> dict[str, Any]:
     """One flow at one of its sides."""
-
-    def origin(which: Any) -> dict[str, Any] | None:
-        return None if which is None else {"kind": which.kind, "namespace": which.namespace,
-                                           "name": which.name, "index": which.index}  # fmt: skip
-
     return {
         "cluster": node.settings.cluster,
         "node": node.node,
@@ -102,10 +98,7 @@ def as_json(node: Facts, found: Replayed) -> dict[str, Any]:
         "protocol": found.protocol,
         "port": found.port,
         "flows": found.seen,
-        "before": WORDS[found.before],
-        "after": WORDS[found.after],
-        "ruleBefore": origin(found.rule_before),
-        "ruleAfter": origin(found.rule_after),
+        **turn_json(found.before, found.after, found.rule_before, found.rule_after),
     }
 
 
@@ -116,11 +109,10 @@ def lines(judged: list[Judged], flows: Counter[Recorded]) -> list[str]:
         labels = node.identities.get(found.peer)
         who = found.peer_name or (names_of(labels, found.peer) if labels else str(found.peer))
         side = "from" if found.direction is Direction.INGRESS else "to"
-        rules = [f" ({r})" if r else "" for r in (found.rule_before, found.rule_after)]
+        turn = turn_text(found.before, found.after, found.rule_before, found.rule_after)
         told.append(
             f"{found.endpoint}: {found.direction.name.lower()} "
-            f"{port_text(found.protocol, found.port)} {side} {who}, {found.seen} flows: "
-            f"{WORDS[found.before]}{rules[0]} -> {WORDS[found.after]}{rules[1]}"
+            f"{port_text(found.protocol, found.port)} {side} {who}, {found.seen} flows: {turn}"
         )
     total = sum(flows.values())
     changed = sum(found.seen for _, found in judged)

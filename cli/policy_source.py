@@ -5,9 +5,9 @@ server of its cluster; clusters are found by their names among the contexts of t
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from model.address import parse_prefix
 from policy.facts import Facts, from_json
 from reconcile.tasks import TaskGroup
 
-SAY = ["cilium-dbg", "policy", "facts"]
+SAY = ("cilium-dbg", "policy", "facts")
+JSON = ("-o", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,18 @@ class Cluster:
     namespace: str
     name: str
     context: str
+    _said: dict[tuple[str, tuple[str, ...]], Any] = field(default_factory=dict, compare=False)
 
     async def facts(self, node: str = "") -> Facts:
         """What the agent of a node was told; of any node when none is named."""
-        return decoded(await run_json(self.api, self.namespace, await self._agent(node), SAY))
+        return decoded(await self._ask(node, *SAY))
+
+    async def _ask(self, node: str, *argv: str) -> Any:
+        """An agent is asked the same once."""
+        if (node, argv) not in self._said:
+            agent = await self._agent(node)
+            self._said[node, argv] = await run_json(self.api, self.namespace, agent, argv)
+        return self._said[node, argv]
 
     async def all_facts(self) -> list[Facts]:
         """What every agent was told."""
@@ -66,11 +75,32 @@ class Cluster:
             ]
         return [decoded(task.result()) for task in asked]
 
+    async def addresses(self, node: str) -> list[dict[str, Any]]:
+        """Every address that a node knows: whose it is."""
+        found: list[dict[str, Any]] = await self._ask(node, "cilium-dbg", "ip", "list", *JSON)
+        return found
+
     async def identity_of(self, address: str, node: str) -> int | None:
         """Whose an address is at a node; ``None``: nobody's that is known."""
-        argv = ["cilium-dbg", "ip", "list", "-o", "json"]
-        found = await run_json(self.api, self.namespace, await self._agent(node), argv)
-        return longest(found, address)
+        row = longest(await self.addresses(node), address)
+        return None if row is None else int(row["identity"])
+
+    async def services(self, node: str) -> list[dict[str, Any]]:
+        """Every frontend that a node has, with its backends."""
+        found: list[dict[str, Any]] = await self._ask(node, "cilium-dbg", "service", "list", *JSON)
+        return found
+
+    async def node_address(self, name: str) -> str:
+        """A node's first internal address. Raises ``click.ClickException``."""
+        try:
+            node = await self.api.get(resources.untyped(resources.NODES), name, "")
+        except ApiError as error:
+            raise click.ClickException(f"node {name} of cluster {self.name}: {error}") from error
+        listed = (node.get("status") or {}).get("addresses") or ()
+        own = [str(a["address"]) for a in listed if a.get("type") == "InternalIP"]
+        if not own:
+            raise click.ClickException(f"node {name} of cluster {self.name} has no address yet")
+        return own[0]
 
     async def pod(self, namespace: str, name: str) -> Mapping[str, Any]:
         """A pod, as ``pod_names.pick`` finds it. Raises ``click.ClickException``."""
@@ -108,10 +138,10 @@ def decoded(said: Any) -> Facts:
         raise click.ClickException(f"the agent is of another version: {error!r}") from error
 
 
-def longest(found: list[dict[str, Any]], address: str) -> int | None:
-    """The identity of the longest prefix around an address."""
+def longest(found: Iterable[dict[str, Any]], address: str) -> dict[str, Any] | None:
+    """The row of the longest prefix around an address."""
     own = parse_prefix(f"{address}/{128 if ':' in address else 32}")
-    around = [(parse_prefix(row["cidr"]), int(row["identity"])) for row in found]
+    around = [(parse_prefix(row["cidr"]), row) for row in found]
     fits = [row for row in around if row[0].version == own.version and row[0].covers(own)]
     return max(fits, key=lambda row: row[0].length)[1] if fits else None
 

@@ -1,27 +1,24 @@
 """``isthmus policy whatif``: which verdicts would change, on what is running now. Adapter."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from cli import cluster, options, output, policy_flows, rest
-from cli.policy_explain import WORDS, names_of
 from cli.policy_files import GROUP_KIND, VERSIONS, documents, judge, source_of
 from cli.policy_source import Where, all_nodes
+from cli.policy_text import names_of, turn_json, turn_text
+from model.labels import Labels
 from policy.explain import PROTOCOLS, port_text
-from policy.facts import EndpointFact, Facts
+from policy.facts import Facts
 from policy.known import CidrGroup
 from policy.objects import cidr_group
 from policy.objects.read import Source
-from policy.oracle import applies
-from policy.selectors import cidr_labels, prefix_of
-from policy.table import PolicyTable
-from policy.wanted import LAST
-from policy.whatif import Difference, compare, missing_prefixes, points
+from policy.trial import Change, ObjectKey, Readings, Trial, key_of, try_out
+from policy.whatif import Difference, compare
 
-Changes = list[tuple[Facts, Difference]]
+Changes = list[tuple[Facts, Trial, Difference]]
 MAX_PEERS = 3  # named in a line of text
 
 
@@ -65,15 +62,11 @@ def whatif(
 
     async def work() -> int:
         nodes = await all_nodes(where)
+        reader = Readings()
+        trials = [(node, try_out(node, _change(node, wanted, delete), reader)) for node in nodes]
         if flows is not None:
-            tables = [_tables(node, wanted, delete) for node in nodes]
-            judged = policy_flows.judge(tables, flows)
-            if how == "json":
-                click.echo(output.as_json([policy_flows.as_json(*one) for one in judged]))
-            else:
-                click.echo("\n".join(policy_flows.lines(judged, flows)))
-            return 1 if judged and exit_code else 0
-        changes = [found for node in nodes for found in _changes(node, wanted, delete)]
+            return 1 if _tell_flows(trials, flows, how) and exit_code else 0
+        changes = [(node, trial, d) for node, trial in trials for d in _differences(trial)]
         if how == "json":
             click.echo(output.as_json([_as_json(*change) for change in changes]))
         else:
@@ -83,55 +76,39 @@ def whatif(
     cluster.run(work())
 
 
-def _tables(
-    node: Facts, wanted: Sequence[Any], delete: bool
-) -> tuple[Facts, PolicyTable, PolicyTable]:
-    """As the node is and as it would be, with numbers for prefixes that only new rules name."""
-    after = _with(node, wanted, delete)
-    node, after = _numbered(node, after)
-    return node, node.table(), after.table()
+def _tell_flows(trials: Sequence[tuple[Facts, Trial]], flows: Any, how: str) -> int:
+    judged = policy_flows.judge(trials, flows)
+    if how == "json":
+        click.echo(output.as_json([policy_flows.as_json(*one) for one in judged]))
+    else:
+        click.echo("\n".join(policy_flows.lines(judged, flows)))
+    return len(judged)
 
 
-def _changes(node: Facts, wanted: Sequence[Any], delete: bool) -> list[tuple[Facts, Difference]]:
-    node, old, new = _tables(node, wanted, delete)
-    changed = set(old.rules()) ^ set(new.rules())
-    every = set(old.rules()) | set(new.rules())
-    found: list[Difference] = []
-    for place in node.endpoints.values():
-        if any(applies(rule, place.subject) for rule in changed):
-            mine = [rule for rule in every if applies(rule, place.subject)]
-            found += compare(old, new, place.name, points(mine, _names(node, place)))
-    return [(node, change) for change in found]
+def _differences(trial: Trial) -> list[Difference]:
+    return [
+        found
+        for name, ports in trial.asked.items()
+        for found in compare(trial.before, trial.after, trial.identities, name, ports)
+    ]
 
 
-def _names(node: Facts, place: EndpointFact) -> dict[tuple[str, int], set[int]]:
-    """The numbers that names of ports may mean at an endpoint."""
-    named = {key: set(numbers) for key, numbers in node.known.pod_ports.items()}
-    for name, protocol, port in place.subject.ports:
-        named.setdefault((name.lower(), protocol), set()).add(port)
-    return named
-
-
-def _with(node: Facts, wanted: Sequence[Any], delete: bool) -> Facts:
-    sources = {(s.kind, s.namespace, s.name): s for s in node.sources}
-    groups = dict(node.known.groups)
+def _change(node: Facts, wanted: Sequence[Any], delete: bool) -> Change:
+    puts: dict[ObjectKey, Source] = {}
+    groups: dict[str, CidrGroup | None] = {}
     for document in wanted:
         _refuse(document, node)
         if document["kind"] == GROUP_KIND:
             name = document["metadata"]["name"]
-            groups.pop(name, None)
-            if not delete:
-                labels = document["metadata"].get("labels") or {}
-                read = cidr_group.read(name, labels, document.get("spec"))
-                groups[name] = CidrGroup(read.prefixes, read.labels)
+            labels = document["metadata"].get("labels") or {}
+            read = cidr_group.read(name, labels, document.get("spec"))
+            groups[name] = None if delete else CidrGroup(read.prefixes, read.labels)
             continue
         source: Source = source_of(document)
-        key = (source.kind, source.namespace, source.name)
-        sources.pop(key, None)
-        if not delete:
-            sources[key] = source
-    known = replace(node.known, groups=groups)
-    return replace(node, sources=tuple(sources.values()), known=known)
+        puts[key_of(source)] = source
+    if delete:
+        return Change(drops=tuple(puts), groups=groups)
+    return Change(tuple(puts.values()), groups=groups)
 
 
 def _refuse(document: Any, node: Facts) -> None:
@@ -144,23 +121,7 @@ def _refuse(document: Any, node: Facts) -> None:
         )
 
 
-def _numbered(node: Facts, after: Facts) -> tuple[Facts, Facts]:
-    """Prefixes that only the new rules name have no identity yet."""
-    tables: list[PolicyTable] = [node.table(), after.table()]
-    known = [p for labels in node.identities.values() if (p := prefix_of(labels)) is not None]
-    identities = dict(node.identities)
-    for offset, prefix in enumerate(missing_prefixes(tables, known)):
-        identities[LAST - offset] = cidr_labels(prefix)
-    return replace(node, identities=identities), replace(after, identities=identities)
-
-
-def _as_json(node: Facts, change: Difference) -> dict[str, Any]:
-    def origin(which: Any) -> dict[str, Any] | None:
-        if which is None:
-            return None
-        return {"kind": which.kind, "namespace": which.namespace, "name": which.name,
-                "index": which.index}  # fmt: skip
-
+def _as_json(node: Facts, trial: Trial, change: Difference) -> dict[str, Any]:
     at = node.pod(change.endpoint)
     return {
         "cluster": node.settings.cluster,
@@ -168,14 +129,11 @@ def _as_json(node: Facts, change: Difference) -> dict[str, Any]:
         "endpoint": change.endpoint,
         "identity": at.identity if at else None,
         "direction": change.direction.name.lower(),
-        "peers": [{"identity": n, "labels": node.identities[n].strings()} for n in change.peers],
+        "peers": [{"identity": n, "labels": trial.identities[n].strings()} for n in change.peers],
         "protocol": change.protocol,
         "port": change.port,
         "otherPorts": change.others,
-        "before": WORDS[change.before],
-        "after": WORDS[change.after],
-        "ruleBefore": origin(change.rule_before),
-        "ruleAfter": origin(change.rule_after),
+        **turn_json(change.before, change.after, change.rule_before, change.rule_after),
     }
 
 
@@ -184,29 +142,22 @@ def _lines(nodes: Sequence[Facts], changes: Changes) -> list[str]:
     if not changes:
         return [f"no verdict changes ({endpoints} endpoints on {len(nodes)} nodes)"]
     told: dict[str, list[str]] = {}
-    for node, change in changes:
-        told.setdefault(_line(node, change), []).append(change.endpoint)
+    for _, trial, change in changes:
+        told.setdefault(_line(trial.identities, change), []).append(change.endpoint)
     lines = [f"{', '.join(sorted(names))}: {line}" for line, names in told.items()]
     return [*lines, f"{len(changes)} changes ({endpoints} endpoints on {len(nodes)} nodes)"]
 
 
-def _line(node: Facts, change: Difference) -> str:
-    who = [names_of(node.identities[n], n) for n in change.peers[:MAX_PEERS]]
+def _line(identities: Mapping[int, Labels], change: Difference) -> str:
+    who = [names_of(identities[n], n) for n in change.peers[:MAX_PEERS]]
     more = len(change.peers) - len(who)
     peers = "; ".join(who) + (f"; and {more} more" if more > 0 else "")
     side = "from" if change.direction.name == "INGRESS" else "to"
-    return (
-        f"{change.direction.name.lower()} {_port(change)} {side} {peers}: "
-        f"{_verdict(change.before, change.rule_before)} -> "
-        f"{_verdict(change.after, change.rule_after)}"
-    )
+    turn = turn_text(change.before, change.after, change.rule_before, change.rule_after)
+    return f"{change.direction.name.lower()} {_port(change)} {side} {peers}: {turn}"
 
 
 def _port(change: Difference) -> str:
     if change.others and change.protocol in (6, 17):
         return f"other ports of {PROTOCOLS[change.protocol]}"
     return port_text(change.protocol, change.port)
-
-
-def _verdict(verdict: Any, rule: Any) -> str:
-    return WORDS[verdict] + (f" ({rule})" if rule else "")

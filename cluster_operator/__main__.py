@@ -98,6 +98,8 @@ def _policies(settings: config.Settings) -> PolicySettings:
         upstream_readings=settings.policy_upstream_readings,
         invalid_open=settings.policy_invalid_open,
         invalid_closes_nodes=settings.policy_invalid_closes_nodes,
+        audit=settings.policy_audit_mode,
+        non_default_deny=settings.enable_non_default_deny_policies,
         node_selectors=settings.enable_node_selector_labels,
         l7_proxy=settings.enable_l7_proxy,
     )

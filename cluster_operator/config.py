@@ -38,6 +38,8 @@ class Settings:
     validate_network_policy: bool = True
     enable_policy: Mode = Mode.DEFAULT  # this and the next ones as the agents have them
     policy_default_local_cluster: bool = False
+    policy_audit_mode: bool = False
+    enable_non_default_deny_policies: bool = True
     policy_upstream_readings: bool = False
     policy_invalid_open: bool = False
     policy_invalid_closes_nodes: bool = False
@@ -135,6 +137,8 @@ def load(flags: dict[str, str | None], config_dir: str) -> Settings:
         validate_network_policy=boolean("validate-network-policy", "true"),
         enable_policy=mode("enable-policy"),
         policy_default_local_cluster=boolean("policy-default-local-cluster"),
+        policy_audit_mode=boolean("policy-audit-mode"),
+        enable_non_default_deny_policies=boolean("enable-non-default-deny-policies", "true"),
         policy_upstream_readings=boolean("policy-upstream-readings"),
         policy_invalid_open=boolean("policy-invalid-open"),
         policy_invalid_closes_nodes=boolean("policy-invalid-closes-nodes"),

@@ -5,7 +5,7 @@ anybody. So identities with the same parts share one template, and a new identit
 rows. What a broader row says already is left out; when that row goes, all is computed anew.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -46,6 +46,7 @@ class Part:
 
 
 Said = dict[Block, tuple[Effect, int]]  # block -> what holds there, and by which rule
+Entries = list[tuple[Block, PolicyEntry]]
 LOCALHOST = Part(Direction.INGRESS, Effect.ALLOW, (EVERYTHING,))
 
 
@@ -115,7 +116,7 @@ class Compiled:
         self._source = _source(anybody, base)
         self._anybody = list(anybody) + ([base] if base else [])
         self._all = self._say_of(self._anybody, ())
-        self._templates: dict[tuple[Part, ...], Said] = {}
+        self._templates: dict[tuple[Part, ...], Entries] = {}
 
     @property
     def shut(self) -> bool:
@@ -140,21 +141,23 @@ class Compiled:
 
     def anybody(self) -> Rows:
         """The rows of identity 0."""
-        return self._rows(ANY_IDENTITY, _uncovered(self._all, None))
+        return self._rows(ANY_IDENTITY, _entries(_uncovered(self._all, None)))
 
     def of(self, identity: int, parts: tuple[Part, ...]) -> Rows:
         """The rows of one identity that is a peer of these parts."""
-        said = self._templates.get(parts)
-        if said is None:
-            said = _uncovered(self._say_of(parts, self._anybody), self._all)
-            self._templates[parts] = said
-        return self._rows(identity, said)
+        found = self._templates.get(parts)
+        if found is None:
+            found = _entries(_uncovered(self._say_of(parts, self._anybody), self._all))
+            self._templates[parts] = found
+        return self._rows(identity, found)
 
-    def _rows(self, identity: int, said: Mapping[Block, tuple[Effect, int]]) -> Rows:
-        return {
-            PolicyKey(identity, self._way, *block): effect.entry(rule)
-            for block, (effect, rule) in said.items()
-        }
+    def _rows(self, identity: int, entries: Entries) -> Rows:
+        way = self._way
+        return {PolicyKey(identity, way, *block): entry for block, entry in entries}
+
+
+def _entries(said: Said) -> Entries:
+    return [(block, effect.entry(rule)) for block, (effect, rule) in said.items()]
 
 
 def closed_rows() -> Rows:

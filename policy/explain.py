@@ -148,6 +148,8 @@ def _without_rule(
         if starters or always_enforced(options, subject):
             return "the node always reaches its own pods"
         return f"no policy starts default deny of {word} here"
+    if found is Verdict.AUDITED:
+        return "no rule allows it, and policy-audit-mode lets it pass"
     origins = _starters(rules, subject, way)
     why = ", ".join(map(str, origins)) or "the mode always, or an endpoint without labels yet"
     return f"no rule allows it, and default deny of {word} is on by {why}"
@@ -223,7 +225,8 @@ def unknown_side(
         }
     )
     why = "the identity of the other side is not known on this node yet"
-    if options.mode is Mode.NEVER or not (speaking or always_enforced(options, subject)):
+    shut = always_enforced(options, subject) and not options.audit
+    if options.mode is Mode.NEVER or not (speaking or shut):
         return Side(way, Verdict.ALLOWED, reason=f"{why}, and no rule speaks of {way.name.lower()}")
     by = f" (rules of {', '.join(map(str, speaking))})" if speaking else ""
     change = "wait until the cluster of the address has told of it, or see `isthmus status`"

@@ -4,7 +4,7 @@ An agent tells it (`GET /v1/policy/facts`); whoever has it can compute, explain 
 rules without the agent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ _SETTINGS = (
     "upstream_readings",
     "invalid_open",
     "invalid_closes_nodes",
+    "audit",
+    "non_default_deny",
     "node_selectors",
     "l7_proxy",
 )
@@ -68,9 +70,9 @@ class Facts:
         """Each policy with what it is read as."""
         return [(source, read(source, self.settings)) for source in self.sources]
 
-    def rules(self) -> list[PolicyRule]:
+    def rules(self, reader: Callable[[Source, Settings], Reading] = read) -> list[PolicyRule]:
         """The rules of all policies."""
-        return [rule for _, reading in self.readings() for rule in reading.rules]
+        return [rule for s in self.sources for rule in reader(s, self.settings).rules]
 
     def pod(self, name: str) -> EndpointFact | None:
         """An endpoint by ``namespace/pod``."""
@@ -104,7 +106,11 @@ def to_json(facts: Facts) -> dict[str, Any]:
     known = facts.known
     return {
         "node": facts.node,
-        "options": {"mode": facts.options.mode.value, "localhost": facts.options.allow_localhost},
+        "options": {
+            "mode": facts.options.mode.value,
+            "localhost": facts.options.allow_localhost,
+            "audit": facts.options.audit,
+        },
         "settings": {name: getattr(facts.settings, name) for name in _SETTINGS},
         "policies": [_source(source) for source in facts.sources],
         "groups": [
@@ -168,7 +174,7 @@ def from_json(said: Mapping[str, Any]) -> Facts:
     )
     return Facts(
         node=said["node"],
-        options=Options(Mode(options["mode"]), options["localhost"]),
+        options=Options(Mode(options["mode"]), options["localhost"], options["audit"]),
         settings=Settings(**{name: said["settings"][name] for name in _SETTINGS}),
         sources=tuple(_parse_source(source) for source in said["policies"]),
         known=known,

@@ -21,10 +21,15 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of a node. ``allow_localhost``: the node may reach its pods (kubelet probes)."""
+    """Settings of a node.
+
+    ``allow_localhost``: the node may reach its pods (kubelet probes). ``audit``: what would be
+    forbidden passes; the rules themselves are read so, and the modes follow.
+    """
 
     mode: Mode = Mode.DEFAULT
     allow_localhost: bool = True
+    audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ def verdict(
     from_host = packet.identity == ReservedIdentity.HOST and way is Direction.INGRESS
     is_local = from_host and options.allow_localhost and not subject.is_host
     enforced = [rule for rule in mine if way in rule.default_deny and not rule.audit]
-    if not (allows or is_local) and (enforced or always_enforced(options, subject)):
+    always = always_enforced(options, subject)
+    if not (allows or is_local) and (enforced or (always and not options.audit)):
         return Decision(Verdict.DROPPED)
     on_paper = [rule for rule, part in said if forbids(part) and rule.audit]
     on_paper += [rule for rule in mine if rule.closed and rule.audit]
@@ -139,6 +140,8 @@ def verdict(
         on_paper += [rule for rule in mine if way in rule.default_deny and rule.audit]
     if on_paper:
         return Decision(Verdict.AUDITED, on_paper[0])
+    if always and not (allows or is_local):
+        return Decision(Verdict.AUDITED)
     return Decision(Verdict.ALLOWED, allows[0] if allows else None)
 
 

@@ -139,6 +139,7 @@ class SubjectPolicy:
         """Put the parts of all rules together; whether what holds for anybody has changed."""
         whole, before = False, self._open
         always = always_enforced(options, self.subject)
+        shut = always and not options.audit
         self._open = set()
         for way in Direction:
             named = [named for parts in self._parts.values() for named in parts.named[way]]
@@ -146,21 +147,21 @@ class SubjectPolicy:
                 named.append(_HOST)
             self._named[way] = named
             anybody = [part for parts in self._parts.values() for part in parts.anybody[way]]
-            base = self._base(always, way)
+            base = self._base(always, shut, way)
             if way not in self._compiled or not self._compiled[way].follows_from(anybody, base):
                 self._compiled[way] = Compiled(way, anybody, base)
                 whole = True
             self._compiled[way].forget_templates()
             rules = (parts.rule for parts in self._parts.values() if not parts.rule.audit)
-            if not always and not any(_speaks(rule, way) for rule in rules):
+            if not shut and not any(_speaks(rule, way) for rule in rules):
                 self._open.add(way)
         return whole or self._open != before
 
-    def _base(self, always: bool, way: Direction) -> Part | None:
+    def _base(self, always: bool, shut: bool, way: Direction) -> Part | None:
         starters = {n: p.rule for n, p in self._parts.items() if way in p.rule.default_deny}
-        if always or any(not rule.audit for rule in starters.values()):
+        if shut or any(not rule.audit for rule in starters.values()):
             return None
-        effect = Effect.BASE if starters else Effect.ALLOW
+        effect = Effect.BASE if starters or always else Effect.ALLOW
         return Part(way, effect, (EVERYTHING,), min(starters, default=0))
 
     def _all_rows(self) -> None:

@@ -163,6 +163,14 @@ class PolicyTable:
         """What the endpoint's map holds, as computed last."""
         return self._shown[name][0]
 
+    def names(self) -> Iterable[str]:
+        """The endpoints that were computed."""
+        return self._shown.keys()
+
+    def rules_of(self, name: str) -> Iterable[PolicyRule]:
+        """The rules that select an endpoint."""
+        return self._selected[self._endpoints[name]].values()
+
     def prefixes(self) -> set[Prefix]:
         """The prefixes that need an identity of this node: each has rows of its own."""
         return prefixes_of(self.known, self._rules.values())

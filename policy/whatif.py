@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from model.address import Prefix
-from model.policy_map import ANY_IDENTITY, Direction, PolicyEntry, PolicyKey
+from model.policy_map import Direction, PolicyEntry, PolicyKey
 from policy.oracle import Verdict, lookup
 from policy.rules import Origin, PolicyRule
 from policy.table import PolicyTable
@@ -67,13 +66,33 @@ class Replayed:
     rule_after: Origin | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a computation came to: rows by endpoint, and the rules that rows have the numbers of."""
+
+    rows: Mapping[str, Rows]
+    rules: Mapping[int, PolicyRule]
+
+    def judge(self, name: str, *packet: int) -> tuple[Verdict, Origin | None]:
+        """The verdict on (direction, identity, protocol, port) at an endpoint, and by whom."""
+        way, identity, protocol, port = packet
+        verdict, entry = lookup(self.rows[name], Direction(way), identity, protocol, port)
+        rule = self.rules.get(entry.rule) if entry else None
+        return verdict, rule.origin if rule else None
+
+
+def computed(table: PolicyTable) -> Computed:
+    """As a table stands now; it may go on."""
+    return Computed({name: table.rows(name) for name in table.names()}, dict(table.numbered()))
+
+
 def replay(
-    before: PolicyTable,
-    after: PolicyTable,
+    before: Computed,
+    after: Computed,
     endpoints: Mapping[str, int],
     flows: Mapping[Recorded, int],
 ) -> Iterator[Replayed]:
-    """Recorded flows of these endpoints (name -> identity), each at the side that is here.
+    """Recorded flows at those of the endpoints (name -> identity) that both computed.
 
     A peer counts as the identity that was recorded; a peer that is one of the endpoints, as what
     it is now.
@@ -84,16 +103,14 @@ def replay(
             (flow.destination, Direction.INGRESS, flow.source, flow.source_identity),
         )
         for name, way, peer_name, recorded in ends:
-            if name not in endpoints:
+            if name not in endpoints or name not in before.rows:
                 continue
             peer = endpoints.get(peer_name, recorded)
-            ask = (way, peer, flow.protocol, flow.port)
-            was, did = lookup(before.rows(name), *ask)
-            will, does = lookup(after.rows(name), *ask)
+            packet = (way, peer, flow.protocol, flow.port)
+            (was, did), (will, does) = before.judge(name, *packet), after.judge(name, *packet)
             if was is not will:
-                rules = _origin(before, did), _origin(after, does)
                 end = (name, way, peer, peer_name, flow.protocol, flow.port)
-                yield Replayed(*end, seen, was, will, *rules)
+                yield Replayed(*end, seen, was, will, did, does)
 
 
 def points(rules: Iterable[PolicyRule], numbers: Mapping[tuple[str, int], set[int]]) -> set[
@@ -114,40 +131,30 @@ def points(rules: Iterable[PolicyRule], numbers: Mapping[tuple[str, int], set[in
 
 
 def compare(
-    before: PolicyTable, after: PolicyTable, name: str, ports: set[tuple[int, int]]
+    before: Computed,
+    after: Computed,
+    identities: Iterable[int],
+    name: str,
+    ports: set[tuple[int, int]],
 ) -> Iterator[Difference]:
-    """Of one endpoint. Both tables know it and the same identities, and are computed."""
+    """Of one endpoint, to which both computations know the same identities."""
     asked = sorted(ports | set(OTHERS.items()))
-    old, new = before.rows(name), after.rows(name)
-    alike = _alike(old, new, before.identities())
+    alike = _alike(before.rows[name], after.rows[name], identities)
     for peers, way, (protocol, port) in product(alike, Direction, asked):
-        was, did = lookup(old, way, peers[0], protocol, port)
-        will, does = lookup(new, way, peers[0], protocol, port)
+        packet = (way, peers[0], protocol, port)
+        (was, did), (will, does) = before.judge(name, *packet), after.judge(name, *packet)
         if was is not will:
             others = (protocol, port) not in ports
-            rules = _origin(before, did), _origin(after, does)
-            yield Difference(name, way, peers, protocol, port, others, was, will, *rules)
+            yield Difference(name, way, peers, protocol, port, others, was, will, did, does)
 
 
 def _alike(old: Rows, new: Rows, identities: Iterable[int]) -> list[tuple[int, ...]]:
     """Identities whose rows are the same, together."""
-    own: dict[int, list[tuple[object, ...]]] = {number: [] for number in identities}
+    own: dict[int, list[tuple[object, ...]]] = {}
     for which, rows in enumerate((old, new)):
         for key, entry in rows.items():
-            if key.identity != ANY_IDENTITY and key.identity in own:
-                own[key.identity].append((which, *key[1:], entry))
-    groups: dict[frozenset[tuple[object, ...]], list[int]] = {}
-    for number, said in own.items():
-        groups.setdefault(frozenset(said), []).append(number)
+            own.setdefault(key.identity, []).append((which, *key[1:], entry))
+    groups: dict[tuple[tuple[object, ...], ...], list[int]] = {}
+    for number in identities:
+        groups.setdefault(tuple(own.get(number, ())), []).append(number)
     return [tuple(sorted(group)) for group in groups.values()]
-
-
-def _origin(table: PolicyTable, entry: PolicyEntry | None) -> Origin | None:
-    rule = table.rule(entry.rule) if entry and entry.rule else None
-    return rule.origin if rule else None
-
-
-def missing_prefixes(tables: Iterable[PolicyTable], known: Iterable[Prefix]) -> list[Prefix]:
-    """The prefixes that rules name and that have no identity yet."""
-    wanted = {prefix for table in tables for prefix in table.prefixes()}
-    return sorted(wanted - set(known))

@@ -53,7 +53,8 @@ def read(node: Node, scope: Scope) -> Spec:
             ruled.add(direction)
         for item in items:
             rules += _rule(item, place, scope)
-    default_deny = frozenset(d for d in ruled if _enforced(found, d))
+    switched = found if scope.settings.non_default_deny else {}
+    default_deny = frozenset(d for d in ruled if _enforced(switched, d))
     _warn(node, found, ruled, default_deny)
     if "description" in found:
         found["description"].text()

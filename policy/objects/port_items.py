@@ -85,5 +85,5 @@ def _check(node: Node, kind: str, ranges: tuple[PortRange, ...], place: Place) -
             node.error("dns rules cannot be on a range of ports")
     elif any(r.protocol != ports.TCP for r in ranges):
         node.error(f"{kind} rules need protocol TCP on every port")
-    if any((r.first, r.last) == (0, 65535) and not r.name for r in ranges):
+    if any(r.first == 0 and not r.name for r in ranges):
         node.error(f"{kind} rules cannot be on port 0, which is all ports")

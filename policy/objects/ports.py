@@ -12,6 +12,7 @@ MAX_PORT = 65535
 
 _DIGITS = re.compile(r"[0-9]+(_[0-9]+)*")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LETTER = re.compile(r"[a-z]")
 _MAX_NAME = 15
 
 
@@ -21,7 +22,7 @@ def is_name(text: str) -> bool:
     return (
         len(text) <= _MAX_NAME
         and _NAME.fullmatch(low) is not None
-        and any("a" <= c <= "z" for c in low)
+        and _LETTER.search(low) is not None
     )
 
 

@@ -56,7 +56,7 @@ class Reading:
 def read(source: Source, settings: Settings) -> Reading:
     """Never raises: an object with an error anywhere is refused as a whole."""
     notes = Notes()
-    audit = _audit(source, notes)
+    audit = _audit(source, notes) or settings.audit
     scope = Scope(source.namespace, settings)
     specs = [_spec(source, node, scope) for node in _nodes(source, notes)]
     labels = _labels(source)

@@ -68,6 +68,19 @@ class World:
             step = story.Step(0, tell.__name__)
             tell(self.mesh, step)
             assert step.held, step.checks
+        self._enforce_on_nodes()
+
+    def _enforce_on_nodes(self) -> None:
+        """All tests here run with it: what no policy of nodes forbids is as before."""
+        patch = json.dumps({"data": {"enable-host-firewall": "true"}})
+        system = ("-n", "kube-system")
+        for context in (C1, C2):
+            named = ("patch", "configmap", "cilium-config", "--type=merge", "-p", patch)
+            self.mesh.kubectl(context, *system, *named)
+            self.mesh.kubectl(context, *system, "rollout", "restart", "daemonset/cilium")
+        for context in (C1, C2):
+            words = ("rollout", "status", "daemonset/cilium", "--timeout=90s")
+            self.mesh.kubectl(context, *system, *words)
 
     def pod(self, context: str, name: str) -> Json:
         return self.mesh.pods(context, f"name={name}")[0]
@@ -88,8 +101,15 @@ class World:
 
     def start(self, context: str, pod: Json, *words: str) -> "subprocess.Popen[str]":
         """A traffic program in a pod."""
+        place = ("--cluster", context, "-n", "default", pod["metadata"]["name"])
+        return self.start_at(*place, "--", *words)
+
+    def start_at(self, *place: str) -> "subprocess.Popen[str]":
+        """A traffic program at a place of ``lab exec``, and after ``--`` its words."""
+        cut = place.index("--")
+        place, words = place[:cut], place[cut + 1 :]
         argv = [sys.executable, "-m", "cli.main", "lab", "exec", "--lab", self.lab.name]
-        argv += ["--cluster", context, "-n", "default", pod["metadata"]["name"], "--"]
+        argv += [*place, "--"]
         pipe = subprocess.PIPE
         return subprocess.Popen(
             [*argv, *PROGRAM, *words],
@@ -233,3 +253,124 @@ def test_invalid_and_audited(clean: World) -> None:
     eventually("its condition says so", lambda: world.enforced(C1, name) == "False")
     world.lab.apply(policy(name, spec), cluster=C1)
     eventually("open again", lambda: world.answer(C1, near) == ONE)
+
+
+class Explained:
+    """``isthmus policy explain``: exit status and JSON."""
+
+    def __init__(self, world: World, source: str, destination: str, port: int, *more: str) -> None:
+        words = ("--from", source, "--to", destination, f"--port={port}", "-o", "json", *more)
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "policy", "explain", "--context", C1, *words],
+            env=world.lab.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=labs.CHECKOUT,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        self.said: Json = json.loads(done.stdout)
+        assert self.said["allowed"] is (done.returncode == 0)
+
+    @property
+    def allowed(self) -> bool:
+        return bool(self.said["allowed"])
+
+    def rule(self, side: str) -> str:
+        return str((self.said[side]["rule"] or {}).get("name", ""))
+
+
+@pytest.mark.timeout(300)
+def test_explained_for_every_kind_of_end(clean: World) -> None:
+    """Services by their backends in both clusters, entities, addresses that are pods' and those of
+    nobody: what is said is what packets do."""
+    world = clean
+    world.lab.apply(OUT, cluster=C1)
+    world.lab.apply(IN, cluster=C2)
+    near, far = world.address(C1, "rebel-base"), world.address(C2, "rebel-base")
+    eventually("in force at home", lambda: world.answer(C1, near) == "")
+    eventually("in force abroad", lambda: world.answer(C2, far) == "")
+    x_wing, base = (f"{C1}/default/{name}" for name in ("x-wing", "rebel-base"))
+
+    service = Explained(world, x_wing, f"{C1}/svc/default/rebel-base", 80)
+    assert service.said["verdict"] == "partly"
+    judged = {b["to"]["address"]: b["allowed"] for b in service.said["backends"]}
+    for address in judged:
+        assert bool(world.answer(C1, address)) is judged[address], address
+    assert (judged[near], judged[far]) == (False, True)
+    (abroad,) = [b for b in service.said["backends"] if b["to"]["address"] == far]
+    assert abroad["to"]["cluster"] == C2, "the backend's own side was asked, in its cluster"
+    assert abroad["ingress"]["rule"]["name"] == IN["metadata"]["name"]
+
+    by_address = Explained(world, x_wing, far, 80)
+    assert (by_address.allowed, by_address.rule("ingress")) == (True, IN["metadata"]["name"])
+    assert not Explained(world, base, far, 80).allowed
+    assert not Explained(world, x_wing, "world", 443).allowed
+    assert not Explained(world, x_wing, "198.51.100.1", 443).allowed
+    assert Explained(world, base, "world", 443).allowed
+    assert Explained(world, "host", base, 80).allowed
+    assert not Explained(world, "world", f"{C2}/default/rebel-base", 80).allowed
+    by_node = Explained(world, f"{C1}/node/{world.pod(C1, 'x-wing')['spec']['nodeName']}", base, 80)
+    assert by_node.allowed
+
+
+NODES = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumClusterwideNetworkPolicy",
+    "metadata": {"name": "nodes"},
+    "spec": {
+        "nodeSelector": {},
+        "ingress": [
+            {"fromEntities": ["cluster", "remote-node", "world"]},
+            {"fromEndpoints": [{}]},
+        ],
+        "ingressDeny": [
+            {
+                "fromEndpoints": [peer("x-wing", C1)],
+                "toPorts": [{"ports": [{"port": "5000", "protocol": "UDP"}]}],
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.timeout(300)
+def test_policies_of_nodes(clean: World) -> None:
+    """A node refuses one pod and no other, at one port and no other; a pod with host network is the
+    node; and `explain` says so before and after."""
+    world = clean
+    x_wing = world.pod(C1, "x-wing")
+    node = x_wing["spec"]["nodeName"]
+    address = str(world.lab.node(node).address)
+    agent = f"{C1}/kube-system/{world.mesh.agents(C1)[node]}"
+    ends = (f"{C1}/node/{node}", agent, address)
+    server = world.start_at(node, "--", "serve-udp", address, "5000", "node")
+    other = world.start_at(node, "--", "serve-udp", address, "5001", "node")
+    try:
+        for process in (server, other):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+
+        def reaches(name: str, port: int) -> bool:
+            tried = world.start(C1, world.pod(C1, name), "udp", address, str(port), "1")
+            out, err = tried.communicate(timeout=60)
+            assert out, err
+            return bool(json.loads(out)["names"])
+
+        assert reaches("x-wing", 5000)
+        world.lab.apply(NODES, cluster=C1)
+        eventually("the node refuses it", lambda: not reaches("x-wing", 5000))
+        assert reaches("x-wing", 5001)
+        assert reaches("rebel-base", 5000)
+        for end in ends[:2]:
+            refused = Explained(world, f"{C1}/default/x-wing", end, 5000, "--protocol=udp")
+            assert (refused.allowed, refused.rule("ingress")) == (False, "nodes"), end
+            for name, port in (("x-wing", 5001), ("rebel-base", 5000)):
+                source = f"{C1}/default/{name}"
+                assert Explained(world, source, end, port, "--protocol=udp").allowed, (end, name)
+    finally:
+        world.mesh.kubectl(C1, "delete", "ccnp", "nodes", "--ignore-not-found")
+        for process in (server, other):
+            process.kill()
+            process.communicate()

@@ -87,7 +87,10 @@ rules = st.builds(
 )
 objects = st.lists(rules, max_size=3).map(tuple)
 options = st.builds(
-    Options, st.sampled_from([Mode.DEFAULT] * 3 + [Mode.ALWAYS, Mode.NEVER]), st.booleans()
+    Options,
+    st.sampled_from([Mode.DEFAULT] * 3 + [Mode.ALWAYS, Mode.NEVER]),
+    st.booleans(),
+    st.sampled_from([False, False, True]),
 )
 groups = st.builds(
     CidrGroup,

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from cli import policy_flows
 from model.policy_map import Direction
 from policy.oracle import lookup
-from policy.whatif import Recorded, replay
+from policy.whatif import Recorded, computed, replay
 from tests.support.policy_engine import Engine
 from tests.support.random_policies import Writer
 from tests.unit.policy.test_whatif import facts_of
@@ -82,7 +82,7 @@ def test_replayed_are_those_that_differ(seed: int) -> None:
     tables = before.table(), after.table()
     found = {
         (r.direction, r.peer, r.protocol, r.port): (r.before, r.after)
-        for r in replay(*tables, {name: 1}, flows)
+        for r in replay(*map(computed, tables), {name: 1}, flows)
     }
     for flow in flows:
         way = Direction.EGRESS if flow.source == name else Direction.INGRESS
