@@ -15,7 +15,7 @@ import msgspec
 from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
 from agent.remote_labels import RemoteLabels
-from kvstore.remote import Change
+from kvstore.decoding import Change
 from kvstore.session import RemoteStatus
 from mesh.ipcache import Claimant, IpClaim
 from mesh.remote_slices import Preference, RemoteServices

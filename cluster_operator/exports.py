@@ -21,7 +21,7 @@ from kube.informer import Informer
 from kube.port import ApiError, Client
 from kube.resources import ENDPOINT_SLICES, NAMESPACES, SERVICE_EXPORTS, SERVICE_IMPORTS, SERVICES
 from kvstore.config_directory import ConfigDirectory
-from kvstore.remote import Change
+from kvstore.decoding import Change
 from kvstore.remotes import Remotes
 from mesh.exports import Import, merge
 from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_cluster_name

@@ -24,7 +24,7 @@ from kube.informer import Informer
 from kube.port import ApiError, Client
 from kube.resources import CLUSTER_MESH_PEERS, SECRETS
 from kvstore.config_directory import ConfigDirectory
-from kvstore.remote import Change
+from kvstore.decoding import Change
 from kvstore.remotes import Remotes
 from model.cluster import ClusterId, ClusterName
 from reconcile.tasks import TaskGroup

@@ -18,7 +18,7 @@ from kube.informer import Informer
 from kube.port import Client
 from kube.resources import ENDPOINT_SLICES, SERVICES
 from kvstore.config_directory import ConfigDirectory
-from kvstore.remote import Change
+from kvstore.decoding import Change
 from kvstore.remotes import Remotes
 from mesh.remote_slices import Preference, RemoteServices
 from model.cluster import Capabilities, ClusterName, parse_cluster_id, parse_cluster_name

@@ -63,6 +63,10 @@ class Purse:
         self._sizes: dict[str, dict[str, int]] = {r: {} for r in limits.all_bytes}
         self._sums = dict.fromkeys(limits.all_bytes, 0)
 
+    def most_bytes(self, resource: str) -> int:
+        """Of one value."""
+        return self._limits.value_bytes[resource]
+
     def check(self, resource: str, name: str, data: bytes, key: str) -> None:
         """Raises ``RemoteWireError`` when a value is larger than there is room for."""
         most = self._limits.value_bytes.get(resource)

@@ -6,36 +6,29 @@ be several independent etcds, whose revisions mean nothing to each other.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from kvstore import diagnose
+from kvstore import diagnose, messages
 from kvstore import rpc_pb2 as pb
 from kvstore.bulk import RawRow
 from kvstore.channels import Channel
 from kvstore.config import Endpoint, StoreConfig
-from kvstore.observed import OBSERVED, described, scope_of
+from kvstore.observed import OBSERVED, described
 from kvstore.port import (
     Batch,
     ClusterIdChangedError,
     CompactedError,
     Compare,
-    Delete,
-    DeleteOp,
-    Event,
-    Field,
-    GetOp,
     KeyValue,
     LeaseNotFoundError,
     NoSpaceError,
     Op,
     PermissionDeniedError,
-    Put,
-    PutOp,
     Snapshot,
     StoreError,
     StoreStatus,
@@ -43,7 +36,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
-from kvstore.shared_watch import BehindError, Follower, SharedWatch, Told, following
+from kvstore.shared_watch import BehindError, Follower, SharedWatch, Take, Told, following
 
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
 CALL_TIMEOUT_S = 10.0
@@ -78,7 +71,7 @@ class EtcdStore:
 
     async def get(self, key: str) -> KeyValue | None:
         reply = await self._call("KV/Range", pb.RangeRequest(key=key.encode()), pb.RangeResponse)
-        return _row(reply.kvs[0]) if reply.kvs else None
+        return messages.row(reply.kvs[0]) if reply.kvs else None
 
     async def range(
         self,
@@ -106,7 +99,7 @@ class EtcdStore:
             if not revision:
                 revision = reply.header.revision
             count = count or reply.count
-            rows += map(_row, reply.kvs)
+            rows += map(messages.row, reply.kvs)
             if not reply.more or (limit and len(rows) >= limit):
                 return Snapshot(revision, tuple(rows), reply.more, count)
             key = reply.kvs[-1].key + b"\0"
@@ -143,7 +136,7 @@ class EtcdStore:
         return int((await self._call("KV/Put", request, pb.PutResponse)).header.revision)
 
     async def delete(self, key: str, *, prefix: bool = False) -> int:
-        request = _delete_request(key, prefix)
+        request = messages.delete_request(key, prefix)
         return int(
             (await self._call("KV/DeleteRange", request, pb.DeleteRangeResponse)).header.revision
         )
@@ -156,13 +149,13 @@ class EtcdStore:
         otherwise: Sequence[Op] = (),
     ) -> TxnResult:
         request = pb.TxnRequest(
-            compare=[_compare(c) for c in compare],
-            success=[_op(o) for o in then],
-            failure=[_op(o) for o in otherwise],
+            compare=[messages.comparison(c) for c in compare],
+            success=[messages.operation(o) for o in then],
+            failure=[messages.operation(o) for o in otherwise],
         )
         reply = await self._call("KV/Txn", request, pb.TxnResponse)
         reads = tuple(
-            _row(r.response_range.kvs[0]) if r.response_range.kvs else None
+            messages.row(r.response_range.kvs[0]) if r.response_range.kvs else None
             for r in reply.responses
             if r.WhichOneof("response") == "response_range"
         )
@@ -177,12 +170,14 @@ class EtcdStore:
         progress: bool = False,
         exact: bool = False,
         within: str = "",
+        take: Callable[[Batch], bool] | None = None,
     ) -> AsyncIterator[Batch]:
         shared = self._held.watch(within, self._watch_stream) if within else None
-        if shared is not None and (follower := shared.follow(prefix, revision)) is not None:
+        told = self._taking(take) if take else None
+        if shared is not None and (follower := shared.follow(prefix, revision, told)) is not None:
             with following(shared, prefix, follower):
                 async for reply, events in self._told(f"watch {prefix}", shared, follower):
-                    yield Batch(reply.header.revision, tuple(map(_event, events)))
+                    yield Batch(reply.header.revision, tuple(map(messages.event, events)))
         request = pb.WatchCreateRequest(
             key=prefix.encode() or b"\0",
             range_end=b"" if exact else prefix_end(prefix),
@@ -192,7 +187,16 @@ class EtcdStore:
         )
         async with contextlib.aclosing(self._watch(f"watch {prefix}", request)) as replies:
             async for reply in replies:
-                yield Batch(reply.header.revision, tuple(_event(e) for e in reply.events))
+                yield Batch(reply.header.revision, tuple(messages.event(e) for e in reply.events))
+
+    def _taking(self, take: Callable[[Batch], bool]) -> Take:
+        def taken(told: Told) -> bool:
+            header, events = told[0].header, told[1]
+            if not self._cluster_id or header.cluster_id != self._cluster_id:
+                return False
+            return take(Batch(header.revision, tuple(map(messages.event, events))))
+
+        return taken
 
     async def raw_watch(
         self, prefix: str, revision: int
@@ -223,10 +227,10 @@ class EtcdStore:
                 reply, events = await shared.next(follower)
                 self._pin(reply.header)
                 if reply.canceled:
-                    raise _cancelled(f"{what} on {self.endpoint}", reply)
+                    raise messages.cancelled(f"{what} on {self.endpoint}", reply)
                 handed = perf_counter()
                 yield reply, events
-                _observe(events, handed)
+                messages.observe(events, handed)
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except BehindError as error:
@@ -244,10 +248,10 @@ class EtcdStore:
                     raise UnavailableError(f"{what} on {self.endpoint}: the stream ended")
                 self._pin(reply.header)
                 if reply.canceled:
-                    raise _cancelled(f"{what} on {self.endpoint}", reply)
+                    raise messages.cancelled(f"{what} on {self.endpoint}", reply)
                 handed = perf_counter()
                 yield reply
-                _observe(reply.events, handed)
+                messages.observe(reply.events, handed)
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except asyncio.InvalidStateError as error:  # the channel was closed under us
@@ -417,69 +421,3 @@ async def connect(config: StoreConfig) -> EtcdStore:
             reason = await asyncio.to_thread(diagnose.explain, config, endpoint)
             reasons.append(reason or f"{endpoint.authority} does not speak etcd's protocol")
     raise UnavailableError("; ".join(reasons))
-
-
-def _row(kv: Any) -> KeyValue:
-    return KeyValue(
-        kv.key.decode("utf-8", "surrogateescape"),
-        kv.value,
-        kv.create_revision,
-        kv.mod_revision,
-        kv.version,
-        kv.lease,
-    )
-
-
-def _event(event: Any) -> Event:
-    previous = _row(event.prev_kv) if event.HasField("prev_kv") else None
-    if event.type == pb.Event.PUT:
-        return Put(_row(event.kv), previous)
-    key = event.kv.key.decode(errors="surrogateescape")
-    return Delete(key, event.kv.mod_revision, previous)
-
-
-def _observe(events: Sequence[Any], handed: float) -> None:
-    """How long the events of one message took whoever got them."""
-    if events:
-        first = events[0]
-        action = "delete" if first.type else "modify"
-        scope = scope_of(first.kv.key.decode(errors="replace"))
-        OBSERVED.events.observe(perf_counter() - handed, scope, action)
-
-
-def _delete_request(key: str, prefix: bool) -> Any:
-    end = prefix_end(key) if prefix else b""
-    return pb.DeleteRangeRequest(key=key.encode() or b"\0", range_end=end)
-
-
-def _op(op: Op) -> Any:
-    match op:
-        case PutOp(key, value, lease):
-            request = pb.PutRequest(key=key.encode(), value=value, lease=lease)
-            return pb.RequestOp(request_put=request)
-        case DeleteOp(key, prefix):
-            return pb.RequestOp(request_delete_range=_delete_request(key, prefix))
-        case GetOp(key):
-            return pb.RequestOp(request_range=pb.RangeRequest(key=key.encode()))
-
-
-def _compare(compare: Compare) -> Any:
-    out = pb.Compare(result=pb.Compare.EQUAL, key=compare.key.encode())
-    match compare.field:
-        case Field.MOD_REVISION:
-            out.target, out.mod_revision = pb.Compare.MOD, compare.equals
-        case Field.CREATE_REVISION:
-            out.target, out.create_revision = pb.Compare.CREATE, compare.equals
-        case Field.VERSION:
-            out.target, out.version = pb.Compare.VERSION, compare.equals
-    return out
-
-
-def _cancelled(what: str, reply: Any) -> StoreError:
-    if reply.compact_revision:
-        return CompactedError(
-            f"{what}: compacted up to revision {reply.compact_revision}", reply.compact_revision
-        )
-    if "permission denied" in reply.cancel_reason:
-        return PermissionDeniedError(f"{what}: {reply.cancel_reason}")
-    return UnavailableError(f"{what}: {reply.cancel_reason or 'cancelled by the server'}")

@@ -4,7 +4,7 @@
 Keys are text, values are bytes. All errors are ``OSError``: nothing is retried here.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -72,6 +72,11 @@ class Put:
     row: KeyValue
     previous: KeyValue | None = None
 
+    @property
+    def at(self) -> int:
+        """The revision of the change."""
+        return self.row.mod_revision
+
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -80,6 +85,11 @@ class Delete:
     key: str
     revision: int
     previous: KeyValue | None = None
+
+    @property
+    def at(self) -> int:
+        """The revision of the change."""
+        return self.revision
 
 
 Event: TypeAlias = Put | Delete
@@ -207,12 +217,15 @@ class Store(Protocol):
         progress: bool = False,
         exact: bool = False,
         within: str = "",
+        take: Callable[[Batch], bool] | None = None,
     ) -> AsyncIterator[Batch]:
         """Everything that happens below ``prefix`` from ``revision`` on (0: from now on).
 
         With ``exact`` one key is watched, which needs permission for this key only. ``within`` is
         a wider prefix that may be read as a whole: one watch of it serves all who name it, and
-        what comes fast may come a tenth of a second later, together.
+        what comes fast may come a tenth of a second later, together. Whoever waits for the next
+        batch may be asked to ``take`` it in the moment it is read: one that is taken (true) does
+        not come out of the iterator.
 
         Ends only by an error: ``CompactedError``, ``ClusterIdChangedError``, ``UnavailableError``,
         ``PermissionDeniedError``. The first batch is empty and says that the watch stands.

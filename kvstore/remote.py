@@ -13,41 +13,24 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 from kvstore import compare
 from kvstore.allowance import Limits, Pace, Purse
 from kvstore.connection import Action, Happening
+from kvstore.decoding import Change, Decoding
 from kvstore.mirror import Mirror, Told
-from kvstore.port import CompactedError, Event, KeyValue, Put, UnavailableError
+from kvstore.port import Batch, CompactedError, KeyValue, Put, UnavailableError
 from kvstore.session import AnewError, RemoteStore, Session, now
 from kvstore.turns import Turns
-from model.address import Prefix
 from model.cluster import (
     Capabilities,
     ClusterConfig,
-    ClusterId,
     ClusterName,
-    IdentityRange,
     identity_range,
 )
-from model.identity import NumericIdentity
-from model.node import Node, NodeName
-from model.service import ServiceName
-from model.shared_slice import SliceName
 from reconcile.tasks import TaskGroup
-from wire.etcd import (
-    endpointslice_v1,
-    freshness_v1,
-    identity_v1,
-    ip_v1,
-    keys,
-    node_v1,
-    service_export_v1,
-    service_reader,
-    service_v1,
-)
-from wire.etcd.errors import RemoteWireError
+from wire.etcd import freshness_v1, keys
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +39,6 @@ PART_ROWS = 512  # of a listing, between which others have their turn: about 5 m
 COPY_TIMEOUT_S = 240.0  # KVStoreMesh speaks at least every two minutes
 BACKENDS = (keys.SERVICES, keys.ENDPOINT_SLICES)  # what new connections are sent to
 READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
-
-Key: TypeAlias = NodeName | NumericIdentity | Prefix | ServiceName | SliceName
-# The value: Node, Identity, EndpointAddress, SharedService, SharedSlice or None.
-Change: TypeAlias = tuple[Key, Any]
 
 
 class Sink(Protocol):
@@ -103,9 +82,9 @@ class Remote(Session[RemoteStore]):
         super().__init__(name, connect, randomness=randomness)
         self._wanted = wanted
         self._turns = turns or Turns()
-        self._node_labels = node_labels
         self._limits = limits or Limits()
-        self._purse = Purse(self._limits)
+        self._decoding = Decoding(name, Purse(self._limits), node_labels)
+        self._refusals = {r: partial(self._reject, r) for r in keys.KNOWN}
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
         self._full: dict[str, int] = {}  # keys there was no room for, by type
         # Changes that wait, by type and name the latest only, with the prefix they came under. They
@@ -115,9 +94,6 @@ class Remote(Session[RemoteStore]):
         self._sink = sink
         self._accept = accept
         self._mirrors = {r: Mirror() for r in keys.KNOWN}
-        self._id: ClusterId | None = None
-        self._range: IdentityRange | None = None
-        self._services = service_reader.Reader()
         self._heard_s: float | None = None  # when the copy was last followed, of the loop's clock
         self._pulse_s = 0.0  # when the copy's writer spoke last
         self._copy_silent = False
@@ -126,11 +102,10 @@ class Remote(Session[RemoteStore]):
         """Take back everything learnt from this cluster."""
         for mirror in self._mirrors.values():
             mirror.snapshot((), 0)
-        self._purse = Purse(self._limits)
+        self._decoding.forget(Purse(self._limits))
         self._full.clear()
         self._late.clear()
         self.status.late = 0
-        self._services = service_reader.Reader()
         self._sink.on_removed(self._name)
 
     def _begin(self) -> None:
@@ -214,14 +189,15 @@ class Remote(Session[RemoteStore]):
                 )
 
     async def _believe(self, config: ClusterConfig) -> None:
-        if self._id is not None and self._id != config.id:
+        known = self._decoding.id
+        if known is not None and known != config.id:
             log.warning("event=remote_id_changed cluster=%s id=%d", self._name, config.id)
             if self._move(Happening.NUMBER_CHANGED) is Action.WITHDRAW:
                 self.drain()
-            self._id = None
+            self._decoding.id = None
         self._accept(self._name, config)
-        self._id = config.id
-        self._range = identity_range(config.id, config.capabilities.max_connected_clusters)
+        most = config.capabilities.max_connected_clusters
+        self._decoding.believe(config.id, identity_range(config.id, most))
         self._resources = self._wanted(config.capabilities)
 
     async def _follow(self, store: RemoteStore, resource: str, cached: bool) -> None:
@@ -234,22 +210,22 @@ class Remote(Session[RemoteStore]):
         while True:
             again_s = now() + self._limits.relist_gap_s
             try:
-                revision = await self._list(store, resource, prefix)
+                heard = _Heard(await self._list(store, resource, prefix))
                 self._synced(resource)
-                async for batch in store.watch(prefix, revision + 1, within=within):
-                    if any(_revision(e) < revision for e in batch.events):
+                watch = store.watch(
+                    prefix,
+                    heard.revision + 1,
+                    within=within,
+                    take=partial(self._take_at_once, resource, prefix, heard),
+                )
+                async for batch in watch:
+                    if not heard.in_order(batch):
                         # What is told twice or out of order may hide what is not told at all.
                         log.warning("event=disorder cluster=%s type=%s", self._name, resource)
                         status.disorders += 1
                         self._move(Happening.DISORDER)
                         break
-                    revision = max([revision, *map(_revision, batch.events)])
-                    told = [
-                        c
-                        for e in batch.events
-                        if (not isinstance(e, Put) or self._admits(resource, e.row.key))
-                        and (c := mirror.event(e)) is not None
-                    ]
+                    told = self._news(resource, heard, batch)
                     if told:
                         await self._tell(resource, prefix, told)
                     if self._full.get(resource) and self._has_room(resource):
@@ -260,6 +236,27 @@ class Remote(Session[RemoteStore]):
                 self._move(Happening.COMPACTED)
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
             await asyncio.sleep(max(0.0, again_s - now()))
+
+    def _take_at_once(self, resource: str, prefix: str, heard: "_Heard", batch: Batch) -> bool:
+        """What a watch tells, unless there is more to it than handing it over."""
+        if self._late or self._full.get(resource) or not heard.in_order(batch):
+            return False
+        if not self._pace.take(len(batch.events), now()):
+            return False
+        told = self._news(resource, heard, batch)
+        if told:
+            self._hand_over(resource, prefix, told)
+        return True
+
+    def _news(self, resource: str, heard: "_Heard", batch: Batch) -> list[Told]:
+        mirror = self._mirrors[resource]
+        heard.note(batch)
+        return [
+            change
+            for event in batch.events
+            if (not isinstance(event, Put) or self._admits(resource, event.row.key))
+            and (change := mirror.event(event)) is not None
+        ]
 
     async def _list(self, store: RemoteStore, resource: str, prefix: str) -> int:
         """Take a full listing, page by page; the revision it stands for."""
@@ -404,25 +401,9 @@ class Remote(Session[RemoteStore]):
                 self._take_over(other, mirror.prefix, mirror.snapshot((), 0))
 
     def _hand_over(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
-        changes: list[Change] = []
         if resource in BACKENDS and self._withheld():
             rows = [row for row in rows if row[1] is None]
-        if resource == keys.IP:
-            assert self._range is not None  # a session believes first
-            most = self._limits.value_bytes[keys.IP]
-            refuse = partial(self._reject, resource)
-            changes += ip_v1.decode_rows(rows, prefix, self._range, most, refuse)
-            rows = ()
-        for name, data in rows:
-            key = prefix + name
-            try:
-                if data is not None:
-                    self._purse.check(resource, name, data, key)
-                changes.append(self._decode(resource, key, name, data))
-                self._purse.keep(resource, name, len(data or b""))
-            except RemoteWireError as error:
-                if data is not None:  # what was never believed is no loss
-                    self._reject(resource, str(error))
+        changes = self._decoding.rows(resource, prefix, rows, self._refusals[resource])
         if changes:
             self._sink.on_changes(self._name, resource, changes)
         self.status.counts[resource] = len(self._mirrors[resource])
@@ -436,41 +417,18 @@ class Remote(Session[RemoteStore]):
                 'event=rejected cluster=%s count=%d why="%s"', self._name, count, why[:1000]
             )
 
-    def _decode(self, resource: str, key: str, name: str, data: bytes | None) -> Change:
-        assert self._id is not None  # a session believes first
-        assert self._range is not None
-        match resource:
-            case keys.NODES:
-                if data is None:
-                    return NodeName(name), None
-                return NodeName(name), self._node(name, data, key)
-            case keys.IDENTITIES:
-                if data is None:
-                    return identity_v1.decode_number(name, self._range, key), None
-                identity = identity_v1.decode(name, data, self._name, self._range, key)
-                return identity.id, identity
-            case keys.ENDPOINT_SLICES:
-                if data is None:
-                    return endpointslice_v1.decode_name(name, key), None
-                found = endpointslice_v1.decode(name, data, self._name, self._id, key)
-                return found.name, found
-            case keys.SERVICE_EXPORTS:
-                if data is None:
-                    return service_export_v1.decode_name(name, key), None
-                export = service_export_v1.decode(name, data, self._name, key)
-                return export.name, export
-            case _:
-                if data is None:
-                    self._services.forget(name)
-                    return service_v1.decode_name(name, key), None
-                service = self._services.decode(name, data, self._name, self._id, key)
-                return service.name, service
 
-    def _node(self, name: str, data: bytes, key: str) -> Node:
-        assert self._id is not None
-        labels = self._node_labels
-        return node_v1.decode(name, data, self._name, self._id, key, labels=labels)
+class _Heard:
+    """How far a watch has come."""
 
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
 
-def _revision(event: Event) -> int:
-    return event.row.mod_revision if isinstance(event, Put) else event.revision
+    def in_order(self, batch: Batch) -> bool:
+        """Whether nothing is older than what was heard before."""
+        return all(event.at >= self.revision for event in batch.events)
+
+    def note(self, batch: Batch) -> None:
+        """It has been heard."""
+        for event in batch.events:
+            self.revision = max(self.revision, event.at)

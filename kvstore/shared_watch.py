@@ -6,6 +6,9 @@ message of its own, each of which costs more than what it says.
 
 When changes come one by one and fast, the watch is begun again a little in the past: etcd takes it
 for a late reader and sends all that has gathered, ten times a second, in one message.
+
+Who has nothing else to do is told by a call in the turn in which a message is read: to wake
+hundreds of followers for a change each costs more than what they do with it.
 """
 
 import asyncio
@@ -13,20 +16,24 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc.aio
 
+from kvstore import messages
 from kvstore import rpc_pb2 as pb
 from kvstore.port import prefix_end
 
 RECENT_EVENTS = 2_000  # for a follower whose listing is older than what has been read since
 BEHIND_MESSAGES = 5_000  # a follower that does not keep up lists again
 BURST_MESSAGES, BURST_S = 12, 0.1  # from here on changes are awaited together
+AT_ONCE_EVENTS = 256  # of a message, that may be taken in one turn of the loop
 FEW_EVENTS = 8  # gathered in a tenth of a second: from here on down each comes by itself
 
 Open: TypeAlias = Callable[[], Any]  # a new Watch stream
 Told: TypeAlias = tuple[Any, Sequence[Any]]  # a reply, and those of its events that concern
+Take: TypeAlias = Callable[[Told], bool]  # whether it was taken at once
 
 
 class BehindError(Exception):
@@ -36,13 +43,25 @@ class BehindError(Exception):
 class Follower:
     """One reader's part."""
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int, take: Take | None = None) -> None:
         self.revision = revision  # nothing before it
+        self.idle = False  # waits, and has seen to everything it was told
+        self._take = take
         self.told: deque[Told] = deque()
         self.ended: BaseException | None = None  # after what has been told
 
+    def take(self, told: Told) -> bool:
+        """One more message, if it may be taken now."""
+        if self._take is None or not self.idle or self.told or self.ended is not None:
+            return False
+        try:
+            return self._take(told)
+        except Exception as error:  # this follower's own: the others go on
+            self.ended = error
+            return False
+
     def give(self, told: Told) -> None:
-        """One more message."""
+        """One more message, for later."""
         if len(self.told) >= BEHIND_MESSAGES:
             self.told.clear()
             self.ended = BehindError()
@@ -97,17 +116,18 @@ class SharedWatch:
         self._floor: int | None = 0  # every event from here on is recent or to come
         self._recent: deque[Any] = deque()
 
-    def follow(self, prefix: str, revision: int) -> Follower | None:
+    def follow(self, prefix: str, revision: int, take: Take | None = None) -> Follower | None:
         """Follow a key, or what is below a prefix that ends in a slash, from a revision on.
 
-        ``None``: that is too long ago, and the caller has to read for itself.
+        What ``take`` takes does not come out of ``next``. ``None``: that is too long ago, and the
+        caller has to read for itself.
         """
         if not self._followers:
             self._at, self._floor = max(0, revision - 1), revision or None
             self._recent.clear()
         elif revision and (self._floor is None or revision < self._floor):
             return None
-        follower = Follower(revision)
+        follower = Follower(revision, take)
         head = prefix.encode()
         if self._began is not None:
             follower.give((self._began, ()))
@@ -133,10 +153,11 @@ class SharedWatch:
         while not follower.told:
             if follower.ended is not None:
                 raise follower.ended
-            if self._led:
-                await self._wait(follower)
-            else:
-                await self._lead(follower)
+            follower.idle = True
+            try:
+                await (self._wait(follower) if self._led else self._lead(follower))
+            finally:
+                follower.idle = False
         return follower.told.popleft()
 
     async def _wait(self, follower: Follower) -> None:
@@ -247,8 +268,14 @@ class SharedWatch:
         self._at = max(self._at, reply.events[-1].kv.mod_revision)
         while len(self._recent) > RECENT_EVENTS:
             self._floor = self._recent.popleft().kv.mod_revision + 1
+        few, began, taken = len(reply.events) <= AT_ONCE_EVENTS, perf_counter(), False
         for follower, events in parts.items():
-            self._give(follower, (reply, events))
+            if few and follower.take((reply, events)):
+                taken = True
+            else:
+                self._give(follower, (reply, events))
+        if taken:
+            messages.observe(reply.events, began)
         return count
 
 

@@ -185,6 +185,7 @@ class Forgetful:
         return getattr(self._store, name)
 
     async def watch(self, prefix: str, revision: int, **more: Any) -> AsyncIterator[Batch]:
+        more.pop("take", None)
         async for batch in self._store.watch(prefix, revision, **more):
             told = tuple(
                 e

@@ -106,6 +106,59 @@ async def test_a_late_follower_misses_nothing(store: Store) -> None:
     assert said(await take(second, 1)) == [("p/b/2", b"later")]
 
 
+async def test_who_waits_is_asked_to_take(store: Store) -> None:
+    """What is taken does not come again; what is left comes out, and nothing overtakes it."""
+    heard: list[str] = []
+
+    def told(batch: Batch) -> bool:
+        names = [key for key, _ in said([*batch.events])]
+        if any(name.endswith("left") for name in names):
+            return False
+        heard.extend(names)
+        return True
+
+    at = (await store.range(ALL)).revision
+    watch = store.watch("p/a/", at + 1, within=ALL, take=told)
+    await anext(watch)  # it stands
+    async with asyncio.timeout(10), TaskGroup() as tasks:
+        waiting = tasks.create_task(take(watch, 1))
+        for name in ("1", "2", "left"):
+            await store.put(f"p/a/{name}", b"")
+            await store.put(f"p/b/{name}", b"")
+        heard += [key for key, _ in said(await waiting)]
+        await store.put("p/a/3", b"")  # nobody waits
+        await store.put("p/a/4-left", b"")
+        while heard[-1] != "p/a/4-left":
+            heard += [key for key, _ in said(await take(watch, 1))]
+    assert heard == [f"p/a/{name}" for name in ("1", "2", "left", "3", "4-left")]
+
+
+async def test_who_fails_to_take_fails_alone(real: EtcdStore) -> None:
+    """The error is raised to him; the others go on."""
+
+    def broken(batch: Batch) -> bool:
+        raise ValueError(f"revision {batch.revision}")
+
+    first, second = (
+        real.watch("p/a/", 0, within=ALL, take=broken),
+        real.watch("p/b/", 0, within=ALL),
+    )
+    await anext(first)
+    await anext(second)
+
+    async def fails() -> None:
+        with pytest.raises(ValueError, match="revision"):
+            await take(first, 1)
+
+    async with asyncio.timeout(10), TaskGroup() as tasks:
+        tasks.create_task(fails())
+        other = tasks.create_task(take(second, 1))
+        await asyncio.sleep(0.05)
+        await real.put("p/a/1", b"")
+        await real.put("p/b/1", b"")
+        assert said(await other) == [("p/b/1", b"")]
+
+
 async def test_one_from_before_the_watch_reads_for_itself(
     real: EtcdStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

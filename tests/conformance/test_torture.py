@@ -54,6 +54,7 @@ class Torturer:
     async def watch(self, prefix: str, revision: int, **more: Any) -> AsyncIterator[Batch]:
         told: list[Batch] = []
         held: Batch | None = None
+        more.pop("take", None)  # every batch passes here
         async for batch in self._store.watch(prefix, revision, **more):
             fault = self._rng.choice(["", "", *self._faults]) if Torturer.on else ""
             if not prefix.startswith(keys.STATE_PREFIX):

@@ -7,7 +7,7 @@ time as well. What a network does to a connection is the ``Link``'s.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
@@ -372,6 +372,7 @@ class FakeStore:
         progress: bool = False,
         exact: bool = False,
         within: str = "",
+        take: Callable[[Batch], bool] | None = None,
     ) -> AsyncIterator[Batch]:
         member = await self._there()
         following = revision or member.revision + 1
@@ -394,7 +395,8 @@ class FakeStore:
                 self._check()
                 batch = Batch(following - 1, tuple(events))
                 for part in self._link.deliveries(prefix, batch, told):
-                    yield part
+                    if take is None or not take(part):
+                        yield part
                 told.append(batch)
             else:
                 await self._rest(member)
