@@ -18,6 +18,7 @@ COMMANDS = {
     "reflect": Lazy("cli.hubble_ask", "reflect", ""),
     "replay": Lazy("cli.hubble_record", "replay", "Show recorded flows."),
     "status": Lazy("cli.hubble_ask", "status", "Health and numbers of an observer or relay."),
+    "ui": Lazy("cli.hubble_ui", "ui", "Serve the front end of Hubble's UI."),
     "version": Lazy("cli.hubble_settings", "version", "Version of this command."),
     "watch": Lazy("cli.hubble_ask", "watch", "What changes."),
 }

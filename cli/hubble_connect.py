@@ -156,17 +156,22 @@ class HubbleError(click.ClickException):
         super().__init__(f"{error.message}{where}")
 
 
+async def reach(server: Server, stack: contextlib.AsyncExitStack) -> str:
+    """The target to connect to; a port that is forwarded is so while the stack lasts."""
+    if server.forward is None:
+        return server.target
+    from cli import hubble_forward
+
+    port = await stack.enter_async_context(hubble_forward.forwarding(server.forward))
+    return f"127.0.0.1:{port}"
+
+
 @contextlib.asynccontextmanager
 async def channel(server: Server) -> AsyncIterator[Channel]:
     """A channel to the server; what fails on it ends the command with one line."""
     try:
         async with contextlib.AsyncExitStack() as stack:
-            target = server.target
-            if server.forward is not None:
-                from cli import hubble_forward
-
-                port = await stack.enter_async_context(hubble_forward.forwarding(server.forward))
-                target = f"127.0.0.1:{port}"
+            target = await reach(server, stack)
             opened = await connect(target, server.tls, server.timeout_s)
             stack.callback(opened.close)
             yield opened

@@ -7,7 +7,8 @@ target="${1:-.}/wire/hubble"
 made="$(mktemp -d)"
 trap 'rm -rf "$made"' EXIT
 .venv/bin/python -m grpc_tools.protoc -I wire/hubble --python_out="$made" --pyi_out="$made" \
-  flow/flow.proto relay/relay.proto observer/observer.proto peer/peer.proto recorder/recorder.proto
+  flow/flow.proto relay/relay.proto observer/observer.proto peer/peer.proto recorder/recorder.proto \
+  ui/status.proto ui/notifications.proto ui/ui.proto customprotocol/customprotocol.proto
 mkdir -p "$target"
 for made_file in "$made"/*/*_pb2.py*; do
   sed -E -e 's/^from [a-z]+ import ([a-z]+_pb2)/from wire.hubble import \1/' \

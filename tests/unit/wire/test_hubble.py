@@ -9,7 +9,10 @@ from google.protobuf import json_format
 from wire.hubble import flow_pb2, observer_pb2, peer_pb2, recorder_pb2, relay_pb2
 
 ROOT = Path(__file__).parents[3]
-MODULES = ("flow", "relay", "observer", "peer", "recorder")
+MODULES = (
+    *("flow", "relay", "observer", "peer", "recorder"),
+    *("ui", "status", "notifications", "customprotocol"),
+)
 
 
 def varint(number: int) -> bytes:

@@ -1,0 +1,1 @@
+"""What the front end of Hubble's UI asks for: cards, links, flows and notices, from a relay."""
