@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hubble.rpc import Code, RpcError
 from hubble.rpc_client import Channel
 from hubble.ui.cards import Cards, is_shown
+from reconcile.tasks import TaskGroup
 from wire.hubble import flow_pb2, notifications_pb2, observer_pb2, status_pb2
 from wire.hubble import ui_pb2 as ui
 
@@ -125,7 +126,7 @@ class Backend:
         request = flows_request(asked, self._settings)
         queue: Queue = asyncio.Queue(2 * FLOWS_MAX)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 if wanted & _FLOW_EVENTS:
                     tasks.create_task(self._read(request, queue))
                 if ui.EventType.STATUS in wanted:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hubble.rpc import Code, RpcError
+from reconcile.tasks import TaskGroup
 from wire.hubble import customprotocol_pb2 as cp
 
 log = logging.getLogger("isthmus.hubble.ui")
@@ -67,7 +68,7 @@ class _Channel:
 class Channels:
     """The channels of all viewers. ``routes``: what each route does."""
 
-    def __init__(self, routes: Mapping[str, Work], group: asyncio.TaskGroup) -> None:
+    def __init__(self, routes: Mapping[str, Work], group: TaskGroup) -> None:
         self._routes, self._group = routes, group
         self._channels: dict[str, _Channel] = {}
 

@@ -1,6 +1,5 @@
 """The UI's backend: HTTP for its front end, gRPC for who speaks ``ui.UI``. Adapter."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from hubble.observer_server import parse_request
 from hubble.rpc_server import Call, Handler
 from hubble.ui.backend import Backend
 from hubble.ui.channels import Channels, ProtocolError, Send
+from reconcile.tasks import TaskGroup
 from wire.hubble import customprotocol_pb2 as cp
 from wire.hubble import status_pb2
 from wire.hubble import ui_pb2 as ui
@@ -113,7 +113,7 @@ async def serving(
     backend: Backend, host: str | None, port: int, front_end: Path | None
 ) -> AsyncIterator[int]:
     """The backend on HTTP while the context lasts; gives the port."""
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         channels = Channels(Routes(backend).all, group)
         runner = web.AppRunner(Web(channels, front_end).app, access_log=None)
         await runner.setup()

@@ -19,6 +19,7 @@ from hubble.ui import backend as ui_backend
 from hubble.ui import channels
 from hubble.ui.backend import Backend
 from hubble.ui.serving import handlers, serving
+from reconcile.tasks import TaskGroup
 from tests.support.hubble import MemorySource, observing
 from tests.support.hubble_ui import Stream, browsing
 from wire.hubble import customprotocol_pb2 as cp
@@ -54,7 +55,7 @@ async def relaying(folder: Path, source: MemorySource) -> AsyncIterator[None]:
     async with (
         observing(source, folder / "node", peers),
         Server(Relay(pool, "west/relay", "hubble-relay v0").handlers()) as server,
-        asyncio.TaskGroup() as group,
+        TaskGroup() as group,
     ):
         task = group.create_task(pool.run(0.05))
         try:
@@ -189,7 +190,7 @@ async def test_a_relay_that_comes_back_tells_each_flow_once(
             while len(seen) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         task = group.create_task(backend.events(asked(), send))
         for count in (2, 3):
             async with relaying(tmp_path, source):
