@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from kvstore.bulk import BulkStore
+from kvstore.leases import KEYS_PER_LEASE
 from kvstore.observed import OBSERVED
 from kvstore.port import (
     MAX_TXN_OPS,
@@ -24,7 +25,6 @@ from reconcile.tasks import TaskGroup
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 15 * 60
-KEYS_PER_LEASE = 1000
 TXN_BYTES = 1_000_000  # below etcd's limit of 1.5 MiB per request
 IN_FLIGHT = 4  # transactions under way: the store writes its log while we make the next
 _STORE_WIDE = (UnavailableError, ClusterIdChangedError, NoSpaceError, LeaseNotFoundError)

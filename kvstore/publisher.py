@@ -9,12 +9,12 @@ is written. Nothing that another run of ours left behind is deleted before every
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
+from kvstore.leases import Leases
 from kvstore.observed import OBSERVED, scope_of
 from kvstore.port import (
     MAX_TXN_OPS,
@@ -25,7 +25,6 @@ from kvstore.port import (
     NoSpaceError,
     Op,
     Put,
-    PutOp,
     Store,
     StoreError,
     UnavailableError,
@@ -37,7 +36,6 @@ from wire.etcd import cluster_config_v1, keys
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 15 * 60
-KEYS_PER_LEASE = 1000
 HEARTBEAT_S = 60.0
 ENFORCE_S = 300.0  # the cluster's announcement is compared and repaired this often
 VALUE_BYTES = 1_560_000  # etcd takes requests of 1.5 MiB, and a key has its place there, too
@@ -53,30 +51,6 @@ class PublisherStore(Store, Protocol):
 
     @property
     def cluster_id(self) -> int: ...
-
-
-@dataclass(slots=True)
-class _Leases:
-    """Which keys hang on which lease."""
-
-    of: dict[str, int] = field(default_factory=dict)
-    keys: dict[int, set[str]] = field(default_factory=dict)
-
-    def free(self) -> int | None:
-        """A lease with room."""
-        return next((i for i, k in self.keys.items() if len(k) < KEYS_PER_LEASE), None)
-
-    def bind(self, key: str, lease: int) -> None:
-        """The key hangs on the lease from now on."""
-        self.unbind(key)
-        self.of[key] = lease
-        self.keys.setdefault(lease, set()).add(key)
-
-    def unbind(self, key: str) -> None:
-        """The key is gone."""
-        lease = self.of.pop(key, None)
-        if lease is not None:
-            self.keys[lease].discard(key)
 
 
 class Publisher:
@@ -104,7 +78,7 @@ class Publisher:
         self._failing: dict[str, tuple[float, float, str]] = {}  # due, delay, why
         self._awaited: dict[str, set[str]] = {}  # canaries and the keys they wait for
         self._complete: set[str] = set()
-        self._leases = _Leases()
+        self._leases = Leases(lease_ttl_s)
         # Found in the store and not yet written by this run; of these, what is to stay.
         self._leftover: dict[str, bytes] = {}
         self._spares = spares
@@ -150,7 +124,7 @@ class Publisher:
 
     def is_written(self, resource: str) -> bool:
         """Whether the canary of a type stands: all of its first rows have been written."""
-        return keys.canary(self._cluster, resource) in self._leases.of and (
+        return keys.canary(self._cluster, resource) in self._leases and (
             resource not in self._awaited
         )
 
@@ -191,12 +165,11 @@ class Publisher:
                 found[row.key] = row.value
                 lease_of[row.key] = row.lease
         if store.cluster_id != self._etcd_id:
-            self._leases = _Leases()
+            self._leases = Leases(self._lease_ttl_s)
             self._etcd_id = store.cluster_id
         await self._drop_expired(store)
-        alive = self._leases.keys
-        self._written = {k: v for k, v in found.items() if lease_of[k] in alive}
-        for key in [k for k in self._leases.of if k not in self._written]:
+        self._written = {k: v for k, v in found.items() if self._leases.are(lease_of[k])}
+        for key in [k for k in self._leases.bound() if k not in self._written]:
             self._leases.unbind(key)
         self._leftover = {k: v for k, v in found.items() if k.startswith(keys.STATE_PREFIX)}
         for key, value in self._rows.items():
@@ -389,33 +362,9 @@ class Publisher:
                 self._dirty[key] = None
 
     async def _put_leased(
-        self,
-        store: PublisherStore,
-        rows: list[tuple[str, bytes]],
-        deletes: Iterable[Op] = (),
+        self, store: PublisherStore, rows: list[tuple[str, bytes]], deletes: Sequence[Op] = ()
     ) -> None:
-        ops: list[Op] = list(deletes)
-        bound = []
-        for key, value in rows:
-            lease = self._leases.of.get(key)
-            if lease is None:
-                lease = self._leases.free()
-                if lease is None:
-                    lease = await store.grant(self._lease_ttl_s)
-                    self._leases.keys[lease] = set()
-                # Counted at once, or a large batch would overfill its lease.
-                self._leases.bind(key, lease)
-                bound.append(key)
-            ops.append(PutOp(key, value, lease))
-        if not ops:
-            return
-        try:
-            await store.txn(ops)
-        except StoreError:
-            for key in bound:
-                self._leases.unbind(key)
-            raise
-        self.writes += len(ops)
+        self.writes += await self._leases.write(store, rows, deletes)
 
     async def _beat(self, store: PublisherStore) -> None:
         try:
@@ -430,7 +379,7 @@ class Publisher:
     async def _announce(self, store: PublisherStore) -> None:
         key, value = self._announcement
         row = await store.get(key)
-        if row is None or row.value != value or key not in self._leases.of:
+        if row is None or row.value != value or key not in self._leases:
             try:
                 await self._put_leased(store, [self._announcement])
             except NoSpaceError as error:
@@ -459,19 +408,11 @@ class Publisher:
 
     async def _drop_expired(self, store: PublisherStore) -> set[str]:
         """Prolong every lease; the keys of those that have expired, now dirty."""
-        lost: set[str] = set()
-        for lease in list(self._leases.keys):
-            try:
-                await store.keep_alive(lease)
-            except LeaseNotFoundError:
-                gone = self._leases.keys.pop(lease)
-                lost |= gone
-                for key in gone:
-                    self._leases.of.pop(key, None)
-                    self._written.pop(key, None)
-                    if key in self._rows:
-                        self._dirty[key] = None
-                log.warning("event=lease_expired lease=%x keys=%d", lease, len(gone))
+        lost = await self._leases.prolong(store)
+        for key in lost:
+            self._written.pop(key, None)
+            if key in self._rows:
+                self._dirty[key] = None
         for key in lost:
             resource = keys.canary_resource(key, self._cluster)
             if resource is not None:

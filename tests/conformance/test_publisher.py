@@ -10,7 +10,8 @@ import pytest
 
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore, connect
-from kvstore.publisher import KEYS_PER_LEASE, Publisher
+from kvstore.leases import KEYS_PER_LEASE
+from kvstore.publisher import Publisher
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from reconcile.tasks import TaskGroup
 from tests.support.etcd import Etcd, plain_etcd, when_up
