@@ -12,8 +12,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-from reconcile.tasks import TaskGroup
-
 BUFFER_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 5.0
 
@@ -38,7 +36,7 @@ async def serve(listen_port: int, netns: str, address: str, port: int) -> None:
         except (OSError, TimeoutError):
             writer.close()
             return
-        async with TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:  # noqa: TID251 - runs without our packages
             tasks.create_task(_copy(reader, far_writer))
             tasks.create_task(_copy(far_reader, writer))
 
