@@ -261,10 +261,16 @@ class AgentNode:
             raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from error
 
     async def get(self, path: str) -> Any:
+        return await self._ask("GET", path)
+
+    async def change(self, path: str) -> Any:
+        return await self._ask("PUT", path)
+
+    async def _ask(self, method: str, path: str) -> Any:
         connector = aiohttp.UnixConnector(str(self.socket))
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            session.get(f"http://agent/v1/{path}") as response,
+            session.request(method, f"http://agent/v1/{path}") as response,
         ):
             return await response.json()
 
@@ -343,7 +349,12 @@ class AgentNode:
 
 
 @asynccontextmanager
-async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
+async def agent_node(
+    directory: Path,
+    address: str = NODE_IP,
+    pod_cidr: str = POD_CIDR,
+    made_by: type[AgentNode] = AgentNode,
+) -> AsyncIterator[AgentNode]:
     """A node whose agent is not started yet; all is gone afterwards."""
     async with AsyncExitStack() as stack:
         namespace = new_namespace("agent")
@@ -353,7 +364,7 @@ async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
             f"ip netns exec {namespace} bash -ec 'ip link set lo up;"
             f" ip link add under0 type veth peer name wire0;"
             f" ip link set under0 up; ip link set wire0 up;"
-            f" ip addr add {NODE_IP}/24 dev under0'"
+            f" ip addr add {address}/24 dev under0'"
         )
         fake = await stack.enter_async_context(FakeKube().serve())
         forwarder = await Forwarder(namespace, int(fake.url.rsplit(":", 1)[1])).start()
@@ -361,12 +372,12 @@ async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
         user = {"token": "secret-token"}
         server = f"http://127.0.0.1:{forwarder.port}"
         kubeconfig = write_kubeconfig(directory / "kubeconfig", server, user, {})
-        node = AgentNode(directory, namespace, fake, kubeconfig)
+        node = made_by(directory, namespace, fake, kubeconfig)
         node.forwarder = forwarder
         node.mesh.mkdir()
         node.bpf_root.mkdir()
         stack.callback(_remove_pins, node.bpf_root)
-        _first_objects(fake)
+        _first_objects(fake, address, pod_cidr)
 
         def end() -> None:
             if node.process is not None:
@@ -377,15 +388,15 @@ async def agent_node(directory: Path) -> AsyncIterator[AgentNode]:
         yield node
 
 
-def _first_objects(fake: FakeKube) -> None:
+def _first_objects(fake: FakeKube, address: str, pod_cidr: str) -> None:
     put(fake, "namespaces", {"metadata": {"name": "default", "labels": {}}})
     put(
         fake,
         "nodes",
         {
             "metadata": {"name": "n1", "uid": "uid-n1", "labels": {"zone": "a"}},
-            "spec": {"podCIDR": POD_CIDR, "podCIDRs": [POD_CIDR]},
-            "status": {"addresses": [{"type": "InternalIP", "address": NODE_IP}]},
+            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
         },
     )
 

@@ -15,6 +15,7 @@ from tests.support.sniffer import CANARY
 
 BLOCK = CANARY + b"." * 577
 LARGE = BLOCK * 40
+IP_UDP_BYTES = 28  # of headers
 REPLY_S = 15.0  # a machine that is emulated takes its time; a lost packet is sent again meanwhile
 
 
@@ -120,7 +121,9 @@ class Flow:
         self.rounds += 1
 
 
-def say_once(source: Place, address: str, port: int = 9) -> None:
-    """One datagram with the canary, to somebody who does not answer."""
+def say_once(source: Place, address: str, port: int = 9) -> int:
+    """One datagram with the canary, to somebody who does not answer. Returns the packet's size."""
+    payload = CANARY + os.urandom(8)
     with source.socket(socket.SOCK_DGRAM) as client:
-        client.sendto(CANARY + os.urandom(8), (address, port))
+        client.sendto(payload, (address, port))
+    return IP_UDP_BYTES + len(payload)
