@@ -359,7 +359,7 @@ class Daemon:
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
             tasks.create_task(self.policy.keep(self.datapath), name="own-addresses")
-            self.encryption.start(tasks, self.remotes)
+            self.encryption.start(tasks, self.remotes, self.remote_inputs.heard)
             tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
 
     async def _serve(self, runners: AsyncExitStack) -> None:

@@ -39,7 +39,6 @@ from reconcile.tasks import TaskGroup
 log = logging.getLogger("isthmus.agent.ipsec")
 
 KEY_FILE_S = 5.0  # between looks at the file
-RECEIVED_S = 1.0  # between looks at rows that fail
 
 
 def read_secret(path: Path, ring: KeyRing, now_s: float) -> bool:
@@ -291,9 +290,7 @@ class IpsecNode:
     async def _announce_received(self) -> None:
         """Announce the current key once the kernel receives with it."""
         for table in (self.states, self.policies):
-            await table.attempted(table.revision)
-            while table.status.failing:  # noqa: ASYNC110
-                await asyncio.sleep(RECEIVED_S)  # a table tells of attempts, not of recoveries
+            await table.written(table.revision)
         if self.opened.announced_key != self.opened.ring.current:
             self.opened.announced_key = self.opened.ring.current
             self._announce()

@@ -4,11 +4,10 @@ Which kinds there are is the node's stance (``encryption.migration``). Adapter; 
 decided lives in ``agent.encryption`` (WireGuard) and ``agent.ipsec``.
 """
 
-import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,6 @@ from reconcile.table import Table
 from reconcile.tasks import TaskGroup
 
 log = logging.getLogger("isthmus.agent.encryption")
-
-CLUSTERS_S = 1.0  # between looks at clusters that have not spoken yet
 
 
 @dataclass(slots=True)
@@ -155,20 +152,22 @@ class MeshEncryption:
         else:
             await call(_remove_wireguard, opened.config.state_dir / "wireguard")
 
-    def start(self, tasks: TaskGroup, remotes: Remotes) -> None:
-        """Run what lives."""
+    def start(
+        self, tasks: TaskGroup, remotes: Remotes, heard: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Run what lives. ``heard``: waits until some cluster has told something whole, or left."""
         if self.rotation is not None:
             tasks.create_task(self.rotation.run(), name="rotation")
         if self.ipsec is not None:
             tasks.create_task(self.ipsec.run(), name="ipsec")
         if self.tables:
-            tasks.create_task(self._prune(remotes), name="prune-encryption")
+            tasks.create_task(self._prune(remotes, heard), name="prune-encryption")
 
-    async def _prune(self, remotes: Remotes) -> None:
+    async def _prune(self, remotes: Remotes, heard: Callable[[], Awaitable[object]]) -> None:
         """A peer goes only when every cluster has said what it has: packets would have no key."""
         await remotes.configured.wait()
-        while not all(status.ready for status in remotes.statuses.values()):  # noqa: ASYNC110
-            await asyncio.sleep(CLUSTERS_S)  # statuses tell of no change
+        while not all(status.ready for status in remotes.statuses.values()):
+            await heard()
         for table in self.tables:
             table.allow_prune()
 

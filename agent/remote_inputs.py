@@ -4,6 +4,7 @@ Which ID a configured cluster had when it last spoke is kept on disk: after a re
 that cluster is silent, it says whose the rows in the kernel are.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -45,6 +46,15 @@ class RemoteInputs:
         self.labels = RemoteLabels(mesh.identities, ids_file.with_suffix(""))
         self._restored: dict[ClusterId, list[Prefix]] = {}  # last words that still count
         self.status: Callable[[ClusterName], RemoteStatus | None] = lambda cluster: None
+        self._told = asyncio.Event()
+
+    async def heard(self) -> None:
+        """Wait until some cluster has told all of one type, or has left the mesh."""
+        await self._told.wait()
+
+    def _tell(self) -> None:
+        told, self._told = self._told, asyncio.Event()
+        told.set()
 
     def types(self, said: Capabilities) -> tuple[str, ...]:
         """What is read of a cluster of these capabilities."""
@@ -101,6 +111,7 @@ class RemoteInputs:
 
     def on_synced(self, cluster: ClusterName, resource: str) -> None:
         """``kvstore.remote.Sink``."""
+        self._tell()
         cluster_id = self._learn(cluster)
         status = self.status(cluster)
         heard = status.synced if status else set()
@@ -121,6 +132,7 @@ class RemoteInputs:
 
     def on_removed(self, cluster: ClusterName) -> None:
         """``kvstore.remote.Sink``."""
+        self._tell()
         self._services.drop_cluster(cluster)
         self._mesh.services.drop_cluster(cluster)
         self._mesh.nodes.drop_cluster(cluster)

@@ -1,195 +1,30 @@
 """Encryption: peers into a device, the stream against a bare tunnel, requests while keys change."""
 
-import asyncio
-import base64
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from bench import topology
+from bench import encrypt_tables, topology
 from bench.figure import Figure, interleave, ratio
 from bench.lab import joined_lab
-from datapath import namespaces
-from encryption import ipsec
-from encryption import wireguard_keys as keys
-from encryption.choose import open_device
-from encryption.device import MARK, OVERHEAD_BYTES, PeerChange
-from encryption.ipsec import Policy, PolicyId
-from encryption.ipsec_keys import End
-from encryption.peers import Peer, Peers, PublicKey
-from encryption.wireguard import Device, PeerTable
-from encryption.xfrm import Policies
+from bench.wireguard_devices import in_space, keeper, opened
+from encryption.device import PeerChange
 from kind import story
 from kind.lab.topology import Topology
 from model.address import parse_address, parse_prefix
-from model.cluster import ClusterId, ClusterName
-from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
-from reconcile.loop import Loop
-from reconcile.table import Table
 from tests.support.sniffer import CANARY, Sniffer
 from tests.support.wireguard_world import NODES as NODE_PREFIXES
 from tests.support.wireguard_world import PODS, agents
 
-T = TypeVar("T")
-
-NODES = 1000
 RUNS = 5
 SECONDS = 2.0
-ROUNDS = 20
 BARE = "ist_wg7"
-OWN = ClusterName("own")
-# The keeper and wireguard-go see this directory as /run: sockets are named by device alone.
-_KEEPER = 'mount --make-rprivate /; mount --bind "$1/run" /run; exec "$2" -m encryption.keeper'
-
-
-@contextmanager
-def keeper(space: str) -> Iterator[Path]:
-    """A keeper of userspace devices in a namespace, and the directory where it lives."""
-    with tempfile.TemporaryDirectory(prefix="ist-bench-") as name:
-        directory = Path(name)
-        (directory / "run").mkdir()
-        script = f'{_KEEPER} --wanted "$1/wanted"'
-        words = ("unshare", "-m", "sh", "-c", script, "sh", name, sys.executable)
-        process = subprocess.Popen(topology.inside(space, *words), stdout=subprocess.DEVNULL)
-        try:
-            yield directory
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def in_space(space: str, work: Callable[[], T]) -> T:
-    """Call in a network namespace."""
-    return namespaces.run_inside(f"/run/netns/{space}", work)
-
-
-def opened(space: str, name: str, directory: Path, port: int) -> tuple[Device, PublicKey]:
-    """A device with a key, kernel or userspace."""
-
-    def work() -> tuple[Device, PublicKey]:
-        sockets = directory / "run" / "wireguard"
-        device, _ = open_device(name, 1500 - OVERHEAD_BYTES, directory / "wanted", sockets)
-        key = keys.generate()
-        device.configure(key, port, MARK)
-        return device, key.public()
-
-    return in_space(space, work)
-
-
-def _node(number: int, version: int = 0) -> Node:
-    key = (number + 1).to_bytes(4) + version.to_bytes(4) + bytes(24)
-    return Node(
-        OWN,
-        NodeName(f"n{number}"),
-        ClusterId(1),
-        (NodeAddress(INTERNAL_IP, parse_address(f"192.0.{number >> 8}.{number & 255}")),),
-        wireguard_public_key=base64.b64encode(key).decode(),
-    )
-
-
-def reconcile() -> Iterator[Figure]:
-    """From nodes in the mesh to peers in the device."""
-    with topology.namespace("wg") as space, keeper(space) as directory:
-        device, key = opened(space, "ist_wg0", directory, 51871)
-
-        async def call(function: Callable[..., T], *arguments: object) -> T:
-            return await asyncio.to_thread(in_space, space, lambda: function(*arguments))
-
-        async def run() -> tuple[float, list[float]]:
-            peers = Peers(OWN, key, lambda changed: table.mark(changed))
-            target = PeerTable(device, call)
-            table: Table[PublicKey, Peer] = Table(
-                "wireguard", target, peers, clock=time.monotonic, draw=lambda: 0.5
-            )
-            loop = Loop((table,))
-            await loop.round()
-            table.allow_prune()
-            begun = time.monotonic()
-            for number in range(NODES):
-                peers.put(_node(number))
-                host = parse_address(f"192.0.{number >> 8}.{number & 255}")
-                prefix = parse_prefix(f"10.{number >> 8}.{number & 255}.0/24")
-                peers.set_prefix(prefix, host)
-            await loop.round()
-            all_s = time.monotonic() - begun
-            assert len(await target.read()) == NODES
-            ones = []
-            for turn in range(1, ROUNDS + 1):
-                begun = time.monotonic()
-                peers.put(_node(turn, turn))  # a node with another key
-                await loop.round()
-                ones.append((time.monotonic() - begun) * 1000)
-            assert len(await target.read()) == NODES
-            return all_s, sorted(ones)
-
-        all_s, ones = asyncio.run(run())
-    detail: dict[str, object] = {"peers": NODES, "by": device.kind}
-    yield Figure("encrypt.reconcile_1000_s", round(all_s, 3), "s", detail)
-    yield Figure(
-        "encrypt.reconcile_1_ms", round(ones[len(ones) // 2], 2), "ms", detail | {"max": ones[-1]}
-    )
-
-
-def ipsec_reconcile() -> Iterator[Figure]:
-    """Policies of IPsec into the kernel; states need ESP, which not every kernel has."""
-    with topology.namespace("xfrm") as space:
-        own = parse_address("192.0.2.1")
-
-        async def call(function: Callable[..., T], *arguments: object) -> T:
-            return await asyncio.to_thread(in_space, space, lambda: function(*arguments))
-
-        def rows(number: int, key_id: int) -> dict[PolicyId, Policy]:
-            address = parse_address(f"10.{number >> 8}.{number & 255}.1")
-            peer = ipsec.Peer(End(address, "0" * 36), number + 1, key_id)
-            return ipsec.desired_policies(own, [peer], [key_id])
-
-        async def run() -> tuple[float, list[float]]:
-            wanted: dict[PolicyId, Policy] = {}
-            target = Policies(call)
-            table: Table[PolicyId, Policy] = Table(
-                "ipsec-policies", target, wanted, clock=time.monotonic, draw=lambda: 0.5
-            )
-            loop = Loop((table,))
-            await loop.round()
-            table.allow_prune()
-            begun = time.monotonic()
-            for number in range(NODES):
-                wanted.update(rows(number, 3))
-            table.mark_all()
-            await loop.round()
-            all_s = time.monotonic() - begun
-            assert dict(await target.read()) == wanted
-            ones = []
-            for turn in range(ROUNDS):
-                begun = time.monotonic()
-                for key in rows(turn, 3).keys() - rows(turn, 4).keys():
-                    del wanted[key]
-                    table.mark(key)
-                for key, row in rows(turn, 4).items():  # its key has changed
-                    wanted[key] = row
-                    table.mark(key)
-                await loop.round()
-                ones.append((time.monotonic() - begun) * 1000)
-            assert dict(await target.read()) == wanted
-            return all_s, sorted(ones)
-
-        all_s, ones = asyncio.run(run())
-    detail: dict[str, object] = {"peers": NODES, "of": "policies"}
-    yield Figure("encrypt.ipsec_reconcile_1000_s", round(all_s, 3), "s", detail)
-    yield Figure(
-        "encrypt.ipsec_reconcile_1_ms",
-        round(ones[len(ones) // 2], 2),
-        "ms",
-        detail | {"max": round(ones[-1], 2)},
-    )
 
 
 def _pod_space(lab: str, address: str) -> str:
@@ -236,11 +71,10 @@ def _stream(mesh: story.Mesh, one: dict[str, str], two: dict[str, str]) -> Figur
     return ratio("encrypt.wg_stream_ratio", samples["ours"], samples["peer"])
 
 
-def _rotation(
-    mesh: story.Mesh, lab: Topology, one: dict[str, str], two: dict[str, str]
-) -> Iterator[Figure]:
-    """The slowest request while keys change; and what a sniffer between the nodes sees of it all,
-    and while agents are killed.
+@contextmanager
+def _load(one: dict[str, str], two: dict[str, str]) -> Iterator[Callable[..., dict[str, float]]]:
+    """Gives a function that does something while requests go from one pod to the other, and says
+    how slow they were. It raises when the connection breaks.
     """
     program = str(Path(__file__).with_name("steady.py"))
     words, text = (two["ip"], "7099"), CANARY.decode().ljust(64, ".")
@@ -249,43 +83,72 @@ def _rotation(
         stdout=subprocess.PIPE,
         text=True,
     )
+
+    def asked(work: Callable[..., object], *arguments: object) -> dict[str, float]:
+        client = subprocess.Popen(
+            topology.inside(one["space"], sys.executable, program, "ask", *words, text),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stdout is not None
+        client.stdout.readline()
+        begun = time.monotonic()
+        work(*arguments)
+        took_s = time.monotonic() - begun
+        said, _ = client.communicate("", timeout=60)
+        if client.returncode:
+            raise RuntimeError("the connection did not outlive what was done")
+        found: dict[str, float] = json.loads(said.splitlines()[-1])
+        return found | {"took_s": took_s}
+
     try:
         assert server.stdout is not None
         server.stdout.readline()
-
-        def asked(work: Callable[[], object]) -> dict[str, float]:
-            client = subprocess.Popen(
-                topology.inside(one["space"], sys.executable, program, "ask", *words, text),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert client.stdout is not None
-            client.stdout.readline()
-            work()
-            said, _ = client.communicate("", timeout=60)
-            found: dict[str, float] = json.loads(said.splitlines()[-1])
-            return found
-
-        quiet = asked(lambda: time.sleep(10))
-        sniffer = Sniffer(lab.underlay_netns, PODS, nodes=NODE_PREFIXES)
-        begun = time.monotonic()
-        turned = asked(lambda: mesh.isthmus("encrypt", "rotate", "--context", story.C1))
-        took_s = time.monotonic() - begun
-        killed = asked(lambda: _kill_agents(mesh, lab.name))
-        seen = sniffer.stop()
+        yield asked
     finally:
         server.kill()
         server.wait()
+
+
+def _changes(
+    mesh: story.Mesh, lab: Topology, one: dict[str, str], two: dict[str, str]
+) -> Iterator[Figure]:
+    """The slowest request while keys change, and while the mesh goes to another kind; and what a
+    sniffer between the nodes sees as long as it encrypts: while keys change, while that is taken
+    back, and while agents are killed.
+    """
+
+    def encrypt(*words: str) -> None:
+        mesh.isthmus("encrypt", *words, "--context", story.C1)
+
+    def aborted() -> None:
+        encrypt("rotate", "--no-wait")
+        encrypt("rotate", "--abort")
+        # A new one begins only when the one that was taken back has ended on every node.
+        _patiently(lambda: encrypt("rotate", "--no-wait"))
+
+    with _load(one, two) as asked:
+        quiet = asked(time.sleep, 10)
+        cleared = asked(encrypt, "migrate", "--to", "off", "--also", story.C2)
+        back = asked(encrypt, "migrate", "--to", "wireguard", "--also", story.C2)
+        sniffer = Sniffer(lab.underlay_netns, PODS, nodes=NODE_PREFIXES)
+        turned = asked(encrypt, "rotate")
+        taken = asked(aborted)
+        killed = asked(_kill_agents, lab.name)
+        seen = sniffer.stop()
+    detail = {"without_ms": round(quiet["max_ms"], 1)}
     yield Figure(
         "encrypt.rotation_max_ms",
         round(turned["max_ms"], 1),
         "ms",
-        {
-            "without_rotation_ms": round(quiet["max_ms"], 1),
-            "requests": turned["count"],
-            "rotation_s": round(took_s, 1),
-        },
+        detail | {"requests": turned["count"], "rotation_s": round(turned["took_s"], 1)},
+    )
+    yield Figure(
+        "encrypt.migration_max_ms",
+        round(max(cleared["max_ms"], back["max_ms"]), 1),
+        "ms",
+        detail | {"off_s": round(cleared["took_s"], 1), "on_s": round(back["took_s"], 1)},
     )
     if seen.missed or not seen.wireguard:
         raise RuntimeError(f"the sniffer missed {seen.missed} frames of {seen.frames}")
@@ -296,12 +159,26 @@ def _rotation(
         {
             "frames": seen.frames,
             "bytes": seen.bytes,
+            "requests": turned["count"] + taken["count"] + killed["count"],
+            "aborted_max_ms": round(taken["max_ms"], 1),
             "agents_killed_max_ms": round(killed["max_ms"], 1),
         },
     )
 
 
-def _kill_agents(mesh: story.Mesh, lab: str) -> None:
+def _patiently(work: Callable[[], None]) -> None:
+    """Again and again, until it does not fail. Raises what it raised last after a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return work()
+        except story.StoryError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1)
+
+
+def _kill_agents(lab: str) -> None:
     before = agents(lab)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -315,8 +192,8 @@ def _kill_agents(mesh: story.Mesh, lab: str) -> None:
 
 def measure() -> Iterator[Figure]:
     """Peers into a device; then two joined clusters that encrypt."""
-    yield from reconcile()
-    yield from ipsec_reconcile()
+    yield from encrypt_tables.wireguard()
+    yield from encrypt_tables.ipsec_policies()
     with joined_lab("enable-wireguard=true") as (mesh, lab):
         nodes = {node.name: node.netns for node in lab.nodes}
         ends = []
@@ -331,4 +208,4 @@ def measure() -> Iterator[Figure]:
                 }
             )
         yield _stream(mesh, *ends)
-        yield from _rotation(mesh, lab, *ends)
+        yield from _changes(mesh, lab, *ends)

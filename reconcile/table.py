@@ -136,6 +136,12 @@ class Table(Generic[K, V]):
             self.hurry()
             await self._progress.wait()
 
+    async def written(self, revision: int) -> None:
+        """Wait until a round has ended that saw ``revision`` and after which no row fails."""
+        await self.attempted(revision)
+        while self.status.failing or self.status.error:
+            await self._progress.wait()
+
     def error(self, key: K) -> str:
         """Why a row fails; empty when it does not."""
         found = self._failing.get(key)

@@ -255,7 +255,7 @@ async def encrypted_pair(directory: Path) -> AsyncIterator[EncryptedPair]:
         sh(f"ip -n {wire} link set wire up")
         names = "alpha", "beta"
         one, two = [
-            await _cluster(stack, directory / name, number, name, wire)
+            await _cluster(stack, _made(directory / name), number, name, wire)
             for number, name in enumerate(names, start=1)
         ]
         for cluster, other in ((one, two), (two, one)):
@@ -268,10 +268,14 @@ async def encrypted_pair(directory: Path) -> AsyncIterator[EncryptedPair]:
         yield pair
 
 
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
 async def _cluster(
     stack: AsyncExitStack, directory: Path, number: int, name: str, wire: str
 ) -> Cluster:
-    directory.mkdir()
     address, cidr, port = f"172.31.9.{number}", f"10.203.{number}.0/24", PORTS[number - 1]
     node = await stack.enter_async_context(agent_node(directory, address, cidr, ForkedNode))
     sh(f"ip -n {node.namespace} link set wire0 netns {wire} name {port}")

@@ -18,7 +18,7 @@ from tests.support.nodes import netns_path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["agent.daemon", "agent.encryption", "agent.ipsec", "clustermesh_apiserver.service"]
+    ["pytest", "tests.support.forked_agent", "agent.daemon", "clustermesh_apiserver.service"]
 )
 
 

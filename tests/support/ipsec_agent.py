@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from agent import ipsec as agent_ipsec
 from agent.config import AgentConfig
 from agent.ipsec import IpsecNode, open_ipsec
 from agent.mesh_state import MeshState
@@ -75,7 +74,6 @@ async def life(
     thread: KernelThread, key_file: Path, nodes: FakeTable[Any, Any], duration_s: float = 0.0
 ) -> AsyncIterator[Agent]:
     """From start to kill: what is in the kernel stays."""
-    agent_ipsec.RECEIVED_S = PERIOD_S
     me = Self(node(1, 0), "uid", parse_address("192.0.2.1"), parse_prefix("10.1.1.0/24"), None)  # type: ignore[arg-type]
     config = AgentConfig(
         enable_ipsec=True, ipsec_key_file=key_file, ipsec_key_rotation_duration=duration_s

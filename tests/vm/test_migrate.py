@@ -90,7 +90,7 @@ class Agent:
         remotes.configured.set()
         async with TaskGroup() as tasks:
             tasks.create_task(Loop(made.tables).run())
-            made.start(tasks, remotes)
+            made.start(tasks, remotes, asyncio.Event().wait)
 
     def tell(self, after_s: float) -> None:
         def put(node: Node | None = self.told) -> None:

@@ -1,5 +1,6 @@
 """Last words of remote clusters: whose they are, and when they go."""
 
+import asyncio
 from pathlib import Path
 
 from agent.mesh_state import MeshState
@@ -65,6 +66,17 @@ def test_they_stay_until_the_cluster_has_listed_everything(tmp_path: Path) -> No
     assert life.known() == {"10.2.0.5"}
     life.speak()
     assert life.known() == {"10.2.0.6"}
+
+
+async def test_who_waits_for_clusters_is_woken(tmp_path: Path) -> None:
+    """By each whole listing, and when a cluster leaves."""
+    life = Life(tmp_path)
+    for happens in (life.speak, lambda: life.inputs.on_removed(BETA)):
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(life.inputs.heard())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            happens()
 
 
 def test_they_go_with_a_cluster_that_is_no_member(tmp_path: Path) -> None:

@@ -93,6 +93,23 @@ async def test_a_row_fails_alone() -> None:
     assert world.table.status.healthy
 
 
+async def test_who_waits_for_rows_waits_for_the_failing_ones() -> None:
+    """``attempted`` returns when a row has failed, ``written`` when it has recovered."""
+    world = World({}, {"a": 1, "bad": 2})
+    world.target.fault, world.target.faulty = Fault.UPSERT, {"bad"}
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(world.table.written(world.table.revision))
+        for _ in range(2):
+            await world.loop.round()
+            world.now += world.table.due_in_s()
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await world.table.attempted(world.table.revision)
+        world.target.fault = Fault.NONE
+        await world.loop.round()
+    assert world.target.rows == {"a": 1, "bad": 2}
+
+
 async def test_a_failing_row_is_not_hammered() -> None:
     """Marks of an unchanged failing row do not shorten its rest."""
     world = World({}, {"bad": 2})
