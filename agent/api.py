@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from agent import (
+    announced_view,
     encryption_view,
     health,
     metrics,
@@ -84,7 +85,8 @@ class Api:
             await self._view.encryption.rotation.refresh()
         view = self._view
         migration = migration_view.shape(view.encryption, view.mesh, view.me)
-        return _json(encryption_view.shape(view) | {"migration": migration})
+        announced = announced_view.shape(view.mesh, view.me)
+        return _json(encryption_view.shape(view) | announced | {"migration": migration})
 
     async def change_encryption(self, request: web.Request) -> web.Response:
         """Begin a rotation of keys, or abort it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli import cluster, encrypt_text, mesh_ask, options, output, rest
+from cli import cluster, encrypt_far, encrypt_text, mesh_ask, options, output, rest
 from cli.encrypt_migrate import migrate
 from kube import resources
 from kube.port import Client
@@ -39,13 +39,18 @@ def _is_node(host: str, context: str) -> bool:
 def status(
     host: str, context: str, kubeconfig: str, namespace: str, how: str, contexts: tuple[str, ...]
 ) -> None:
-    """This node's peers; away from a node, those of every node of the cluster, or of several.
+    """This node's peers; away from a node, every node of the cluster, or of several.
 
-    Exit 1 when a node does not answer, or says that something is wrong.
+    Nodes of clusters that are not asked are shown as the others see them. Exit 1 when a node does
+    not answer, or says that something is wrong.
     """
     if _is_node(host, context):
         found = rest.get(host, "encryption")
-        click.echo(output.as_json(found) if how == "json" else encrypt_text.node(found))
+        if how == "json":
+            click.echo(output.as_json(found))
+        else:
+            click.echo(encrypt_text.node(found))
+            click.echo(_far(encrypt_far.seen({"this node": found})))
         if encrypt_text.faults({"this node": found}):
             raise click.exceptions.Exit(1)
         return
@@ -57,13 +62,23 @@ def status(
         silent |= failed
     faults = [*(f"{n}: {why}" for n, why in silent.items()), *encrypt_text.faults(every)]
     if how == "json":
-        click.echo(output.as_json({"nodes": every, "faults": faults}))
+        seen = {far.name: far.shape() for far in encrypt_far.seen(every)}
+        click.echo(output.as_json({"nodes": every, "seen": seen, "faults": faults}))
     else:
         click.echo(output.table(encrypt_text.mesh(every)))
+        click.echo(_far(encrypt_far.seen(every)))
         for fault in faults:
             click.echo(f"fault: {fault}")
     if faults or not every:
         raise click.exceptions.Exit(1)
+
+
+def _far(seen: list[encrypt_far.Far]) -> str:
+    """A table of nodes that were not asked; empty when all were."""
+    if not seen:
+        return ""
+    rows = [encrypt_far.HEADER, *(far.row() for far in seen)]
+    return f"\nSeen from here:\n{output.table(rows)}\n{encrypt_far.ONLY_THEY}"
 
 
 @encrypt.command()

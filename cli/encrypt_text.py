@@ -35,7 +35,7 @@ def _wireguard(status: Object, now: datetime | None) -> list[str]:
             f"\tNumber of peers: {interface['peer-count']}",
         ]
     lines += [
-        f"Key age: {_span(status['key-age-seconds'])}",
+        f"Key age: {span(status['key-age-seconds'])}",
         f"Node encryption: {status['wireguard']['node-encryption']}",
         f"Rotation: {rotation(status)}",
     ]
@@ -77,8 +77,8 @@ def _peer(device: str, peer: Object, now: datetime | None) -> tuple[str, ...]:
         peer["node"] or "?",
         device,
         peer["endpoint"],
-        _span(known) if known is not None else "",
-        _ago(peer["last-handshake-time"], now),
+        span(known) if known is not None else "",
+        ago(peer["last-handshake-time"], now),
         str(peer["transfer-rx"]),
         str(peer["transfer-tx"]),
     )
@@ -120,7 +120,7 @@ def mesh(answers: Mapping[str, Object]) -> list[tuple[str, ...]]:
                 main["kind"],
                 str(main["peer-count"]),
                 str(sum(1 for p in main["peers"] if p["last-handshake-time"])),
-                _span(status["key-age-seconds"]),
+                span(status["key-age-seconds"]),
                 rotation(status),
                 str(sum(p["transfer-rx"] for p in every)),
                 str(sum(p["transfer-tx"] for p in every)),
@@ -167,15 +167,17 @@ def progress(answers: Mapping[str, Object], failed: Mapping[str, str]) -> str:
     return f"nodes: {text}" + (f"; e.g. {waits[0]}" if waits else "")
 
 
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
+    """How long, for people."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
 
 
-def _ago(moment: str | None, now: datetime | None) -> str:
+def ago(moment: str | None, now: datetime | None) -> str:
+    """How long before ``now``; without it, before the present."""
     if not moment:
         return "never"
     passed = (now or datetime.now(UTC)) - datetime.fromisoformat(moment)
-    return f"{_span(max(0, int(passed.total_seconds())))} ago"
+    return f"{span(max(0, int(passed.total_seconds())))} ago"

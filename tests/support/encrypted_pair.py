@@ -102,8 +102,10 @@ class EncryptedPair:
             "enable-health-checking": "false",
             "ipsec-key-file": str(self._key_file),
             "ipsec-key-rotation-duration": "1s",
-            # Programs that judge policy take the emulated verifier minutes.
+            # What an emulated kernel is slow at: a long way for the verifier, memory for large maps.
             "enable-policy": "never",
+            "bpf-lb-map-max": "1024",
+            "bpf-ipcache-map-max": "1024",
         }
 
     async def _start(self) -> None:
