@@ -290,6 +290,47 @@ def test_strict_mode_of_ipv6(world: World) -> None:
     assert STRANGER in flows
 
 
+def test_no_moment_of_a_pod_is_in_clear_text(world: World) -> None:
+    """By both families: what a pod says as soon as it runs, what is said to one as soon as it has
+    addresses, and what is still said to them when it is no more.
+    """
+    shouts = " ".join(f"{_shout(a)} &" for a in world.addresses("far", C2))
+    early = pod("early", f"{C1}-worker", "netshoot", "early")
+    early["spec"]["containers"][0]["command"] = ["sh", "-c", f"{shouts} wait; sleep 1000"]
+    brief = pod("brief", f"{C2}-worker", "echo", "brief")
+    for body in (early, brief):
+        body["spec"]["terminationGracePeriodSeconds"] = 0
+
+    def begun() -> bool:
+        status = world.lab.get("pod", "brief", cluster=C2)["status"]
+        return len(status.get("podIPs", ())) == 2
+
+    with sniffing(world.lab.topology.underlay_netns, PODS, nodes=NODES) as seen:
+        world.lab.apply(brief, cluster=C2)
+        world.lab.apply(early)
+        labs.wait_until("it has both addresses", begun)
+        words = ["kubectl", "--context", C1, "exec", "client", "--"]
+        speaking = [
+            subprocess.Popen([*words, "sh", "-c", _shout(address)], env=world.lab.env)
+            for address in world.addresses("brief", C2)
+        ]
+        world.lab.wait_ready("brief", cluster=C2)
+        labs.wait_until(
+            "it is reached by IPv6", lambda: world.ping(world.addresses("brief", C2)[1])
+        )
+        world.lab.kubectl("delete", "pod", "brief", "--wait=true", cluster=C2)
+        assert all(process.poll() is None for process in speaking), "they spoke to its end"
+        for process in speaking:
+            process.wait(timeout=60)
+        world.lab.kubectl("delete", "pod", "early", "--wait=true")
+    assert seen.wireguard > 500
+
+
+def _shout(address: str) -> str:
+    """A hundred packets a second for fifteen seconds, whether or not anybody answers."""
+    return f"ping -q -i 0.01 -c 1500 -w 15 {address} >/dev/null || true"
+
+
 def _unencrypted(world: World) -> int:
     """Packets dropped on the worker of cluster1 because they would have left in clear."""
     rows = json.loads(world.inside("bpf", "metrics", "list", "-o", "json"))

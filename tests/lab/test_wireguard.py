@@ -53,6 +53,34 @@ def test_nothing_of_pods_is_seen_between_nodes(world: World) -> None:
         judge([process.finish() for process in traffic])
 
 
+def test_one_command_shows_the_whole_mesh(world: World) -> None:
+    """Who has credentials for one cluster only sees the other's nodes as this one's see them: key,
+    handshakes, bytes; and so does a node.
+    """
+    told = world.status()
+    theirs = {name: s for name, s in told.items() if name.startswith(C2)}
+    traffic = world.steady()
+    judge([process.finish() for process in traffic])
+    done = world.isthmus("encrypt", "status", "--context", C1, "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert {name for name in told if name.startswith(C1)} == found["nodes"].keys()
+    assert found["seen"].keys() == {status["node"] for status in theirs.values()}
+    for status in theirs.values():
+        seen = found["seen"][status["node"]]
+        key = status["wireguard"]["interfaces"][0]["public-key"]
+        assert seen["announced"]["wireguard-key"] == key
+        assert (seen["sent-with"], seen["seen-by"]) == (["wireguard"], 2)
+    assert any(s["shaken-hands"] and s["transfer-rx"] > 1000 for s in found["seen"].values())
+    text = world.isthmus("encrypt", "status", "--context", C1).stdout
+    assert "Seen from here:" in text
+    assert "What only they can tell" in text
+    code, said = world.lab.exec("cluster1-worker", "isthmus", "encrypt", "status")
+    assert code == 0, said
+    for status in told.values():
+        assert status["node"] in said or status["node"] == f"{C1}/cluster1-worker"
+
+
 def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
     """kill -9, and a container that the kubelet starts again: sessions live on in the other one."""
     with world.sniffing():

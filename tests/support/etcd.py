@@ -18,7 +18,7 @@ from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore, connect
 from kvstore.port import UnavailableError
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0  # an emulated machine reads the program for half of it
 
 
 def free_port() -> int:

@@ -1,0 +1,110 @@
+"""Two real agents, each the only node of its cluster, that encrypt what nodes send, too: who opted
+out of it, and what strict mode makes of that.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from datapath import inspect
+from tests.support.canary_traffic import Flow, Place, say_once, serving
+from tests.support.encrypted_pair import NODES, PODS, Cluster, EncryptedPair, encrypted_pair
+from tests.support.leak_matrix import PORT, flowing
+from tests.support.nodes import netns_path
+from tests.support.sniffer import Sightings
+from wire.bpf.layouts import DropReason
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+OUT = {"node-encryption-opt-out-labels": "zone=a"}  # which every node here has
+IN = {"node-encryption-opt-out-labels": "zone=b"}
+STRICT = {
+    "enable-encryption-strict-mode": "true",
+    "encryption-strict-mode-cidr": ",".join(PODS + NODES),
+}
+EXCEPT_NODES = {"encryption-strict-mode-allow-remote-node-identities": "true"}
+SAID = 8  # datagrams that are said to a node that gets none
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EncryptedPair]:
+    async with encrypted_pair(tmp_path_factory.mktemp("pair")) as made:
+        yield made
+
+
+def _place(cluster: Cluster) -> Place:
+    return Place(netns_path(cluster.node.namespace), cluster.address)
+
+
+async def _between_nodes(pair: EncryptedPair) -> Sightings:
+    """What is seen while a process of one node speaks with a process of the other."""
+    one, two = map(_place, pair.clusters)
+    async with serving(two, PORT):
+        (sniffer,) = pair.sniffers()
+        try:
+            async with flowing(Flow(one, two.address, PORT)):
+                pass
+        finally:
+            seen = await asyncio.to_thread(sniffer.stop)
+    return seen
+
+
+async def _between_pods(pair: EncryptedPair) -> Sightings:
+    (sniffer,) = pair.sniffers()
+    try:
+        async with flowing(
+            Flow(pair.near, pair.far.address, PORT),
+            Flow(pair.node, pair.far.address, PORT, socket.SOCK_DGRAM),
+        ):
+            pass
+    finally:
+        seen = await asyncio.to_thread(sniffer.stop)
+    return seen
+
+
+def _refused(cluster: Cluster) -> int:
+    """Packets of a node that would have left in clear text."""
+    counters = inspect.counters(cluster.node.bpf_root / "isthmus")
+    return sum(c.packets for c in counters if c.reason == DropReason.DROP_UNENCRYPTED)
+
+
+async def test_nodes_encrypt_for_nodes(pair: EncryptedPair) -> None:
+    """With encrypt-node, what a process of one node says to one of another is ciphertext."""
+    await pair.change("wireguard", "tunnel", IN, IN)
+    (await _between_nodes(pair)).assert_clean()
+
+
+async def test_a_node_that_opted_out_is_in_clear_text(pair: EncryptedPair) -> None:
+    """By its label: what others say to it and it to them; its pods' traffic is ciphertext."""
+    await pair.change("wireguard", "tunnel", IN, OUT)
+    seen = await _between_nodes(pair)
+    assert any("canary" in leak for leak in seen.leaks), seen
+    (await _between_pods(pair)).assert_clean()
+
+
+async def test_strict_mode_of_nodes(pair: EncryptedPair) -> None:
+    """With the nodes' own prefix among the strict ones, a node that opted out gets nothing from
+    another, and each packet is counted; unless nodes are let through.
+    """
+    await pair.change("wireguard", "tunnel", IN | STRICT, OUT)
+    one, two = pair.clusters
+    before = _refused(one)
+    (sniffer,) = pair.sniffers()
+    for _ in range(SAID):
+        say_once(_place(one), two.address)
+    async with flowing(Flow(pair.near, pair.far.address, PORT)):
+        pass  # pods are not concerned
+    seen = await asyncio.to_thread(sniffer.stop)
+    seen.assert_clean()
+    assert _refused(one) - before >= SAID
+
+    await pair.change("wireguard", "tunnel", IN | STRICT | EXCEPT_NODES, OUT)
+    seen = await _between_nodes(pair)
+    assert any("canary" in leak for leak in seen.leaks), seen
