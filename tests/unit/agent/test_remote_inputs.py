@@ -13,6 +13,7 @@ from model.identity import NumericIdentity
 from model.ipcache import EndpointAddress, IpcacheEntry
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
 from model.service import Selection
+from reconcile.tasks import TaskGroup
 from wire.etcd import keys
 
 BETA = ClusterName("beta")
@@ -72,7 +73,7 @@ async def test_who_waits_for_clusters_is_woken(tmp_path: Path) -> None:
     """By each whole listing, and when a cluster leaves."""
     life = Life(tmp_path)
     for happens in (life.speak, lambda: life.inputs.on_removed(BETA)):
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             waiting = tasks.create_task(life.inputs.heard())
             await asyncio.sleep(0)
             assert not waiting.done()

@@ -97,7 +97,7 @@ async def test_who_waits_for_rows_waits_for_the_failing_ones() -> None:
     """``attempted`` returns when a row has failed, ``written`` when it has recovered."""
     world = World({}, {"a": 1, "bad": 2})
     world.target.fault, world.target.faulty = Fault.UPSERT, {"bad"}
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         waiting = tasks.create_task(world.table.written(world.table.revision))
         for _ in range(2):
             await world.loop.round()
