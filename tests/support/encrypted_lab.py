@@ -118,7 +118,7 @@ class EncryptedLab:
         await asyncio.to_thread(self._isthmus, *words)
 
     async def rotate(self) -> None:
-        before = self._keys()
+        before = await asyncio.to_thread(self._keys)
         words = ("encrypt", "rotate", "--context", C1, "--wait-duration", "180")
         await asyncio.to_thread(self._isthmus, *words)
 
@@ -126,7 +126,7 @@ class EncryptedLab:
             return all(s["rotation"]["phase"] == "steady" for s in self._status().values())
 
         await self._until("every node is steady", steady)
-        after = self._keys()
+        after = await asyncio.to_thread(self._keys)
         assert not set(before.values()) & set(after.values())
 
     async def _until(self, what: str, look: Callable[[], object]) -> None:
