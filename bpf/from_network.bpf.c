@@ -38,7 +38,7 @@ int from_network(struct __sk_buff *skb)
 	if (config_native)
 		endpoint = arrive_find(skb, L3_OFFSET, &identity);
 	if (endpoint)
-		verdict = arrive(skb, &packet, endpoint, identity);
+		verdict = arrive(skb, &packet, endpoint, identity, false);
 	else if (config_host_policy)
 		verdict = node_receive(skb, &packet);
 	else

@@ -81,6 +81,7 @@ static __always_inline struct verdict decide(struct __sk_buff *skb, struct packe
 	verdict = claimed_identity(skb, packet);
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
+	packet->is_encrypted = ipsec_has_decrypted(skb);
 	trace(skb, packet, TRACE_FROM_OVERLAY, skb->ifindex);
 	endpoint = endpoint_find(&packet->flow.destination);
 	/* Not ours (any more): on no account back into the tunnel. */

@@ -19,7 +19,7 @@ int from_wireguard(struct __sk_buff *skb)
 	if (!endpoint || bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return TC_NEXT;
 	bpf_skb_store_bytes(skb, 2 * ETH_ALEN, &protocol, sizeof(protocol), 0);
-	verdict = arrive(skb, &packet, endpoint, identity);
+	verdict = arrive(skb, &packet, endpoint, identity, true);
 	return act(skb, &packet, &verdict, HOOK_ARRIVAL);
 }
 

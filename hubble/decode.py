@@ -44,6 +44,12 @@ _FILES = {
     w.SourceFile.SOURCE_ACT: "act.h",
     w.SourceFile.SOURCE_POLICY: "policy.h",
 }
+_BEFORE = frozenset(
+    (w.TranslationPoint.TRANSLATION_BEFORE, w.TranslationPoint.TRANSLATION_ANSWER_BEFORE)
+)
+_ANSWERS = frozenset(
+    (w.TranslationPoint.TRANSLATION_ANSWER_BEFORE, w.TranslationPoint.TRANSLATION_ANSWER_AFTER)
+)
 _DENY_RULE = int(w.DropReason.DROP_POLICY_DENY_RULE)
 _INGRESS = int(w.TrafficDirection.DIRECTION_INGRESS)
 
@@ -203,16 +209,20 @@ class Decoder:
         )
 
     def _translation(self, flow: f.Flow, event: events.Translation, at_ns: int) -> None:
-        before = event.point == w.TranslationPoint.TRANSLATION_BEFORE
-        flow.verdict = f.TRACED if before else f.TRANSLATED
+        flow.verdict = f.TRACED if event.point in _BEFORE else f.TRANSLATED
         flow.Type = f.SOCK
         flow.event_type.sub_type = event.point
         flow.sock_xlate_point = event.point  # type: ignore[assignment]
         flow.socket_cookie, flow.cgroup_id = event.cookie, event.cgroup
-        flow.IP.source = packet.address_text(event.source)
-        flow.IP.destination = packet.address_text(event.destination)
-        flow.IP.ipVersion = f.IPv6 if event.is_ip6 else f.IPv4
+        source, destination = event.source, event.destination
         ports = (event.source_port, event.destination_port)
+        identities = event.source_identity, 0
+        if event.point in _ANSWERS:
+            source, destination, ports = destination, source, ports[::-1]
+            identities = identities[::-1]
+        flow.IP.source = packet.address_text(source)
+        flow.IP.destination = packet.address_text(destination)
+        flow.IP.ipVersion = f.IPv6 if event.is_ip6 else f.IPv4
         if event.protocol == packet.TCP:
             flow.l4.TCP.source_port, flow.l4.TCP.destination_port = ports
             flow.Summary = "TCP"
@@ -221,8 +231,8 @@ class Decoder:
             flow.Summary = "UDP"
         else:
             flow.Summary = "Unknown"
-        found = Addresses(event.source, event.destination, event.protocol, *ports)
-        self._fill_ends(flow, found, (event.source_identity, 0), at_ns)
+        found = Addresses(source, destination, event.protocol, *ports)
+        self._fill_ends(flow, found, identities, at_ns)
 
     def _fill_ends(
         self,

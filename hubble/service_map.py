@@ -23,6 +23,10 @@ _RESERVED: Final = "reserved:"
 _CIDR: Final = "cidr:"
 _NAME_KEYS: Final = ("app", "name", "functionName", "k8s-app")
 _REMOVED: Final = ("k8s:", "io.kubernetes.pod.", "app.kubernetes.io/")
+_ANSWERS: Final = (
+    f.SOCK_XLATE_POINT_PRE_DIRECTION_REV,
+    f.SOCK_XLATE_POINT_POST_DIRECTION_REV,
+)
 _L4: Final = {"TCP": "TCP", "UDP": "UDP", "SCTP": "SCTP", "ICMPv4": "ICMP_V4", "ICMPv6": "ICMP_V6"}
 
 
@@ -189,6 +193,8 @@ class Traffic:
 
     def _translation(self, flow: f.Flow) -> None:
         """A socket's: the service it asks for, then the backend that it gets."""
+        if flow.sock_xlate_point in _ANSWERS:
+            return
         key = flow.node_name, flow.socket_cookie
         if flow.verdict == f.TRACED and flow.destination_service.name:
             service = flow.destination_service

@@ -121,7 +121,7 @@ static __noinline int tunnel_to(struct __sk_buff *skb, __u32 identity, __be32 re
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
 }
 
-static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline int act_tunnel(struct __sk_buff *skb, struct packet *packet,
 				      const struct verdict *verdict, enum hook hook)
 {
 	__u32 mark = config_ipsec ? ipsec_mark_out(verdict->remote) : IPSEC_PLAIN;
@@ -146,6 +146,7 @@ static __always_inline int act_tunnel(struct __sk_buff *skb, const struct packet
 		return act_drop(skb, packet, &failed, hook);
 	}
 	count_forward(skb, DIRECTION_EGRESS);
+	packet->is_encrypted = mark || config_wireguard_ifindex;
 	trace(skb, packet, TRACE_TO_OVERLAY, config_vxlan_ifindex);
 	/* Stays on the packet through the tunnel device, to be known where it leaves the node. */
 	if (!mark)
@@ -188,7 +189,7 @@ static __always_inline int act_encrypt(struct __sk_buff *skb, const struct packe
 	return bpf_redirect(config_host_ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int act(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline int act(struct __sk_buff *skb, struct packet *packet,
 			       const struct verdict *verdict, enum hook hook)
 {
 	switch (verdict->kind) {

@@ -61,7 +61,8 @@ static __always_inline const struct endpoint_value *arrive_find(struct __sk_buff
 }
 
 static __always_inline struct verdict arrive(struct __sk_buff *skb, struct packet *packet,
-					     const struct endpoint_value *endpoint, __u32 identity)
+					     const struct endpoint_value *endpoint, __u32 identity,
+					     bool is_encrypted)
 {
 	struct verdict verdict = parse(skb, packet);
 	bool is_host = endpoint->flags & ENDPOINT_HOST;
@@ -71,6 +72,7 @@ static __always_inline struct verdict arrive(struct __sk_buff *skb, struct packe
 		return is_host ? deliver_unreadable(skb, packet, verdict) : verdict;
 	if (identity == IDENTITY_HOST)
 		return DROP(SOURCE_FROM_NETWORK, DROP_INVALID_IDENTITY);
+	packet->is_encrypted = is_encrypted || ipsec_has_decrypted(skb);
 	trace(skb, packet, TRACE_FROM_NETWORK, skb->ifindex);
 	if (is_host) {
 		packet->destination_identity = endpoint->identity;

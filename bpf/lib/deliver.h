@@ -4,15 +4,21 @@
 
 #include "policy.h"
 #include "related.h"
+#include "trace.h"
 
 /* A reply of a service's backend gets the service's address back. */
-static __always_inline struct verdict reply_from_service(struct __sk_buff *skb,
-							 struct packet *packet, __u16 revnat_id)
+static __always_inline struct verdict
+reply_from_service(struct __sk_buff *skb, struct packet *packet, struct conntrack_value *entry)
 {
-	const struct revnat_value *service = revnat_id ? revnat_find(revnat_id) : NULL;
+	const struct revnat_value *service;
 
+	service = entry->revnat_id ? revnat_find(entry->revnat_id) : NULL;
 	if (!service)
 		return VERDICT(VERDICT_NONE);
+	if (config_trace && !(entry->flags & CONNTRACK_ANSWERED)) {
+		entry->flags |= CONNTRACK_ANSWERED;
+		event_answer(skb, packet, service);
+	}
 	return nat_rewrite(skb, packet, NAT_SOURCE,
 			   (struct nat_end){&packet->flow.source, packet->flow.source_port},
 			   (struct nat_end){&service->address, service->port});
@@ -111,7 +117,7 @@ static __always_inline struct verdict deliver(struct __sk_buff *skb, struct pack
 			if (verdict.kind != VERDICT_NONE)
 				return verdict;
 			conntrack_touch(entry, packet, true, false, now);
-			verdict = reply_from_service(skb, packet, entry->revnat_id);
+			verdict = reply_from_service(skb, packet, entry);
 			return verdict.kind ? verdict : deliver_verdict(endpoint);
 		}
 	}
@@ -165,7 +171,7 @@ static __always_inline struct verdict deliver_host(struct __sk_buff *skb, struct
 			if (verdict.kind != VERDICT_NONE)
 				return verdict;
 			conntrack_touch(entry, packet, true, false, now);
-			verdict = reply_from_service(skb, packet, entry->revnat_id);
+			verdict = reply_from_service(skb, packet, entry);
 		} else {
 			verdict = judge_for_node(skb, packet, now);
 		}

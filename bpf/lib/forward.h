@@ -204,6 +204,9 @@ static __always_inline struct verdict forward(struct __sk_buff *skb, struct pack
 
 		way = forward_decision(packet, peer, from, to.active);
 		packet->destination_identity = peer ? peer->identity : IDENTITY_WORLD;
+		/* As the program at the device will decide; by a tunnel it is known only there. */
+		packet->is_encrypted = way.kind == VERDICT_ROUTE && peer && peer->encrypt_key &&
+				       (config_wireguard_ifindex || config_ipsec);
 	} else {
 		packet->destination_identity = endpoint->identity;
 		way = deliver_verdict(endpoint);

@@ -79,6 +79,7 @@ struct packet {
 	__u8 trace : 3;	       /* enum packet_trace */
 	__u8 is_told : 1;      /* of its flow nothing new is to be told */
 	__u8 is_later : 1;     /* a later fragment: behind its IP header comes data */
+	__u8 is_encrypted : 1; /* between the nodes nobody can read it */
 	union {		       /* flow.protocol says which */
 		__u8 tcp_flags;
 		__u8 icmp_type;

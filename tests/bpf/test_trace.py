@@ -1,6 +1,7 @@
 """What the programs tell of packets that pass: at which points, how often, and as what."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -27,9 +28,9 @@ WORLD = "203.0.113.9"
 class Traced:
     """A machine that tells, and what it told."""
 
-    def __init__(self, level: TraceLevel) -> None:
+    def __init__(self, level: TraceLevel, more: Mapping[str, int] = MappingProxyType({})) -> None:
         changes = {"config_events": 1, "config_trace": int(level)}
-        self.machine = Machine(changes=changes).load()
+        self.machine = Machine(changes={**changes, **more}).load()
         self.reader: EventReader = open_reader(self.machine)
 
     def close(self) -> None:
@@ -225,13 +226,63 @@ def test_a_service_gives_way_to_its_backend_once_for_a_flow(changes: Traced) -> 
     assert changes.run("from_container", tcp(dst=VIP, sport=41000)) == []
 
 
+def test_the_first_answer_of_a_backend_becomes_the_services(changes: Traced) -> None:
+    """Told once for a flow, with the client as the one that is answered."""
+    changes.machine.backend(1, REMOTE, 8080)
+    changes.machine.service(VIP, 80, [1])
+    changes.run("from_container", tcp(dst=VIP, sport=44000))
+    answer = remote_tcp(sport=8080, dport=44000, flags="SA")
+    before, after, told = changes.run("from_overlay", answer, vni=REMOTE_IDENTITY)
+    assert isinstance(before, Translation)
+    assert isinstance(after, Translation)
+    points = TranslationPoint
+    assert before.point == points.TRANSLATION_ANSWER_BEFORE
+    assert after.point == points.TRANSLATION_ANSWER_AFTER
+    assert (before.destination, before.destination_port) == (address(REMOTE)[12:], 8080)
+    assert (after.destination, after.destination_port) == (address(VIP)[12:], 80)
+    for event in (before, after):
+        assert (event.source, event.source_port) == (address(A.address)[12:], 44000)
+        assert (event.endpoint, event.source_identity) == (A.number, A.identity)
+    assert isinstance(told, Trace)
+    more = remote_tcp(sport=8080, dport=44000, flags="FA")
+    events = changes.run("from_overlay", more, vni=REMOTE_IDENTITY)
+    assert [type(event) for event in events] == [Trace]
+
+
+def test_what_nobody_can_read_between_the_nodes_is_told_so(every: Traced) -> None:
+    """By WireGuard, whose packets need no mark; what IPsec decrypted carries one."""
+    sent = every.run("from_container", tcp(dst=REMOTE, sport=45000))
+    assert [(P(e.point), e.encrypted) for e in sent if isinstance(e, Trace)] == [
+        (P.TRACE_FROM_ENDPOINT, False),
+        (P.TRACE_TO_OVERLAY, True),
+    ]
+    local = every.run("from_container", tcp(dst=B.address, sport=45000))
+    assert not any(e.encrypted for e in local if isinstance(e, Trace))
+
+
+@pytest.mark.parametrize(("mark", "expected"), [(0, False), (0x10D00, True), (0xE00, False)])
+@pytest.mark.parametrize("ipsec", [0, 1])
+def test_what_ipsec_decrypted_is_told_so(mark: int, expected: bool, ipsec: int) -> None:
+    """As it arrives and on to the pod; without IPsec a mark says nothing."""
+    changes = {"config_native": 1, "config_ipsec": ipsec, "config_wireguard_ifindex": 0}
+    traced = Traced(TraceLevel.TRACE_ALL, changes)
+    furnish(traced.machine)
+    packet = from_tunnel(tcp(src=REMOTE, dst=A.address))
+    told = traced.run("from_network", packet, mark=mark)
+    traced.close()
+    assert [(P(e.point), e.encrypted) for e in told if isinstance(e, Trace)] == [
+        (P.TRACE_FROM_NETWORK, expected and bool(ipsec)),
+        (P.TRACE_TO_ENDPOINT, expected and bool(ipsec)),
+    ]
+
+
 def test_an_answer_through_a_service_keeps_its_backend(every: Traced) -> None:
     """The packet has the service's address when it reaches the client; the trace has both."""
     every.machine.backend(1, REMOTE, 8080)
     every.machine.service(VIP, 80, [1])
     every.run("from_container", tcp(dst=VIP, sport=43000))
     answer = remote_tcp(sport=8080, dport=43000, flags="SA")
-    _, told = every.run("from_overlay", answer, vni=REMOTE_IDENTITY)
+    *_, told = every.run("from_overlay", answer, vni=REMOTE_IDENTITY)
     assert isinstance(told, Trace)
     assert told.reason == R.REASON_REPLY
     assert told.packet[26:30] == address(VIP)[12:]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from wire.bpf import layouts as w
 
 _DIRECTION = int(w.VerdictBits.VERDICT_DIRECTION_MASK)
-_ENCRYPTED = 0x80  # of a trace's reason
+_ENCRYPTED = int(w.TraceReason.REASON_ENCRYPTED)
 
 
 class Header(NamedTuple):
@@ -75,10 +75,10 @@ class Trace:
 
 
 class Translation(NamedTuple):
-    """A service's address gave way to a backend's, for a new flow."""
+    """A service's address gave way to a backend's, or came back in its first answer."""
 
     point: int  # ``TranslationPoint``
-    destination: bytes  # 4 or 16 bytes
+    destination: bytes  # 4 or 16 bytes; whom the client speaks with, also of an answer
     destination_port: int
     cookie: int  # of the socket; 0: not known
     cgroup: int  # 0: not known

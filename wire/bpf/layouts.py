@@ -83,6 +83,7 @@ class TraceReason(IntEnum):
     REASON_REPLY = 2
     REASON_RELATED = 3
     REASON_UNKNOWN = 5
+    REASON_ENCRYPTED = 128
 
 
 class TraceBits(IntEnum):
@@ -96,6 +97,8 @@ class TranslationPoint(IntEnum):
 
     TRANSLATION_BEFORE = 1
     TRANSLATION_AFTER = 2
+    TRANSLATION_ANSWER_BEFORE = 3
+    TRANSLATION_ANSWER_AFTER = 4
 
 
 class PolicyMatch(IntEnum):
@@ -137,6 +140,7 @@ class ConntrackFlags(IntEnum):
     CONNTRACK_FROM_TUNNEL = 16
     CONNTRACK_CLUSTER_REPLY = 32
     CONNTRACK_CUT = 64
+    CONNTRACK_ANSWERED = 128
 
 
 class EndpointFlags(IntEnum):

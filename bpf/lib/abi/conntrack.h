@@ -20,6 +20,7 @@ enum conntrack_flags {
 	CONNTRACK_FROM_TUNNEL = 16,
 	CONNTRACK_CLUSTER_REPLY = 32, /* replies leave through the tunnel to tunnel_endpoint */
 	CONNTRACK_CUT = 64,	      /* it was allowed, and is not any more: nor are replies */
+	CONNTRACK_ANSWERED = 128,     /* user space was told of a reply's translation */
 };
 
 struct conntrack_key {

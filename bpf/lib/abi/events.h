@@ -45,6 +45,7 @@ enum trace_reason {
 	REASON_REPLY = 2,
 	REASON_RELATED = 3,
 	REASON_UNKNOWN = 5,
+	REASON_ENCRYPTED = 0x80, /* a bit beside these: between the nodes nobody can read it */
 };
 
 enum trace_bits {
@@ -54,6 +55,8 @@ enum trace_bits {
 enum translation_point {
 	TRANSLATION_BEFORE = 1, /* the address that the client knows */
 	TRANSLATION_AFTER = 2,
+	TRANSLATION_ANSWER_BEFORE = 3, /* of the first answer: the backend's address */
+	TRANSLATION_ANSWER_AFTER = 4,
 };
 
 enum policy_match {
@@ -106,8 +109,9 @@ struct trace_event {
 	__u8 original[16];	    /* source address before ours, IPv4 in the first four bytes */
 };
 
-/* A service's address gives way to a backend's. No packet follows; what is behind the flags is not
- * in Cilium's layout, where the cgroup tells whose it is.
+/* A service's address gives way to a backend's, and comes back in an answer: `destination` is the
+ * side that the client speaks with, `source` the client, also of an answer. No packet follows; what
+ * is behind the flags is not in Cilium's layout, where the cgroup tells whose it is.
  */
 struct translation_event {
 	__u8 type;

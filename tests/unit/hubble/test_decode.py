@@ -249,6 +249,31 @@ def test_a_translation_before_and_after(
     assert found.traffic_direction == f.TRAFFIC_DIRECTION_UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("point", "expected", "address"), [(3, f.TRACED, SERVER), (4, f.TRANSLATED, VIP)]
+)
+def test_the_translation_of_an_answer(
+    names: Names, point: int, expected: int, address: str
+) -> None:
+    """From the other side to the client; the service stands where it answers from."""
+    packed = bytes(map(int, address.split("."))) + bytes(12)
+    client = bytes(map(int, CLIENT.split("."))) + bytes(12)
+    record = w.TranslationEvent(
+        TRANSLATION, point, packed, 80, 0, 0, 1, 0, client, 40000, 11, CLIENT_ID
+    ).pack()
+    found = flow_of(names, record)
+    assert (found.verdict, found.Type, found.sock_xlate_point) == (expected, f.SOCK, point)
+    assert (found.IP.source, found.IP.destination) == (address, CLIENT)
+    assert (found.l4.TCP.source_port, found.l4.TCP.destination_port) == (80, 40000)
+    assert (found.destination.pod_name, found.destination.identity) == (
+        "client-6d4f-x",
+        CLIENT_ID,
+    )
+    assert found.source_service.name == ("web" if address == VIP else "")
+    assert not found.HasField("destination_service")
+    assert not found.HasField("is_reply")
+
+
 def test_a_stranger_is_the_world_and_the_datapaths_identity_comes_first(names: Names) -> None:
     found = flow_of(names, trace(tcp(dst=OUT), point=3, endpoint=11, destination=0))
     assert (found.destination.identity, list(found.destination.labels)) == (2, ["reserved:world"])

@@ -140,7 +140,15 @@ def test_the_service_a_socket_asked_for_is_its_backends() -> None:
     )
     got = flow(me, backend, Type="SOCK", verdict="TRANSLATED", socket_cookie="77")
     other = flow(me, pod("x-1"), Type="SOCK", verdict="TRANSLATED", socket_cookie="78")
-    flows = (asked, got, other, flow(me, backend))
+    back = flow(
+        pod("x-1"),
+        me,
+        Type="SOCK",
+        verdict="TRANSLATED",
+        socket_cookie="77",
+        sock_xlate_point="SOCK_XLATE_POINT_POST_DIRECTION_REV",
+    )
+    flows = (asked, back, got, other, flow(me, backend))
     card = next(card for card in made(*flows).cards if card.name == "pay")
     assert card.services == {"shop/payments"}
     by_service = made(*flows, by="service")
