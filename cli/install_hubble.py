@@ -14,6 +14,9 @@ ALIASES = {
     "hubble.export.static.denyList": "hubble-export-denylist",
     "hubble.export.static.fieldAggregate": "hubble-export-fieldaggregate",
     "hubble.export.static.aggregationInterval": "hubble-export-aggregation-interval",
+    "hubble.dropEventEmitter.enabled": "hubble-drop-events",
+    "hubble.dropEventEmitter.interval": "hubble-drop-events-interval",
+    "hubble.dropEventEmitter.reasons": "hubble-drop-events-reasons",
     "hubble.export.fileMaxSizeMb": "hubble-export-file-max-size-mb",
     "hubble.export.fileMaxBackups": "hubble-export-file-max-backups",
     "hubble.export.fileCompress": "hubble-export-file-compress",
@@ -30,6 +33,7 @@ _CONFIG_MAP_FILE = "/dynamic-metrics-config/dynamic-metrics.yaml"
 _FLOWLOGS_FILE = "/flowlog-config/flowlogs.yaml"
 _EXPORT_FILE = "/var/run/cilium/hubble/events.log"
 _LISTS = (
+    "hubble-drop-events-reasons",
     "hubble-metrics",
     "hubble-export-fieldmask",
     "hubble-export-fieldaggregate",

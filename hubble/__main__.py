@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from hubble.config import ConfigError, HubbleConfig, load
 from reconcile.tasks import TaskGroup
 from telemetry import logs
+from telemetry.metrics import Family
 
 
 async def run(config: HubbleConfig) -> None:
@@ -22,16 +24,26 @@ async def run(config: HubbleConfig) -> None:
     async with TaskGroup() as tasks:
         tasks.create_task(source.run(), name="source")
         tasks.create_task(Serving(config, source).run(), name="serving")
-        exporter = None
+        more: list[Callable[[], list[Family]]] = []
         if config.exports or config.hubble_flowlogs_config_path:
             from hubble.export.exporter import Exporter
 
             exporter = Exporter(config, source)
             tasks.create_task(exporter.run(), name="exporter")
+            more.append(exporter.families)
+        if config.hubble_drop_events:
+            from hubble.drop_event_sender import DropEventSender
+            from kube.config import connect
+
+            sender = DropEventSender(
+                config.drop_events, source, lambda: connect(config.k8s_kubeconfig_path)
+            )
+            tasks.create_task(sender.run(), name="drop-events")
+            more.append(sender.families)
         if config.hubble_metrics_server is not None:
             from hubble.metrics.server import Metrics
 
-            metrics = Metrics(config, source, exporter.families if exporter else list)
+            metrics = Metrics(config, source, lambda: [f for tell in more for f in tell()])
             tasks.create_task(metrics.run(), name="metrics")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hubble import drop_events
 from hubble.export import settings as export
 from hubble.metrics.options import Metric, parse_text
 from hubble.ring import CAPACITY_DEFAULT, Ring
@@ -116,6 +117,12 @@ class HubbleConfig:
     hubble_export_file_max_size_mb: int = _key(_number, 10)
     hubble_export_file_max_backups: int = _key(_number, 5)
     hubble_export_file_compress: bool = _key(_boolean, False)
+    hubble_drop_events: bool = _key(_boolean, False)
+    hubble_drop_events_interval: float = _key(export.duration, 120.0)
+    hubble_drop_events_reasons: frozenset[int] = _key(drop_events.reasons, drop_events.USUAL)
+    hubble_drop_events_extended: bool = _key(_boolean, False)
+    hubble_drop_events_rate_limit: int = _key(_number, 1)  # a second; 0: no limit
+    k8s_kubeconfig_path: str = _key(str, "")  # empty: what the kubelet gives a pod
     hubble_flowlogs_config_path: Path | None = _key(_path, None)
     debug: bool = _key(_boolean, False)
     log_opt: LogOptions = _key(lambda text: parse_options([text]), LogOptions())
@@ -132,6 +139,16 @@ class HubbleConfig:
             self.hubble_export_file_max_size_mb,
             self.hubble_export_file_max_backups,
             self.hubble_export_file_compress,
+        )
+
+    @property
+    def drop_events(self) -> drop_events.Settings:
+        """What of drops is told to Kubernetes, if that is wanted."""
+        return drop_events.Settings(
+            self.hubble_drop_events_interval,
+            self.hubble_drop_events_reasons,
+            self.hubble_drop_events_extended,
+            self.hubble_drop_events_rate_limit,
         )
 
     @property

@@ -143,8 +143,10 @@ async def _run(
 ) -> None:
     async with TaskGroup() as tasks:
         listen = _address(given["listen_address"])
-        tasks.create_task(Listener(server, *listen, files).run())
-        tasks.create_task(Listener(plain, *_address(given["health_listen_address"]), None).run())
+        tasks.create_task(Listener(server.listen_tcp, *listen, files).run())
+        tasks.create_task(
+            Listener(plain.listen_tcp, *_address(given["health_listen_address"]), None).run()
+        )
         tasks.create_task(pool.run(given["retry_timeout"]))
 
 

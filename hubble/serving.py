@@ -42,7 +42,9 @@ class Serving:
             async with TaskGroup() as tasks:
                 tasks.create_task(self._keep_peers(), name="peers")
                 if listen is not None:
-                    listener = Listener(server, listen[0] or None, listen[1], self._files())
+                    listener = Listener(
+                        server.listen_tcp, listen[0] or None, listen[1], self._files()
+                    )
                     tasks.create_task(listener.run(), name="tcp")
 
     async def _keep_peers(self) -> None:

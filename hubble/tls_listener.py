@@ -7,11 +7,12 @@ they change, connections that come after that meet the new ones and those that a
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hubble.rpc_server import Server, server_tls
+from hubble.rpc_server import server_tls
 
 log = logging.getLogger("isthmus.hubble.tls")
 
@@ -30,6 +31,7 @@ class ServerFiles:
     certificate: Path
     key: Path
     authorities: tuple[Path, ...] = ()  # one of them suffices
+    protocol: str = "h2"  # as ALPN calls it
 
     def stamps(self) -> tuple[tuple[Path, float], ...]:
         """What changes when a file does; empty: what must be there is not."""
@@ -40,16 +42,22 @@ class ServerFiles:
 
     def context(self) -> ssl.SSLContext:
         """``OSError`` (``ssl.SSLError`` is one) when a file cannot be used."""
-        return server_tls(self.certificate, self.key, present(self.authorities))
+        context = server_tls(self.certificate, self.key, present(self.authorities))
+        context.set_alpn_protocols([self.protocol])
+        return context
+
+
+Listen = Callable[[str | None, int, ssl.SSLContext | None], Awaitable[asyncio.Server]]
 
 
 class Listener:
     """Keeps a server listening on TCP; without ``files`` in the clear."""
 
     def __init__(
-        self, server: Server, host: str | None, port: int, files: ServerFiles | None
+        self, listen: Listen, host: str | None, port: int, files: ServerFiles | None
     ) -> None:
-        self._server, self._host, self.port, self._files = server, host, port, files
+        """``listen``: the server's, on an address with TLS or without."""
+        self._listen_on, self._host, self.port, self._files = listen, host, port, files
         self._listening: asyncio.Server | None = None
         self._stamps: tuple[tuple[Path, float], ...] = ()
         self._said = ""
@@ -83,10 +91,15 @@ class Listener:
     async def _listen(self, context: ssl.SSLContext | None) -> None:
         if self._listening is not None:
             self._listening.close()
-        self._listening = await self._server.listen_tcp(self._host, self.port, context)
+        self._listening = await self._listen_on(self._host, self.port, context)
         self.port = int(self._listening.sockets[0].getsockname()[1])
         self._said = ""
         log.info("event=listening port=%d tls=%s", self.port, context is not None)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        if self._listening is not None:
+            self._listening.close()
 
     def _say(self, why: str) -> None:
         if why != self._said:

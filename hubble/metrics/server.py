@@ -5,9 +5,10 @@ The page is at `hubble-metrics-server`, path `/metrics`; the file is read again 
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 from aiohttp import web
 
@@ -18,7 +19,7 @@ from hubble.metrics.engine import Engine
 from hubble.metrics.options import parse_file
 from hubble.node import NodeSource
 from hubble.ring import SOURCE_KERNEL, SOURCE_QUEUE
-from hubble.tls_files import TlsFiles
+from hubble.tls_listener import Listener, ServerFiles
 from hubble.watched_file import WatchedFile
 from reconcile.tasks import TaskGroup
 from telemetry import metrics as text
@@ -120,24 +121,24 @@ class Metrics:
     async def _serve(self) -> None:
         config = self._config
         assert config.hubble_metrics_server is not None
-        tls = _tls(config)
+        files = _files(config)
         app = web.Application()
         app.router.add_get("/metrics", self._page)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
+        host, port = config.hubble_metrics_server
+        listener = Listener(partial(_listen, runner), host or None, port, files)
         try:
-            host, port = config.hubble_metrics_server
-            site = web.TCPSite(runner, host or None, port, ssl_context=tls.context if tls else None)
-            await site.start()
-            log.info("event=metrics-served address=%s:%d tls=%s", host, port, tls is not None)
+            await listener.look()
+            log.info("event=metrics-served address=%s:%d tls=%s", host, port, files is not None)
             while True:
                 now_s = time.monotonic()
                 self._read_file(now_s)
                 self._sweep(now_s)
-                if tls is not None:
-                    tls.renew()
+                await listener.look()
                 await asyncio.sleep(_UPKEEP_S)
         finally:
+            listener.close()
             await runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.Response:
@@ -193,12 +194,19 @@ class Metrics:
         ]
 
 
-def _tls(config: HubbleConfig) -> TlsFiles | None:
+async def _listen(
+    runner: web.AppRunner, host: str | None, port: int, tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    assert runner.server is not None
+    return await asyncio.get_running_loop().create_server(runner.server, host, port, ssl=tls)
+
+
+def _files(config: HubbleConfig) -> ServerFiles | None:
     if not config.hubble_metrics_server_enable_tls:
         return None
     certificate = config.hubble_metrics_server_tls_cert_file
     key = config.hubble_metrics_server_tls_key_file
     assert certificate is not None
     assert key is not None
-    authorities: Path | None = config.hubble_metrics_server_tls_client_ca_files
-    return TlsFiles(certificate, key, authorities)
+    authorities = config.hubble_metrics_server_tls_client_ca_files
+    return ServerFiles(certificate, key, (authorities,) if authorities else (), "http/1.1")

@@ -15,6 +15,7 @@ import pytest
 from kind.lab import host
 from kind.lab.topology import Node
 from kind.story import C1, C2
+from tests.support import hubble_ui
 from tests.support import lab as labs
 from tests.support.dashboards import queries
 from tests.support.hubble import asking
@@ -27,13 +28,10 @@ from wire.hubble import peer_pb2
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("hubble")]
 
-# Panels about what need not happen: something goes wrong, garbage is found, a store is listed
-# anew (which is once per connection).
+# Panels about what need not happen: something goes wrong.
 QUIET = {
     ("operator", "Warnings and errors"),
     ("agent", "Warnings and errors"),
-    ("operator", "Objects deleted"),
-    ("clustermesh-stores", "Stores answer within"),
 }
 
 
@@ -162,6 +160,13 @@ def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
         assert not denied.HasField("is_reply")
         assert [p.name for p in allowed.ingress_allowed_by] == ["no-probes"]
         assert denied.source.cluster_name == C1
+        assert target["metadata"]["name"] in labs.wait_until(
+            "an event of the pod",
+            lambda: world.lab.kubectl(
+                *("get", "events", "--field-selector", "reason=PacketDrop"), cluster=C2
+            ),
+            20,
+        )
     finally:
         world.lab.kubectl("delete", "cnp", "no-probes", cluster=C2)
 
@@ -270,6 +275,17 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
     )  # fmt: skip
     assert code == 1  # no certificate, no flows
     assert "certificate required" in told or "connection" in told
+
+
+@pytest.mark.timeout(300)
+def test_the_ui_draws_the_map_of_both_clusters(world: World) -> None:
+    """Its front end's polls, before the relay that is reached through the API server."""
+    connected(world)
+    where = ("-P", "--kube-context", C1)
+    with hubble_ui.running(world.mesh.environment, *where) as base:
+        world.curl(f"http://{world.pod(C2, 'rebel-base')['status']['podIP']}/")
+        link = ("x-wing", "rebel-base", 80, "FORWARDED")
+        asyncio.run(hubble_ui.wait_for_link(base, "default", link))
 
 
 @pytest.mark.timeout(500)

@@ -29,6 +29,7 @@ class Talk:
         self._threads = [threading.Thread(target=t) for t in (self._packets, self._requests)]
 
     def __enter__(self) -> None:
+        self._rare()
         for thread in self._threads:
             thread.start()
 
@@ -36,6 +37,13 @@ class Talk:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def _rare(self) -> None:
+        """Garbage for the operator; a store that goes away is listed anew when it is back."""
+        orphan = {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint"}
+        self._world.lab.apply({**orphan, "metadata": {"name": "nobodys", "namespace": "default"}})
+        words = ("delete", "pod", "-n", "kube-system", "-l", "k8s-app=clustermesh-apiserver")
+        self._world.lab.kubectl(*words, "--wait=false", cluster=C2)
 
     def _packets(self) -> None:
         """Connections that are answered, refused, denied; pings; the world; a policy's changes."""

@@ -35,6 +35,9 @@ METRICS = (
     )
     + "}",
     *("--set", "hubble.metrics.enableOpenMetrics=true"),
+    *("--set", "hubble.dropEventEmitter.enabled=true"),
+    *("--set", "hubble.dropEventEmitter.reasons={policy_denied,policy_deny}"),
+    *("--set", "cilium-endpoint-gc-interval=5s"),
     *("--set", "hubble.export.static.enabled=true"),
     *("--set", 'hubble.export.static.allowList={"verdict":["DROPPED"]}'),
 )

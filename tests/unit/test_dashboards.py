@@ -17,7 +17,7 @@ DOCS = FILES.parents[1] / "docs" / "monitoring.md"
 
 
 def test_the_files_are_what_the_source_makes() -> None:
-    """Run tools/gen_dashboards.py after a change."""
+    """Run python -m tools.gen_dashboards after a change of tools/dashboards."""
     assert {path.name for path in FILES.glob("*.json")} == {b.file for b in gen_dashboards.BOARDS}
     for board in gen_dashboards.BOARDS:
         assert (FILES / board.file).read_text() == gen_dashboards.text(board)

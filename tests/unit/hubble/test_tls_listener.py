@@ -85,7 +85,7 @@ async def test_certificates_come_late_and_change(
 ) -> None:
     world = World(tmp_path)
     async with Server({"/t/Echo": _echo}) as server, TaskGroup() as tasks:
-        listener = Listener(server, "127.0.0.1", 0, world.files)
+        listener = Listener(server.listen_tcp, "127.0.0.1", 0, world.files)
         task = tasks.create_task(listener.run())
         await until(lambda: "nobody is served" in caplog.text, "the warning")
         world.serve(world.west)

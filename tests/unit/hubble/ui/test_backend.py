@@ -21,29 +21,17 @@ from hubble.ui.backend import Backend
 from hubble.ui.serving import handlers, serving
 from reconcile.tasks import TaskGroup
 from tests.support.hubble import MemorySource, observing
-from tests.support.hubble_ui import Stream, browsing
+from tests.support.hubble_ui import Stream, browsing, default_request
 from wire.hubble import customprotocol_pb2 as cp
 from wire.hubble import flow_pb2 as f
 from wire.hubble import status_pb2
 from wire.hubble import ui_pb2 as ui
 
-TYPES = (ui.EventType.FLOWS, ui.EventType.SERVICE_STATE, ui.EventType.SERVICE_LINK_STATE)
 TALK = {
     "source": {"identity": 21001, "namespace": "shop", "pod_name": "cart-1"},
     "destination": {"identity": 21002, "namespace": "shop", "pod_name": "pay-1"},
     "l4": {"TCP": {"source_port": 41000, "destination_port": 80}},
 }
-
-
-def asked(**fields: object) -> ui.GetEventsRequest:
-    """As the front end asks of a namespace: both sides, no answers, nothing unknown."""
-    request = ui.GetEventsRequest(event_types=TYPES, **fields)  # type: ignore[arg-type]
-    for field in ("source_pod", "destination_pod"):
-        one = f.FlowFilter(reply=[False], **{field: ["shop/"]})
-        request.whitelist.add(flow_filter=one)
-    for field in ("source_label", "destination_label"):
-        request.blacklist.add(flow_filter=f.FlowFilter(**{field: ["reserved:unknown"]}))
-    return request
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +91,7 @@ async def test_the_map_as_the_front_end_polls_it(tmp_path: Path) -> None:
         return len(flows) >= wanted
 
     async with relaying(tmp_path, source), backing(tmp_path) as (session, base):
-        request = asked().SerializeToString()
+        request = default_request("shop").SerializeToString()
         stream = Stream(session, base, "service-map-stream", request)
         wanted = 3
         await stream.until(take)
@@ -128,7 +116,9 @@ async def test_who_hears_nothing_asks_less_often(tmp_path: Path) -> None:
     """The delay grows to five seconds and is short again once something came."""
     source = MemorySource()
     async with relaying(tmp_path, source), backing(tmp_path) as (session, base):
-        stream = Stream(session, base, "service-map-stream", asked().SerializeToString())
+        stream = Stream(
+            session, base, "service-map-stream", default_request("shop").SerializeToString()
+        )
         delays = [(await stream.post()).meta.poll_delay_ms for _ in range(6)]
         assert delays == [400, 800, 1600, 3200, 5000, 5000]
         source.add_flows(1, **TALK)
@@ -191,7 +181,7 @@ async def test_a_relay_that_comes_back_tells_each_flow_once(
                 await asyncio.sleep(0.01)
 
     async with TaskGroup() as group:
-        task = group.create_task(backend.events(asked(), send))
+        task = group.create_task(backend.events(default_request("shop"), send))
         for count in (2, 3):
             async with relaying(tmp_path, source):
                 await until(count)
@@ -253,7 +243,7 @@ async def test_silent_and_too_many_streams_end(
     monkeypatch.setattr(channels, "CHANNELS_MAX", 2)
     source = MemorySource()
     async with relaying(tmp_path, source), backing(tmp_path) as (session, base):
-        request = asked().SerializeToString()
+        request = default_request("shop").SerializeToString()
         for _ in range(2):
             await Stream(session, base, "service-map-stream", request).post()
         message = cp.Message(meta=cp.Meta(route_name="control-stream")).SerializeToString()

@@ -1,0 +1,1 @@
+"""What the dashboards that we ship show. Written into files by `tools/gen_dashboards.py`."""
