@@ -2,8 +2,8 @@
 
 An answer may go as soon as every node that speaks has told of a later time, or when it has waited
 long enough. A node that is silent for as long is not waited for until it speaks again; one whose
-clock is behind delays nobody for longer either. Answers are passed on as the bytes they
-are; only their time is read.
+clock is behind delays nobody for longer either, and what one whose clock is ahead tells counts as
+of its arrival. Answers are passed on as the bytes they are; only their time is read.
 """
 
 import heapq
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 _TIME_FIELD = 1001 << 3 | 2
 _LENGTH_DELIMITED = 2
+_NO_TIME_YET = 1 << 63  # later than any
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
@@ -88,11 +89,16 @@ class Merger:
         """The node says no more."""
         self._latest.pop(node, None)
 
-    def push(self, node: str, answers: Iterable[bytes], now_s: float) -> None:
-        """Answers of a node, as they came; ``ValueError``: one is none, the rest is not kept."""
+    def push(
+        self, node: str, answers: Iterable[bytes], now_s: float, wall_ns: int = _NO_TIME_YET
+    ) -> None:
+        """Answers of a node, as they came; ``wall_ns``: what no answer can be later than.
+
+        ``ValueError``: one is none, the rest is not kept.
+        """
         latest = self._latest.get(node, 0)
         for answer in answers:
-            time = time_ns(answer)
+            time = min(time_ns(answer), wall_ns)
             self._order += 1
             heapq.heappush(self._heap, (time, self._order, node, answer))
             self._held[node] += 1

@@ -218,7 +218,8 @@ class _Flows:
             path = "/observer.Observer/GetFlows"
             async with node.channel.call(path, data, passed_on(self._call)) as answer:
                 while messages := await self._taken(answer):
-                    self._merger.push(node.name, messages, time.monotonic())
+                    now = time.monotonic(), time.time_ns()
+                    self._merger.push(node.name, messages, *now)
                     self._arrived.set()
                     while self._merger.held(node.name) > _HELD_MAX:
                         self._room.clear()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +21,16 @@ from hubble.rpc_server import Call, Server
 from hubble.standard_services import Health
 from reconcile.tasks import TaskGroup
 from tests.support.cli import isthmus
-from tests.support.hubble import BEGIN_NS, SECOND, MemorySource, Stub, asking, observing
+from tests.support.hubble import (
+    BEGIN_NS,
+    SECOND,
+    MemorySource,
+    Stub,
+    asking,
+    flow,
+    observing,
+    record,
+)
 from wire.hubble import flow_pb2, observer_pb2, peer_pb2, relay_pb2
 
 State = relay_pb2.NodeState
@@ -266,6 +276,62 @@ def test_a_clock_that_is_behind_delays_nobody_for_long() -> None:
         waited += [now_s - sent_s[one] for one in merger.pop(now_s) if one in sent_s]
     assert len(waited) > 20
     assert max(waited) <= 0.25
+
+
+def test_a_clock_that_is_ahead_counts_as_of_arrival() -> None:
+    """A node a century ahead: its answers are not kept back, and the others' order is kept."""
+    merger = Merger(wait_s=0.2)
+    names = ("one", "other", "ahead")
+    for name in names:
+        merger.open(name, 0)
+    told: list[bytes] = []
+    sent_s: dict[bytes, float] = {}
+    late: list[float] = []
+    for step in range(100):
+        now_s, wall_ns = step * 0.05, BEGIN_NS + 100 * SECOND + step * SECOND // 20
+        ahead = answer_at(10**9 + now_s, f"ahead {step}")
+        sent_s[ahead] = now_s
+        merger.push("ahead", [ahead], now_s, wall_ns)
+        merger.push("one", [answer_at(99.98 + now_s, "one")], now_s, wall_ns)
+        if step:  # always the last one to speak, of what was before
+            merger.push("other", [answer_at(99.96 + now_s, "other")], now_s, wall_ns)
+        popped = merger.pop(now_s)
+        late += [now_s - sent_s[one] for one in popped if one in sent_s]
+        told += [one for one in popped if one not in sent_s]
+    times = [time_ns(one) for one in told]
+    assert len(times) > 180
+    assert times == sorted(times)
+    assert len(late) > 90
+    assert max(late) <= 0.25
+
+
+async def test_clocks_that_differ_lose_nothing_and_delay_nobody(tmp_path: Path) -> None:
+    """One node an hour behind, one a century ahead: all that is there comes, and what is new."""
+    century = 100 * 365 * 24 * 3600 * SECOND
+    async with relaying(tmp_path) as (world, stub):
+
+        def tell(name: str, number: int, offset_ns: int) -> None:
+            made = record(flow(number, node_name=f"west/{name}"))
+            world.sources[name].ring.extend([(time.time_ns() + offset_ns, made)])
+
+        offsets = {"a": 0, "b": -3600 * SECOND, "c": century}
+        for number in range(1, 4):
+            for name, offset in offsets.items():
+                tell(name, number, offset)
+        answers = [a async for a in stub.flows(Request(number=100)) if a.HasField("flow")]
+        told = [(a.node_name[-1], a.flow.uuid) for a in answers]
+        assert told == [(name, f"u{n}") for name in "bac" for n in (1, 2, 3)]
+        call = stub.flows(Request(follow=True))
+        assert (await call.read()).HasField("node_status")
+        while not all(source.ring._watchers for source in world.sources.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for number in range(4, 14):
+            for name, offset in offsets.items():
+                tell(name, number, offset)
+            async with asyncio.timeout(2):
+                seen = {(await call.read()).node_name for _ in offsets}
+            assert seen == {"west/a", "west/b", "west/c"}
+        call.cancel()
 
 
 def test_the_time_is_read_without_the_rest() -> None:

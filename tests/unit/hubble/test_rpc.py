@@ -199,31 +199,32 @@ async def test_who_is_silent_is_dropped(tmp_path: Path, monkeypatch) -> None:
 
 
 async def test_many_followers(tmp_path: Path) -> None:
-    """Hundreds follow on several connections; each gets every flow, decoded once."""
+    """Two thousand follow on several connections; each gets every flow, decoded once."""
+    followers, connections, flows = 2000, 20, 10
     source = MemorySource()
     request = observer_pb2.GetFlowsRequest(follow=True)
     async with observing(source, tmp_path / "h.sock"):
-        channels = [await connect(f"unix://{tmp_path}/h.sock", None, 5) for _ in range(8)]
+        channels = [await connect(f"unix://{tmp_path}/h.sock", None, 5) for _ in range(connections)]
         counts: list[int] = []
 
         async def follow(place: int) -> None:
             path = "/observer.Observer/GetFlows"
-            call = channels[place % 8].call(path, request.SerializeToString())
+            call = channels[place % connections].call(path, request.SerializeToString())
             async with call as answer:
                 await answer.headers()
                 counts.append(0)
-                if len(counts) == 400:
-                    source.add_flows(50)
+                if len(counts) == followers:
+                    source.add_flows(flows)
                 got = 0
-                while got < 50:
+                while got < flows:
                     got += len(await answer.take())
 
         async with asyncio.timeout(60), TaskGroup() as group:
-            for place in range(400):
+            for place in range(followers):
                 group.create_task(follow(place))
         for channel in channels:
             channel.close()
-    assert source.decoded == 50
+    assert source.decoded == flows
 
 
 async def test_a_call_too_many_hurts_nobody_else(server: Path) -> None:
