@@ -222,7 +222,6 @@ class Names:
                 *([f"{_POLICY_LABEL}.namespace={origin.namespace}"] if origin.namespace else []),
                 *rule.labels,
             )
-            yield wire.RuleLine(
-                number, origin.kind, origin.namespace, origin.name, labels, self._revision
-            )
+            who = origin.kind, origin.namespace, origin.name
+            yield wire.RuleLine(number, *who, labels, self._revision, log=rule.log)
         reader.rules = set(now)

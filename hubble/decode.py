@@ -59,7 +59,15 @@ Message = f.Flow | f.LostEvent | f.AgentEvent
 class Decoder:
     """For one ring. ``salt`` makes UUIDs differ between processes: eight random bytes."""
 
-    def __init__(self, names: Names, salt: bytes, dns: DnsNames | None = None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        salt: bytes,
+        dns: DnsNames | None = None,
+        emitter: f.Emitter | None = None,
+    ) -> None:
+        """``emitter``: who tells of the flows."""
+        self._emitter = emitter
         self.names = names
         self.dns = DnsNames() if dns is None else dns
         self.failed = 0  # records that could not be read, ever
@@ -107,6 +115,8 @@ class Decoder:
         flow.node_name = f"{me.cluster}/{me.node}"
         flow.node_labels.extend(me.labels)
         flow.event_type.type = entry.record[0]
+        if self._emitter is not None:
+            flow.emitter.CopyFrom(self._emitter)
         flow.uuid = _uuid(self._salt, entry.number)
 
     def _trace(self, flow: f.Flow, event: events.Trace, at_ns: int) -> None:
@@ -207,6 +217,8 @@ class Decoder:
             labels=rule.labels,
             revision=rule.revision,
         )
+        if rule.log:
+            flow.policy_log.append(rule.log)
 
     def _translation(self, flow: f.Flow, event: events.Translation, at_ns: int) -> None:
         flow.verdict = f.TRACED if event.point in _BEFORE else f.TRANSLATED

@@ -69,6 +69,7 @@ class Policy(NamedTuple):
     name: str
     labels: tuple[str, ...]
     revision: int
+    log: str = ""
 
 
 Prefix = tuple[int, int]  # length, and the bits in it
@@ -158,7 +159,8 @@ class Names:
             name = None if line.gone else (line.namespace, line.name)
             self._put("frontend", self._frontends, key, name, at_ns)
         else:
-            rule = Policy(line.policy, line.namespace, line.name, line.labels, line.revision)
+            who = line.policy, line.namespace, line.name
+            rule = Policy(*who, line.labels, line.revision, line.log)
             self._put("rule", self._rules, line.number, None if line.gone else rule, at_ns)
 
     def _put(self, name: str, table: History[Any, Any], key: Any, value: Any, at_ns: int) -> None:

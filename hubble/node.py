@@ -4,6 +4,7 @@ The observer reads `ring` and shows what `decode` makes of it.
 """
 
 import asyncio
+import importlib.metadata
 import os
 import socket
 import time
@@ -23,6 +24,7 @@ from hubble.seen_namespaces import SeenNamespaces
 from hubble.source import Message
 from model.kernel_numbers import PIN_DIRECTORY
 from reconcile.tasks import TaskGroup
+from wire.hubble.flow_pb2 import Emitter
 from wire.names import Line, Self
 
 UPKEEP_S = 2.0
@@ -37,7 +39,9 @@ class NodeSource:
         self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
         self.seen = SeenNamespaces(self.ring, self.names)
         self.dns = DnsNames()
-        self.decoder = Decoder(self.names, os.urandom(8), self.dns)
+        version = importlib.metadata.version("isthmus")
+        emitter = Emitter(name="isthmus", version=version)
+        self.decoder = Decoder(self.names, os.urandom(8), self.dns, emitter)
         self.access_log = AccessLog(self.names, self.dns)
         self._proxies = AccessLogSocket(config.access_log_path, self.access_log, self.ring)
         self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)

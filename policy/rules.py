@@ -142,3 +142,4 @@ class PolicyRule:
     audit: bool = False
     closed: bool = False
     labels: tuple[str, ...] = ()
+    log: str = ""  # what its author wants told beside its verdicts

@@ -95,6 +95,7 @@ class RuleLine(_Line, tag="rule", frozen=True):
     labels: tuple[str, ...] = ()
     revision: int = 0
     gone: bool = False
+    log: str = ""  # what the policy's author wants told of its verdicts
 
 
 class Synced(_Line, tag="synced", frozen=True):

@@ -37,6 +37,7 @@ class Spec:
     rules: tuple[DirectionRule, ...]
     default_deny: frozenset[Direction]
     labels: tuple[str, ...] = ()
+    log: str = ""
 
 
 def read(node: Node, scope: Scope) -> Spec:
@@ -58,9 +59,11 @@ def read(node: Node, scope: Scope) -> Spec:
     _warn(node, found, ruled, default_deny)
     if "description" in found:
         found["description"].text()
-    if "log" in found and "value" in (log := found["log"].fields(("value",))):
-        log["value"].text()
-    return Spec(subject, on_nodes, tuple(rules), default_deny, _labels(found.get("labels")))
+    log = ""
+    if "log" in found and "value" in (said := found["log"].fields(("value",))):
+        log = said["value"].text()
+    labels = _labels(found.get("labels"))
+    return Spec(subject, on_nodes, tuple(rules), default_deny, labels, log)
 
 
 def _subject(node: Node, found: dict[str, Node], scope: Scope) -> tuple[Selector, bool]:

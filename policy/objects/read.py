@@ -71,6 +71,7 @@ def read(source: Source, settings: Settings) -> Reading:
             audit=audit,
             closed=bool(notes.errors),
             labels=(*spec.labels, *labels),
+            log=spec.log,
         )
         for index, spec in enumerate(kept)
     )

@@ -157,6 +157,7 @@ def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
             "no-probes",
         )
         assert denied.drop_reason_desc == f.POLICY_DENY
+        assert list(denied.policy_log) == ["probes are not answered"]
         assert not denied.HasField("is_reply")
         assert [p.name for p in allowed.ingress_allowed_by] == ["no-probes"]
         assert denied.source.cluster_name == C1

@@ -54,6 +54,7 @@ def some_names() -> Names:
             name="allow-client",
             labels=("k8s:io.cilium.k8s.policy.name=allow-client",),
             revision=3,
+            log="asked for by accounting",
         ),
     ):
         found.apply(line, 1)

@@ -15,6 +15,7 @@ DENY: Json = {
     "metadata": {"name": "no-probes", "namespace": "default"},
     "spec": {
         "endpointSelector": {"matchLabels": {"name": "rebel-base"}},
+        "log": {"value": "probes are not answered"},
         "ingress": [{"fromEntities": ["all"]}],
         "ingressDeny": [{"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "81"}]}]}],
     },

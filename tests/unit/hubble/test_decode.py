@@ -200,6 +200,7 @@ def test_an_allowed_connection_names_the_policy(names: Names, ingress: bool) -> 
         ["k8s:io.cilium.k8s.policy.name=allow-client"],
         3,
     )
+    assert list(found.policy_log) == ["asked for by accounting"]
     others = found.egress_allowed_by if ingress else found.ingress_allowed_by
     assert not [*others, *found.ingress_denied_by, *found.egress_denied_by]
     assert (found.source.pod_name, found.destination.pod_name) == ("client-6d4f-x", "server-0")
@@ -209,6 +210,7 @@ def test_default_deny_is_told_apart_from_a_denying_rule(names: Names) -> None:
     by_rule = flow_of(names, verdict(tcp(), result=-181))
     assert (by_rule.verdict, by_rule.drop_reason_desc) == (f.DROPPED, f.POLICY_DENY)
     assert [policy.name for policy in by_rule.ingress_denied_by] == ["allow-client"]
+    assert list(by_rule.policy_log) == ["asked for by accounting"]
     assert not by_rule.HasField("is_reply")
     by_default = flow_of(names, verdict(tcp(), result=-133, rule=0))
     assert by_default.drop_reason_desc == f.POLICY_DENIED

@@ -433,3 +433,11 @@ def test_star_wars() -> None:
     ports = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": http}}]
     ruled = STAR_WARS | {"ingress": [{"fromEndpoints": [{}], "toPorts": ports}]}
     assert [r.unenforced for r in cnp(ruled).rules[0].rules] == ["http rules"]
+
+
+def test_what_is_to_be_told_of_verdicts_is_kept() -> None:
+    """Word for word; none is nothing."""
+    spec = {"endpointSelector": {}, "ingress": [{}]}
+    for more, expected in (({"log": {"value": "for the audit"}}, "for the audit"), ({}, "")):
+        (rule,) = cnp({**spec, **more}, USUAL).rules
+        assert rule.log == expected
