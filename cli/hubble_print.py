@@ -5,15 +5,17 @@ import sys
 from typing import Final, Protocol
 
 import click
-from google.protobuf import json_format
+import msgspec
 from google.protobuf.message import Message
 
 from cli import hubble_events, hubble_joined, hubble_text, output
 from cli.hubble_text import Look
 from wire.hubble import observer_pb2, relay_pb2
+from wire.hubble.as_json import as_dict
 
 FORMATS: Final = ("compact", "dict", "json", "jsonpb", "table", "tab")
 Response = observer_pb2.GetFlowsResponse
+_encode = msgspec.json.Encoder().encode
 _QUIET: Final = (relay_pb2.NodeState.NODE_CONNECTED, relay_pb2.NodeState.NODE_GONE)
 
 
@@ -35,8 +37,7 @@ class Printer(Protocol):
 
 def to_json(message: Message) -> str:
     """One line of JSON with the names of the .proto."""
-    shown = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
+    return _encode(as_dict(message)).decode()
 
 
 class _Lines:

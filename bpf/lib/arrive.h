@@ -7,6 +7,7 @@
 #include "deliver.h"
 #include "endpoint.h"
 #include "ipcache.h"
+#include "ipsec.h"
 #include "trace.h"
 
 /* The addresses of a packet whose IP header begins at `at`. False: it is none of ours to judge. */

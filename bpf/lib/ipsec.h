@@ -4,6 +4,7 @@
 
 #include "abi/marks.h"
 #include "address.h"
+#include "config.h"
 #include "maps/nodes.h"
 
 enum {

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from google.protobuf import json_format
 
 from hubble import fieldmask
 from hubble.export.settings import Export
 from hubble.source import Message
 from wire.hubble import flow_pb2 as f
 from wire.hubble import observer_pb2
+from wire.hubble.as_json import as_dict
 
 KEYS_MAX = 1 << 16  # flows that are counted together; one more, and all so far are written
 _encode = msgspec.json.Encoder().encode
@@ -85,5 +85,4 @@ def _event(flow: f.Flow) -> observer_pb2.ExportEvent:
 
 
 def _line(event: observer_pb2.ExportEvent) -> bytes:
-    shown = json_format.MessageToDict(event, preserving_proto_field_name=True)
-    return _encode(shown) + b"\n"
+    return _encode(as_dict(event)) + b"\n"
