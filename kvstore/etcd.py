@@ -18,6 +18,7 @@ from kvstore import rpc_pb2 as pb
 from kvstore.bulk import RawRow
 from kvstore.channels import Channel
 from kvstore.config import Endpoint, StoreConfig
+from kvstore.http2 import StreamLostError
 from kvstore.observed import OBSERVED, described
 from kvstore.port import (
     Batch,
@@ -37,6 +38,7 @@ from kvstore.port import (
     prefix_end,
 )
 from kvstore.shared_watch import BehindError, Follower, SharedWatch, Take, Told, following
+from kvstore.watch_call import WatchCall
 
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
 CALL_TIMEOUT_S = 10.0
@@ -172,7 +174,7 @@ class EtcdStore:
         within: str = "",
         take: Callable[[Batch], bool] | None = None,
     ) -> AsyncIterator[Batch]:
-        shared = self._held.watch(within, self._watch_stream) if within else None
+        shared = self._held.watch(within, self._shared_stream) if within else None
         told = self._taking(take) if take else None
         if shared is not None and (follower := shared.follow(prefix, revision, told)) is not None:
             with following(shared, prefix, follower):
@@ -211,6 +213,9 @@ class EtcdStore:
                     rows = [(e.kv.key, None if e.type else e.kv.value) for e in events]
                     yield events[-1].kv.mod_revision, rows
 
+    def _shared_stream(self) -> WatchCall:
+        return WatchCall(self._endpoint, self._config)
+
     def _watch_stream(self) -> Any:
         return self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
@@ -231,12 +236,12 @@ class EtcdStore:
                 handed = perf_counter()
                 yield reply, events
                 messages.observe(events, handed)
-        except grpc.aio.AioRpcError as error:
-            raise self._error(what, error) from error
+        except StreamLostError as error:
+            OBSERVED.quorum_errors.add("unavailable")
+            self._held.distrust()
+            raise UnavailableError(f"{what} on {self.endpoint}: {error}") from error
         except BehindError as error:
             raise CompactedError(f"{what} on {self.endpoint}: too far behind", 0) from error
-        except (EOFError, asyncio.InvalidStateError) as error:
-            raise UnavailableError(f"{what} on {self.endpoint}: the stream ended") from error
 
     async def _watch(self, what: str, request: Any) -> AsyncGenerator[Any]:
         call = self._watch_stream()

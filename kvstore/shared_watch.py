@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import grpc.aio
-
 from kvstore import messages
 from kvstore import rpc_pb2 as pb
 from kvstore.port import prefix_end
+from kvstore.watch_call import WatchCall
 
 RECENT_EVENTS = 2_000  # for a follower whose listing is older than what has been read since
 BEHIND_MESSAGES = 5_000  # a follower that does not keep up lists again
@@ -31,7 +30,7 @@ BURST_MESSAGES, BURST_S = 12, 0.1  # from here on changes are awaited together
 AT_ONCE_EVENTS = 256  # of a message, that may be taken in one turn of the loop
 FEW_EVENTS = 8  # gathered in a tenth of a second: from here on down each comes by itself
 
-Open: TypeAlias = Callable[[], Any]  # a new Watch stream
+Open: TypeAlias = Callable[[], WatchCall]
 Told: TypeAlias = tuple[Any, Sequence[Any]]  # a reply, and those of its events that concern
 Take: TypeAlias = Callable[[Told], bool]  # whether it was taken at once
 
@@ -96,7 +95,7 @@ class Pace:
 
 @dataclass(slots=True)
 class _Stream:
-    call: Any
+    call: WatchCall
     current: int = -1  # etcd's number of the watch that counts
     beginning: bool = True  # another is about to take its place
     pace: Pace = field(default_factory=Pace)
@@ -213,8 +212,6 @@ class SharedWatch:
             await stream.call.write(self._request(0 if self._floor is None else self._at + 1))
         stream = self._stream
         reply = await stream.call.read()
-        if reply is grpc.aio.EOF:
-            raise EOFError
         if reply.canceled and reply.watch_id in (-1, stream.current):
             self._tell_all(reply)
         elif reply.created:

@@ -235,7 +235,7 @@ async def test_the_last_follower_ends_it(real: EtcdStore) -> None:
     watch = cast("AsyncGenerator[Batch]", real.watch("p/a/", at + 1, within=ALL))
     async with aclosing(watch) as first:
         await anext(first)
-        shared = real._held.watch(ALL, real._watch_stream)
+        shared = real._held.watch(ALL, real._shared_stream)
         assert shared._stream is not None
     assert shared._stream is None
     second = real.watch("p/a/", 0, within=ALL)

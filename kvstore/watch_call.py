@@ -1,0 +1,53 @@
+"""A stream of etcd's Watch over a connection of its own. Adapter."""
+
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from kvstore import http2
+from kvstore import rpc_pb2 as pb
+from kvstore.config import Endpoint, StoreConfig
+
+PATH: Final = "/etcdserverpb.Watch/Watch"
+
+
+class WatchCall:
+    """``write``, ``read`` and ``cancel``, as a stream of the gRPC library has them.
+
+    All raise ``http2.StreamLostError``.
+    """
+
+    def __init__(self, endpoint: Endpoint, config: StoreConfig) -> None:
+        self._endpoint, self._config = endpoint, config
+        named = endpoint.secure and endpoint.server_name != endpoint.address
+        authority = endpoint.server_name if named else endpoint.authority
+        self._call = http2.Call(PATH, authority, endpoint.secure, {"hasleader": "true"})
+        self._opened = False
+
+    async def write(self, request: Any) -> None:
+        """One ``WatchRequest``; the first one connects."""
+        if not self._opened:
+            self._opened = True
+            await self._open()
+        await self._call.write(request.SerializeToString())
+
+    async def _open(self) -> None:
+        endpoint, config = self._endpoint, self._config
+        tls = None
+        if endpoint.secure:
+            try:
+                tls = http2.client_tls(config.ca_file, config.cert_file, config.key_file)
+            except OSError as error:
+                raise http2.StreamLostError(f"certificates: {error}") from error
+        await self._call.open(endpoint.address, endpoint.port, tls, endpoint.server_name)
+
+    async def read(self) -> Any:
+        """The next ``WatchResponse``."""
+        try:
+            return pb.WatchResponse.FromString(await self._call.read())
+        except DecodeError as error:
+            raise http2.StreamLostError(f"what came is no answer of a watch: {error}") from error
+
+    def cancel(self) -> None:
+        """The end."""
+        self._call.cancel()
