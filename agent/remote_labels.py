@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -23,6 +24,7 @@ from wire.etcd.identity_v1 import parse_labels
 log = logging.getLogger("isthmus.agent.remote")
 
 WRITE_S = 5.0  # at most so often: a cluster may have 65,536 identities
+LONG_LINES = 2_000  # of the journal
 HEARD_S = 0.1  # but so soon, when one has told all of its own
 JOURNAL = "journal.lines"
 AT_ONCE = 32  # clusters: hundreds that change all the time take turns
@@ -36,17 +38,22 @@ def _restored(cluster: ClusterName) -> ClusterName:
 class RemoteLabels:
     """The files, and the claims made of them.
 
-    A cluster's file is written seconds after a change. What it does not hold yet stands in the
-    journal, where it is before anybody in the kernel has the identity (``flush``).
+    A cluster's file is written when it has told everything. What has changed since stands in the
+    journal, where it is before anybody in the kernel has the identity (``flush``); when the journal
+    is long, the files of those it speaks of are written anew.
     """
 
     def __init__(self, identities: Identities, directory: Path) -> None:
         self._identities, self._directory = identities, directory
         self._restored: set[ClusterName] = set()
         self._heard: set[ClusterName] = set()
-        self._dirty: dict[ClusterName, None] = {}  # who waits longest comes first
+        # Whose file lacks what no journal has; who waits longest comes first.
+        self._dirty: dict[ClusterName, None] = {}
         self._since: dict[ClusterName, dict[NumericIdentity, str]] = {}  # in no file; "": gone
         self._lines: list[bytes] = []  # of these, what the journal lacks
+        self._journal: BinaryIO | None = None  # opened when there is something to write
+        self._length = 0  # lines of the journal
+        self._folding = False  # it is long: all that it says goes into files
         self._soon = asyncio.Event()
 
     def restore(self) -> None:
@@ -85,11 +92,12 @@ class RemoteLabels:
 
     def changed(self, cluster: ClusterName, number: NumericIdentity, labels: Labels | None) -> None:
         """One of its identities has changed. What it lists at first goes to its file alone."""
-        self._dirty[cluster] = None
-        if cluster in self._heard:
-            text = labels.text() if labels is not None else ""
-            self._since.setdefault(cluster, {})[number] = text
-            self._lines.append(msgspec.json.encode((cluster, number, text)) + b"\n")
+        if cluster not in self._heard:
+            self._dirty[cluster] = None
+            return
+        text = labels.text() if labels is not None else ""
+        self._since.setdefault(cluster, {})[number] = text
+        self._lines.append(msgspec.json.encode((cluster, number, text)) + b"\n")
 
     def removed(self, cluster: ClusterName) -> None:
         """It is no member any more."""
@@ -106,11 +114,14 @@ class RemoteLabels:
         if not lines:
             return
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with (self._directory / JOURNAL).open("ab") as journal:
-                journal.write(b"".join(lines))
+            if self._journal is None:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                self._journal = (self._directory / JOURNAL).open("ab", buffering=0)
+            self._journal.write(b"".join(lines))
         except OSError as error:
+            self._close()
             log.warning('event=file-not-written error="%s"', error)
+        self._length += len(lines)
 
     async def keep(self) -> None:
         """Write what changed, until cancelled."""
@@ -126,22 +137,26 @@ class RemoteLabels:
         # The journal first: it must not say less than a file that is written before it is emptied.
         self.flush()
         # Before a cluster is heard to the end, its file knows more.
-        waiting = (cluster for cluster in self._dirty if cluster not in self._restored)
-        written = self._identities.of(tuple(islice(waiting, AT_ONCE)))
+        self._folding = bool(self._since) and (self._folding or self._length >= LONG_LINES)
+        named = chain(self._dirty, self._since if self._folding else ())
+        waiting = (cluster for cluster in dict.fromkeys(named) if cluster not in self._restored)
+        chosen = tuple(islice(waiting, AT_ONCE))
+        if not chosen:
+            return
+        written = self._identities.of(chosen)
         since = {cluster: self._since.pop(cluster, {}) for cluster in written}
         for cluster in written:
             self._dirty.pop(cluster, None)
-        for cluster, said in written.items():
-            try:
-                await asyncio.to_thread(_write, self._path(cluster), said)
-            except OSError as error:
-                self._dirty[cluster] = None
-                self._since[cluster] = since[cluster] | self._since.get(cluster, {})
-                log.warning('event=file-not-written error="%s"', error)
+        files = {cluster: (self._path(cluster), said) for cluster, said in written.items()}
+        for cluster, error in (await asyncio.to_thread(_write_each, files)).items():
+            self._dirty[cluster] = None
+            self._since[cluster] = since[cluster] | self._since.get(cluster, {})
+            log.warning('event=file-not-written error="%s"', error)
         if any(since.values()):
             self._rewrite_journal()
 
     def _rewrite_journal(self) -> None:
+        self._close()
         self._lines = []
         lines = [
             msgspec.json.encode((cluster, number, text)) + b"\n"
@@ -149,6 +164,7 @@ class RemoteLabels:
             for number, text in said.items()
         ]
         try:
+            self._length = len(lines)
             if lines:
                 write_atomically(self._directory / JOURNAL, b"".join(lines))
             else:
@@ -156,8 +172,27 @@ class RemoteLabels:
         except OSError as error:
             log.warning('event=file-not-written error="%s"', error)
 
+    def _close(self) -> None:
+        """Another file takes its place, or none."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
     def _path(self, cluster: ClusterName) -> Path:
         return self._directory / f"{cluster}.json"
+
+
+def _write_each(
+    files: dict[ClusterName, tuple[Path, dict[NumericIdentity, Labels]]],
+) -> dict[ClusterName, OSError]:
+    """Those that could not be written."""
+    failed: dict[ClusterName, OSError] = {}
+    for cluster, (path, said) in files.items():
+        try:
+            _write(path, said)
+        except OSError as error:
+            failed[cluster] = error
+    return failed
 
 
 def _write(path: Path, said: dict[NumericIdentity, Labels]) -> None:

@@ -18,6 +18,8 @@ from datapath.service_numbers import BackendKey, Numbers
 from datapath.service_slots import Difference, Moves, Slots, arrange, difference, moves
 from model.service import Backend, Frontend, LoadBalancer, Selection, ServiceName
 
+SMALL_BACKENDS, SMALL_CHANGE = 2_000, 16  # of a frontend whose change is small
+
 
 class Map(IntEnum):
     """The maps of a service, in the order in which growing writes them."""
@@ -179,6 +181,16 @@ class ServiceRows:
         )
 
     # Writing
+
+    def is_small_change(self, balancer: LoadBalancer) -> bool:
+        """Whether only a few rows of a frontend that is there will move."""
+        before = self.written.get(balancer.frontend)
+        return (
+            before is not None
+            and len(balancer.backends) <= SMALL_BACKENDS
+            and abs(len(balancer.backends) - len(before.backends)) <= SMALL_CHANGE
+            and balancer.selection is not Selection.MAGLEV
+        )
 
     def plan(self, wanted: Sequence[LoadBalancer]) -> list[list[Operation]]:
         """Phases of writes that make frontends so, leaving behind what ``plan_release`` removes.

@@ -15,6 +15,8 @@ from datapath.syscall import MapType
 from datapath.tables import ThreadedTarget
 from model.service import Frontend, LoadBalancer
 
+BRIEF_FRONTENDS = 8
+
 
 class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
     """Frontends with their backends; numbers survive a restart by being read from the maps."""
@@ -27,6 +29,14 @@ class ServiceTable(ThreadedTarget[Frontend, LoadBalancer]):
         self._conntrack = conntrack
         self._rows = ServiceRows()
         self._loaded = False
+
+    def is_brief(self, rows: Sequence[tuple[Frontend, LoadBalancer]]) -> bool:
+        """A few backends of a frontend that is there; not a table of Maglev's."""
+        return (
+            self._loaded
+            and len(rows) <= BRIEF_FRONTENDS
+            and all(self._rows.is_small_change(balancer) for _, balancer in rows)
+        )
 
     def fill(self) -> dict[str, tuple[int, int]]:
         """Rows and room of each map, by its name."""

@@ -1,6 +1,6 @@
 """Kernel maps as ``Target`` tables of the model: ipcache, endpoints, host addresses. Adapter.
 
-All state is touched in the kernel thread only.
+All state is touched as ``KernelThread`` has it: by one function at a time.
 """
 
 import errno
@@ -16,6 +16,8 @@ from model.address import Address, Prefix, is_host, pack, unpack
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry
+
+BRIEF_ROWS = 128
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -33,11 +35,25 @@ class ThreadedTarget(ABC, Generic[K, V]):
 
     async def upsert(self, rows: Sequence[tuple[K, V]]) -> Mapping[K, OSError]:
         """Create or replace rows, in the given order. Returns the rows that failed."""
+        if self.is_brief(rows):
+            return await self._thread.call_brief(self.upsert_now, rows)
         return await self._thread.call(self.upsert_now, rows)
 
     async def delete(self, keys: Collection[K]) -> Mapping[K, OSError]:
         """Remove rows. Returns the rows that failed."""
+        if self.is_brief_removal(keys):
+            return await self._thread.call_brief(self.delete_now, keys)
         return await self._thread.call(self.delete_now, keys)
+
+    def is_brief(self, rows: Sequence[tuple[K, V]]) -> bool:
+        """Whether it surely takes less than a millisecond to write rows."""
+        del rows
+        return False
+
+    def is_brief_removal(self, keys: Collection[K]) -> bool:
+        """Whether it surely takes less than a millisecond to remove rows."""
+        del keys
+        return False
 
     @abstractmethod
     def read_now(self) -> dict[K, V]:
@@ -63,6 +79,14 @@ class IpcacheTable(ThreadedTarget[Prefix, IpcacheEntry]):
     def room(self) -> tuple[int, int]:
         """How many hosts and how many shorter prefixes the maps take."""
         return self._hosts.max_entries, self._prefixes.max_entries
+
+    def is_brief(self, rows: Sequence[tuple[Prefix, IpcacheEntry]]) -> bool:
+        """A row takes two microseconds."""
+        return len(rows) <= BRIEF_ROWS
+
+    def is_brief_removal(self, keys: Collection[Prefix]) -> bool:
+        """So does the end of one."""
+        return len(keys) <= BRIEF_ROWS
 
     def read_now(self) -> dict[Prefix, IpcacheEntry]:
         found: dict[Prefix, IpcacheEntry] = {}

@@ -112,7 +112,7 @@ class Call(asyncio.Protocol):
                 self._take(kind, flags, stream, payload)
         except ProtocolError as error:
             self._fail(f"what came is no HTTP/2 that carries gRPC: {error}")
-        if self._unread and not self._messages:
+        if self._unread >= WINDOW_BYTES // 4 and not self._messages:
             self._acknowledge()  # of a message that is not whole: the rest must come
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -198,7 +198,7 @@ class Call(asyncio.Protocol):
             self._news.clear()
             await self._news.wait()
         message = self._messages.popleft()
-        if not self._messages and self._unread and self._why is None:
+        if self._unread >= WINDOW_BYTES // 4 and not self._messages and self._why is None:
             self._acknowledge()
         return message
 

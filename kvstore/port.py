@@ -65,8 +65,7 @@ class Snapshot:
     count: int = 0  # all rows of the range, whatever the limit
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """A row was created or changed."""
 
     row: KeyValue
@@ -78,8 +77,7 @@ class Put:
         return self.row.mod_revision
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """A row is gone."""
 
     key: str
@@ -95,8 +93,7 @@ class Delete:
 Event: TypeAlias = Put | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Events of one or more whole revisions, and how far the watch has come."""
 
     revision: int

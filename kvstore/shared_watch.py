@@ -251,6 +251,7 @@ class SharedWatch:
     def _take(self, reply: Any) -> int:
         """Tell each its part; how many events were new."""
         parts: dict[Follower, list[Any]] = {}
+        heads = self._followers
         count = 0
         for event in reply.events:
             revision = event.kv.mod_revision
@@ -258,7 +259,7 @@ class SharedWatch:
                 continue
             count += 1
             for head in _heads(event.kv.key):
-                for follower in self._followers.get(head, ()):
+                for follower in heads.get(head, ()):
                     if revision >= follower.revision:
                         parts.setdefault(follower, []).append(event)
             self._recent.append(event)
@@ -285,12 +286,12 @@ def following(shared: SharedWatch, prefix: str, follower: Follower) -> Iterator[
         shared.leave(prefix, follower)
 
 
-def _heads(key: bytes) -> Iterator[bytes]:
+def _heads(key: bytes) -> list[bytes]:
     """The key, and every prefix of it that ends in a slash."""
-    yield key
-    cut = len(key) - 1
+    heads, cut = [key], len(key) - 1
     while (cut := key.rfind(b"/", 0, cut)) > 0:
-        yield key[: cut + 1]
+        heads.append(key[: cut + 1])
+    return heads
 
 
 def _below(event: Any, head: bytes) -> bool:

@@ -196,9 +196,9 @@ async def test_labels_of_the_last_seconds_survive_a_kill(
     pods = await begin(node)
     policy(node, "server", only_friend())
     endpoint = await number(node, pods["server"])
-    beta.connect()
     gone, key = REMOTE_IDENTITY + 1, PolicyKey(REMOTE_IDENTITY, IN, 6, 8080, 24)
     await beta.add_identity(gone, app="friend")
+    beta.connect()
     await until(lambda: key._replace(identity=gone) in kernel_rows(node, endpoint), "the first")
     kept = node.state / "state" / "remote-clusters" / "beta.json"
     await until(lambda: kept.exists() and str(gone) in kept.read_text(), "it is kept")

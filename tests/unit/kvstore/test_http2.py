@@ -158,26 +158,31 @@ async def test_who_does_not_read_holds_the_server_up(monkeypatch: pytest.MonkeyP
     """Room is given for what has been read, and for a message that is not whole yet."""
     monkeypatch.setattr(http2, "WINDOW_BYTES", 100_000)
     given = 0
+    large, larger = message(b"y" * 30_000), message(b"z" * 300_000)
 
     async def script(peer: Peer) -> None:
         nonlocal given
         await peer.frame(FrameType.HEADERS)
         peer.say(data(message(b"x" * 5_000)))
-        large = message(b"y" * 30_000)
         for at in range(0, len(large), 10_000):
             peer.say(data(large[at : at + 10_000]))
+        await asyncio.sleep(0.2)
+        for at in range(0, len(larger), 10_000):
+            peer.say(data(larger[at : at + 10_000]))
         while True:
             _, _, stream, size = await peer.frame(FrameType.WINDOW_UPDATE)
             if stream == 1:
                 given += int.from_bytes(size)
 
     async with call(script) as made:
-        await asyncio.sleep(0.3)
-        assert given < 10_000  # of what may have come before the first message was whole
-        assert len(await made.read()) == 5_000
-        assert len(await made.read()) == 30_000
         await asyncio.sleep(0.1)
-        assert given == 35_010
+        assert not given
+        assert len(await made.read()) == 5_000
+        assert not given
+        assert len(await made.read()) == 30_000
+        await asyncio.sleep(0.4)
+        assert given > 100_000  # of what is not whole, too
+        assert len(await made.read()) == 300_000
 
 
 async def test_pings_are_answered() -> None:
