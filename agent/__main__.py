@@ -85,14 +85,16 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"isthmus-agent: {error}")
     logs.configure(config.log_opt, debug=config.debug)
-    again = False
+    again, failed = False, ""  # before 3.11.4 what except* raises comes out in a group
     try:
         asyncio.run(_until_signal(config))
     except* SettingsChangedError:
         again = True
     except* (OSError, ValueError) as group:
         logging.getLogger("isthmus.agent").debug("event=end", exc_info=True)
-        sys.exit(f"isthmus-agent: {_sentence(group)}")
+        failed = f"isthmus-agent: {_sentence(group)}"
+    if failed:
+        sys.exit(failed)
     if again:
         # The same process, and so the same container: nothing beside it is started again.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -70,11 +70,14 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"isthmus-hubble: {error}")
     logs.configure(config.log_opt, debug=config.debug)
+    failed = ""  # before 3.11.4 what except* raises comes out in a group
     try:
         asyncio.run(_until_signal(config))
     except* (OSError, ValueError) as group:
         logging.getLogger("isthmus.hubble").debug("event=end", exc_info=True)
-        sys.exit(f"isthmus-hubble: {_sentence(group)}")
+        failed = f"isthmus-hubble: {_sentence(group)}"
+    if failed:
+        sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -73,13 +73,15 @@ def main() -> None:
 def serve(cluster_name: str, **given: Any) -> None:
     """Serve until stopped."""
     logging.basicConfig(level=logging.INFO)
+    error: BaseException | None = None  # before 3.11.4 what except* raises comes out in a group
     try:
         asyncio.run(_until_signal(cluster_name, given))
     except* OSError as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise click.ClickException(str(error)) from None
+        error = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is not None:
+        raise click.ClickException(str(error))
 
 
 async def _until_signal(cluster: str, given: dict[str, Any]) -> None:

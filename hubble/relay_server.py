@@ -175,12 +175,15 @@ class _Flows:
             self._say(State.NODE_CONNECTED, connected)
         if away:
             self._say(State.NODE_UNAVAILABLE, away)
+        gone: BaseException | None = None  # before 3.11.4 what except* raises comes out in a group
         try:
             async with TaskGroup() as group:
                 self._collect(group, self._data)
                 await (self._follow(group) if self._request.follow else self._finish())
         except* RpcError as errors:  # of the caller's stream; those of nodes are told in it
-            raise RpcError(Code.CANCELLED, str(errors.exceptions[0])) from None
+            gone = errors.exceptions[0]
+        if gone is not None:
+            raise RpcError(Code.CANCELLED, str(gone))
 
     async def _finish(self) -> None:
         while self._reading or len(self._merger) or self._statuses:

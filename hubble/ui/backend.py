@@ -125,6 +125,7 @@ class Backend:
             raise RpcError(Code.INVALID_ARGUMENT, "event_types: none are asked for")
         request = flows_request(asked, self._settings)
         queue: Queue = asyncio.Queue(2 * FLOWS_MAX)
+        failed: RpcError | None = None  # before 3.11.4 what except* raises comes out in a group
         try:
             async with TaskGroup() as tasks:
                 if wanted & _FLOW_EVENTS:
@@ -141,7 +142,9 @@ class Backend:
                     for one in others:
                         await send(one)
         except* RpcError as errors:
-            raise _first(errors) from None
+            failed = _first(errors)
+        if failed is not None:
+            raise failed
 
     async def _read(self, request: observer_pb2.GetFlowsRequest, queue: Queue) -> None:
         """Flows into the queue; after a loss of the relay those since then."""
