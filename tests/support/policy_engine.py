@@ -78,6 +78,7 @@ class Engine:
     pod_ports: Mapping[tuple[str, int], set[int]] = field(default_factory=dict)
     subject: str = "W"
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    group_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.readings: list[Reading] = [read(source, self.settings) for source in self.objects]
@@ -87,7 +88,8 @@ class Engine:
         for key, service in self.services.items():
             self.table.put_service(*key, service)
         for name, prefixes in self.groups.items():
-            group = cidr_group.read(name, {}, {"externalCIDRs": prefixes})
+            labels = self.group_labels.get(name, {})
+            group = cidr_group.read(name, labels, {"externalCIDRs": prefixes})
             self.table.put_group(name, CidrGroup(group.prefixes, group.labels))
         for (name, protocol), numbers in self.pod_ports.items():
             self.table.put_port_name(name, protocol, numbers)
