@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from datapath import inspect
+from model.endpoint import EndpointId
 from model.policy_map import Direction, PolicyKey
 from tests.support.agent import (
     NODE_IP,
@@ -22,6 +23,7 @@ from tests.support.agent import (
     traffic,
     until,
 )
+from tests.support.agent_policy import kernel_rows
 from tests.support.kube import write_kubeconfig
 from tests.support.nodes import Process, new_namespace, sh
 
@@ -95,7 +97,7 @@ def answered(namespace: str, target: str, port: int, source: str = "") -> bool:
 
 
 def rows(node: AgentNode) -> set[PolicyKey]:
-    return set(inspect.policies(node.bpf_root / "isthmus").get(HOST, ()))  # type: ignore[call-overload]
+    return kernel_rows(node, HOST)
 
 
 async def judged(node: AgentNode, *ways: Direction) -> None:
@@ -238,8 +240,8 @@ async def test_a_policy_in_audit_forbids_the_node_nothing(stage: tuple[AgentNode
     put(node.fake, POLICIES, {"metadata": {"name": "node", "annotations": audit}, "spec": spec})
 
     def audited() -> bool:
-        found = inspect.policies(node.bpf_root / "isthmus").get(HOST, {})  # type: ignore[call-overload]
-        return any(entry.audit for entry, _ in found.values())
+        found = inspect.policies(node.bpf_root / "isthmus").get(EndpointId(HOST))
+        return found is not None and any(entry.audit for entry, _ in found.values())
 
     await until(audited, "the node's default deny is on paper")
     assert answered(outside, NODE_IP, 8080, WORLD)

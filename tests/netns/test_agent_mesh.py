@@ -17,6 +17,7 @@ from tests.support.agent import (
     service,
     until,
 )
+from tests.support.agent_mesh import kernel_addresses, remote_ready, remote_status
 from tests.support.nodes import sh
 from wire.etcd import keys
 
@@ -54,32 +55,6 @@ async def _backends(node: AgentNode, name: str = "web") -> list[tuple[str, bool]
     )
 
 
-async def _remote(node: AgentNode) -> dict[str, Any]:
-    status = await node.get("healthz")
-    return next(iter(status["cluster-mesh"]["clusters"]), {})
-
-
-async def _ready(node: AgentNode) -> dict[str, Any]:
-    async def claim() -> Any:
-        found = await _remote(node)
-        return found if found.get("ready") else None
-
-    return await until(claim, "the remote cluster is ready")
-
-
-def _kernel(node: AgentNode) -> dict[str, str]:
-    """The ipcache's exact part as the kernel has it: address → value."""
-    import json
-
-    path = node.bpf_root / "isthmus"
-    pins = {p.name: p for p in path.rglob("ist_ipcache")}
-    text = sh(f"bpftool -j map dump pinned {pins['ist_ipcache']}")
-    return {
-        ".".join(str(int(b, 16)) for b in row["key"][12:]): "".join(v[2:] for v in row["value"])
-        for row in json.loads(text)
-    }
-
-
 def _selectable(node: AgentNode) -> set[str]:
     """Backends that the kernel gives new connections."""
     lines = inspect.services(node.bpf_root / "isthmus")
@@ -98,7 +73,7 @@ async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> N
     node.start()
     await node.ready()
     beta.connect()
-    found = await _ready(node)
+    found = await remote_ready(node)
     assert found["num-nodes"] == 1
     assert found["num-endpoints"] == 1
     assert found["num-shared-services"] == 1
@@ -106,7 +81,7 @@ async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> N
     assert row["hostIP"] == REMOTE_NODE
     assert row["identity"] == (2 << 16) + 300
     assert row["metadata"]["source"] == "clustermesh"
-    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
+    await until(lambda: "10.213.1.5" in kernel_addresses(node), "the pod's row")
     assert await _backends(node) == [("10.203.1.77", True), ("10.213.1.5", True)]
     routes = sh(f"ip netns exec {node.namespace} ip route")
     assert "10.213.1.0/24 dev ist_host" in routes
@@ -114,9 +89,9 @@ async def test_connect_and_disconnect(node: AgentNode, beta: RemoteCluster) -> N
     beta.disconnect()
 
     async def gone() -> bool:
-        return await _backends(node) == [("10.203.1.77", True)] and "10.213.1.5" not in _kernel(
-            node
-        )
+        return await _backends(node) == [
+            ("10.203.1.77", True)
+        ] and "10.213.1.5" not in kernel_addresses(node)
 
     await until(gone, "everything of the cluster goes")
     await until(
@@ -130,14 +105,14 @@ async def test_changes_arrive(node: AgentNode, beta: RemoteCluster) -> None:
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
     await beta.add_pod("10.213.1.6", REMOTE_NODE)
-    first = await until(lambda: _kernel(node).get("10.213.1.6"), "the new pod")
+    first = await until(lambda: kernel_addresses(node).get("10.213.1.6"), "the new pod")
     await beta.add_identity((2 << 16) + 301, app="other")
     await beta.add_pod("10.213.1.6", REMOTE_NODE, (2 << 16) + 301)
-    await until(lambda: _kernel(node)["10.213.1.6"] != first, "its new identity")
+    await until(lambda: kernel_addresses(node)["10.213.1.6"] != first, "its new identity")
     await beta.remove_pod("10.213.1.6")
-    await until(lambda: "10.213.1.6" not in _kernel(node), "the deletion")
+    await until(lambda: "10.213.1.6" not in kernel_addresses(node), "the deletion")
 
 
 async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteCluster) -> None:
@@ -148,20 +123,20 @@ async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteClus
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
     assert len(await _backends(node)) == 2
     beta.etcd.kill()
 
     async def lost() -> bool:
-        return not (await _remote(node))["connected"]
+        return not (await remote_status(node))["connected"]
 
     await until(lost, "the loss is noticed")
-    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
+    await until(lambda: "10.213.1.5" in kernel_addresses(node), "the pod's row")
     await until(lambda: "10.213.1.5" in _selectable(node), "the backend's row")
     node.kill()
     node.start()
     await node.ready()
-    assert "10.213.1.5" in _kernel(node)
+    assert "10.213.1.5" in kernel_addresses(node)
     assert await _backends(node) == [("10.203.1.77", True), ("10.213.1.5", True)]
     assert "10.213.1.0/24 dev ist_host" in sh(f"ip netns exec {node.namespace} ip route")
     row = await _ip(node, "10.213.1.5/32")
@@ -174,8 +149,8 @@ async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteClus
     await beta.remove_pod("10.213.1.5")
     await beta.add_pod("10.213.1.9", REMOTE_NODE)
     await beta.share("web", "10.213.1.9")
-    await until(lambda: "10.213.1.9" in _kernel(node), "what changed meanwhile", 40)
-    await until(lambda: "10.213.1.5" not in _kernel(node), "what went meanwhile")
+    await until(lambda: "10.213.1.9" in kernel_addresses(node), "what changed meanwhile", 40)
+    await until(lambda: "10.213.1.5" not in kernel_addresses(node), "what went meanwhile")
 
     async def changed() -> bool:
         # The one that went may still have connections: it drains.
@@ -193,13 +168,13 @@ async def test_a_cluster_that_left_while_we_were_away(node: AgentNode, beta: Rem
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
-    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
+    await remote_ready(node)
+    await until(lambda: "10.213.1.5" in kernel_addresses(node), "the pod's row")
     node.kill()
     beta.disconnect()
     node.start()
     await node.ready()
-    await until(lambda: "10.213.1.5" not in _kernel(node), "its rows go")
+    await until(lambda: "10.213.1.5" not in kernel_addresses(node), "its rows go")
 
 
 async def test_compaction_is_survived(node: AgentNode, beta: RemoteCluster) -> None:
@@ -207,7 +182,7 @@ async def test_compaction_is_survived(node: AgentNode, beta: RemoteCluster) -> N
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
     assert beta._forwarder is not None
     for writer in list(beta._forwarder._writers):
         writer.transport.abort()
@@ -215,8 +190,8 @@ async def test_compaction_is_survived(node: AgentNode, beta: RemoteCluster) -> N
     await beta.add_pod("10.213.1.7", REMOTE_NODE)
     assert beta.store is not None
     await beta.store.compact((await beta.store.status()).revision)
-    await until(lambda: "10.213.1.7" in _kernel(node), "the new pod", 40)
-    await until(lambda: "10.213.1.5" not in _kernel(node), "the deleted pod")
+    await until(lambda: "10.213.1.7" in kernel_addresses(node), "the new pod", 40)
+    await until(lambda: "10.213.1.5" not in kernel_addresses(node), "the deleted pod")
 
 
 async def test_bad_records_harm_no_others(node: AgentNode, beta: RemoteCluster) -> None:
@@ -229,11 +204,11 @@ async def test_bad_records_harm_no_others(node: AgentNode, beta: RemoteCluster) 
     node.start()
     await node.ready()
     beta.connect()
-    found = await _ready(node)
+    found = await remote_ready(node)
     kinds = {v["kind"]: v["count"] for v in found["violations"]}
     assert kinds == {"record-ip": 2, "own-pod-prefix": 2}
-    await until(lambda: "10.213.1.5" in _kernel(node), "the pod's row")
-    kernel = _kernel(node)
+    await until(lambda: "10.213.1.5" in kernel_addresses(node), "the pod's row")
+    kernel = kernel_addresses(node)
     assert not {"10.213.1.30", "10.213.1.31", "10.203.1.200"} & kernel.keys()
     mesh = (await node.get("healthz"))["cluster-mesh"]
     assert mesh["num-rejected"] == 2
@@ -249,7 +224,7 @@ async def test_affinity_and_failover(node: AgentNode, beta: RemoteCluster) -> No
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
 
     async def becomes(wanted: list[tuple[str, bool]]) -> None:
         async def claim() -> bool:
@@ -291,7 +266,7 @@ async def test_order_threshold_and_weights(node: AgentNode, beta: RemoteCluster)
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
 
     def annotate(**more: str) -> None:
         annotations = {"service.cilium.io/global": "true"}
@@ -349,7 +324,7 @@ async def test_a_vanished_backend_drains(node: AgentNode, beta: RemoteCluster) -
     node.start()
     await node.ready()
     beta.connect()
-    await _ready(node)
+    await remote_ready(node)
 
     async def becomes(*wanted: tuple[str, bool]) -> None:
         async def claim() -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,13 +23,20 @@ from tests.support.agent import (
     traffic,
     until,
 )
+from tests.support.agent_policy import (
+    POLICIES,
+    REMOTE_IDENTITY,
+    REMOTE_NODE,
+    REMOTE_POD,
+    kernel_ipcache,
+    kernel_rows,
+    number,
+    only_friend,
+    policy,
+    reaches,
+)
 
 pytestmark = pytest.mark.root
-
-REMOTE_NODE = "172.31.9.66"
-REMOTE_POD = "10.213.1.5"
-REMOTE_IDENTITY = (2 << 16) + 300
-POLICIES = "ciliumnetworkpolicies"
 
 
 @pytest.fixture
@@ -49,45 +55,6 @@ async def pods(node: AgentNode) -> dict[str, TestPod]:
         pod = node.pod(name, {"app": name})
         found[name] = await node.add(pod)
     return found
-
-
-def policy(
-    node: AgentNode, name: str, spec: dict[str, Any], annotations: dict[str, str] | None = None
-) -> None:
-    meta = {"name": name, "namespace": "default", "annotations": annotations or {}}
-    put(node.fake, POLICIES, {"metadata": meta, "spec": spec})
-
-
-def only_friend(port: str = "8080") -> dict[str, Any]:
-    return {
-        "endpointSelector": {"matchLabels": {"app": "server"}},
-        "ingress": [
-            {
-                "fromEndpoints": [{"matchLabels": {"app": "friend"}}],
-                "toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}],
-            }
-        ],
-    }
-
-
-def reaches(source: TestPod, target: TestPod, kind: str = "tcp", port: int = 8080) -> bool:
-    """Whether one attempt is answered."""
-    return bool(traffic(source.namespace, kind, target.address, port).finish()["names"])
-
-
-def kernel_ipcache(node: AgentNode) -> dict[str, int]:
-    rows = inspect.ipcache(node.bpf_root / "isthmus")
-    return {str(prefix): row.identity for prefix, row in rows.items()}
-
-
-def kernel_rows(node: AgentNode, endpoint: int) -> set[PolicyKey]:
-    return set(inspect.policies(node.bpf_root / "isthmus").get(endpoint, ()))
-
-
-async def number(node: AgentNode, pod: TestPod) -> int:
-    rows = await node.get("endpoint")
-    names = {r["status"]["external-identifiers"]["pod-name"]: r["id"] for r in rows}
-    return int(names[f"default/{pod.name}"])
 
 
 async def rejected(node: AgentNode) -> list[str]:

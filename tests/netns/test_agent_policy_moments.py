@@ -12,20 +12,6 @@ import pytest
 from datapath import inspect
 from model.policy_map import Direction, PolicyKey
 from reconcile.tasks import TaskGroup
-from tests.netns.test_agent_policy import (
-    POLICIES,
-    REMOTE_IDENTITY,
-    REMOTE_NODE,
-    REMOTE_POD,
-    kernel_ipcache,
-    kernel_rows,
-    number,
-    only_friend,
-    policy,
-    reaches,
-)
-from tests.netns.test_cli_policy import isthmus
-from tests.netns.test_hubble import hubble
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
@@ -37,7 +23,21 @@ from tests.support.agent import (
     traffic,
     until,
 )
+from tests.support.agent_policy import (
+    POLICIES,
+    REMOTE_IDENTITY,
+    REMOTE_NODE,
+    REMOTE_POD,
+    isthmus,
+    kernel_ipcache,
+    kernel_rows,
+    number,
+    only_friend,
+    policy,
+    reaches,
+)
 from tests.support.hubble import observing
+from tests.support.hubble_process import hubble
 from tests.support.nodes import Process
 
 pytestmark = pytest.mark.root
@@ -161,7 +161,7 @@ async def test_audit_from_the_annotation_to_the_screen(node: AgentNode, tmp_path
         assert done.code == 0, done.err
         return [json.loads(line)["flow"] for line in done.out.splitlines()]
 
-    async with hubble(node) as source, observing(source, socket):  # type: ignore[arg-type]
+    async with hubble(node) as source, observing(source, socket):
         await until(lambda: source.names.synced, "names")
         assert reaches(stranger, server), "audit forbids nothing"
         assert not reaches(stranger, friend), "the other policy does"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from kvstore.config import StoreConfig
-from tests.netns.test_agent_mesh import _kernel, _ready, _remote
 from tests.support.agent import (
     AgentNode,
     Forwarder,
@@ -21,6 +20,7 @@ from tests.support.agent import (
     service,
     until,
 )
+from tests.support.agent_mesh import kernel_addresses, remote_ready, remote_status
 from tests.support.etcd import plain_etcd, when_up
 from tests.support.reference_writer import ReferenceWriter, Style
 
@@ -130,13 +130,13 @@ async def test_an_agent_learns_exactly_the_tables(node: AgentNode, name: str) ->
         records = () if style.slices.startswith("endpointslices") else ("services",)
         slices = ("endpointslices",) if style.slices else ()
         await writer.canary("ip", *records, *slices, "serviceexports")
-        found = await _ready(node)
+        found = await remote_ready(node)
         expected = {f"{pod(n)}/32": (host(n), style.identity(300 + n % 10)) for n in range(PODS)}
         assert await addresses(node) == expected
         assert await backends(node) == backends_of(style)
         wanted = {prefix.removesuffix("/32") for prefix in expected}
         await until(
-            lambda: {a for a in _kernel(node) if a.startswith("10.213.")} == wanted,
+            lambda: {a for a in kernel_addresses(node) if a.startswith("10.213.")} == wanted,
             "the kernel has exactly the same",
         )
         assert (found["num-nodes"], found["num-endpoints"]) == (NODES + 1, PODS + 1)  # and "<nil>"
@@ -166,5 +166,5 @@ async def test_an_agent_learns_exactly_the_tables(node: AgentNode, name: str) ->
 
 
 async def _synced(node: AgentNode, **wanted: bool) -> bool:
-    said: dict[str, Any] = (await _remote(node)).get("synced", {})
+    said: dict[str, Any] = (await remote_status(node)).get("synced", {})
     return all(said.get(kind) is state for kind, state in wanted.items())

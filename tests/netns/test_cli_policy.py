@@ -1,9 +1,6 @@
 """The commands about policy on a node, against its real agent."""
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.agent import AgentNode, agent_node, put, until
-from tests.support.cli import Result
+from tests.support.agent_policy import isthmus
 
 pytestmark = pytest.mark.root
 
@@ -42,22 +39,6 @@ BAD = {"endpointSelector": {"matchLabels": {"app": "nobody"}}, "egress": [{"toCI
 async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
     async with agent_node(tmp_path) as found:
         yield found
-
-
-async def isthmus(node: AgentNode, *arguments: object, stdin: str = "") -> Result:
-    """Execute the command as in the agent's container."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.main"),
-        *map(str, arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "CILIUM_SOCK": str(node.socket)},
-    )
-    async with asyncio.timeout(90):
-        out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return Result(process.returncode, out.decode(), err.decode())
 
 
 async def told(node: AgentNode, *arguments: object, stdin: str = "") -> Any:

@@ -3,15 +3,14 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from datapath.events import open_events
-from hubble.config import ACCESS_LOG, HubbleConfig
+from hubble.config import ACCESS_LOG
 from hubble.node import NodeSource
-from reconcile.tasks import TaskGroup
 from tests.support.access_log import Proxy, dns_answer
 from tests.support.agent import (
     AgentNode,
@@ -25,30 +24,13 @@ from tests.support.agent import (
     traffic,
     until,
 )
+from tests.support.hubble_process import hubble
 from wire.hubble import flow_pb2 as f
 
 pytestmark = pytest.mark.root
 
 VIP = "10.96.7.7"
 FLAGS = {"enable-hubble": "true"}
-
-
-@asynccontextmanager
-async def hubble(node: AgentNode, capacity: int = 4095) -> AsyncIterator[NodeSource]:
-    """The process's inside, in this one."""
-    source = NodeSource(
-        HubbleConfig(
-            cluster_name="alpha",
-            k8s_node_name="n1",
-            bpf_root=node.bpf_root,
-            socket_path=node.socket,
-            hubble_event_buffer_capacity=capacity,
-        )
-    )
-    async with TaskGroup() as tasks:
-        task = tasks.create_task(source.run())
-        yield source
-        task.cancel()
 
 
 @pytest.fixture

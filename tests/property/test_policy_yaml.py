@@ -1,7 +1,6 @@
 """What is computed of objects with every field there is, against a judge of their YAML alone."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -51,8 +50,9 @@ PACKETS = (
     *((17, port) for port in (53, 80, 8080)),
     *((132, 80), (1, 0), (1, 8), (1, 13), (58, 128)),
 )
-SEEDS = range(400)
+SEEDS = range(500)
 ROUNDS = 20  # seeds of one test
+ASKED = 120  # packets of one seed
 
 
 def peers() -> dict[str, Peer]:
@@ -67,10 +67,10 @@ class Scene:
     def __init__(self, seed: int) -> None:
         self.author = Author(seed)
         self.objects = self.author.objects()
-        chance = Random(f"settings {seed}")
-        settings, self.options = chance.choice(MODES)
+        self.chance = Random(f"settings {seed}")
+        settings, self.options = self.chance.choice(MODES)
         self.settings = replace(settings, node_selectors=True)
-        self.subject = chance.choice(SUBJECTS)
+        self.subject = self.chance.choice(SUBJECTS)
         self.peers = peers()
 
     def engine(self) -> Engine:
@@ -100,11 +100,11 @@ class Scene:
         chosen = self.objects if objects is None else objects
         return Judge([thing(source) for source in chosen], world, own, on_node)
 
-    def asked(self) -> Iterator[tuple[str, str, int, int]]:
-        for way in ("ingress", "egress"):
-            for name in self.peers:
-                for protocol, port in PACKETS:
-                    yield way, name, protocol, port
+    def asked(self) -> list[tuple[str, str, int, int]]:
+        """Some of all packets: another choice for every seed."""
+        ways = ("ingress", "egress")
+        every = [(way, name, *what) for way in ways for name in self.peers for what in PACKETS]
+        return self.chance.sample(every, ASKED)
 
 
 def thing(source: Source) -> Thing:
@@ -114,7 +114,7 @@ def thing(source: Source) -> Thing:
 
 @pytest.mark.parametrize("first", range(0, SEEDS.stop, ROUNDS))
 def test_what_is_computed_is_what_is_written(first: int) -> None:
-    """Every peer, every packet, both directions, whatever the settings and the subject."""
+    """Any peer, packet and direction, whatever the settings and the subject."""
     for seed in range(first, first + ROUNDS):
         scene = Scene(seed)
         engine, judge = scene.engine(), scene.judge()
@@ -138,7 +138,7 @@ def test_every_feature_occurs_and_has_something_to_say() -> None:
         used = scene.author.used
         for features in used.values():
             seen.update(features)
-        whole = scene.judge()
+        whole, asked = scene.judge(), scene.asked()
         for source in scene.objects:
             if not used[source.name] - decided.keys():
                 continue
@@ -146,7 +146,7 @@ def test_every_feature_occurs_and_has_something_to_say() -> None:
             if any(
                 whole.verdict(way, scene.peers[name], protocol, port)
                 != rest.verdict(way, scene.peers[name], protocol, port)
-                for way, name, protocol, port in scene.asked()
+                for way, name, protocol, port in asked
             ):
                 decided.update(used[source.name])
     tables = (

@@ -11,7 +11,7 @@ from hubble.observer_server import Observer
 from hubble.peers import PeerTable
 from hubble.ring import RECORD_AGENT, RECORD_LOST, Entry, Ring, parse_lost
 from hubble.rpc_server import Server
-from hubble.source import Message
+from hubble.source import Message, Source
 from hubble.standard_services import Health, Reflection
 from wire.hubble import flow_pb2, observer_pb2, peer_pb2
 
@@ -85,7 +85,7 @@ class MemorySource:
 
 @contextlib.asynccontextmanager
 async def observing(
-    source: MemorySource, path: Path, peers: PeerTable | None = None
+    source: Source, path: Path, peers: PeerTable | None = None
 ) -> AsyncIterator[Server]:
     """An observer of the source on a unix socket."""
     observer = Observer(source, peers or PeerTable(), "isthmus v0")

@@ -1,11 +1,14 @@
-"""The process of a node's Hubble, beside a real agent."""
+"""A node's Hubble beside a real agent: as a process, and as what is in it."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from hubble.config import HubbleConfig
+from hubble.node import NodeSource
+from reconcile.tasks import TaskGroup
 from tests.support.agent import ROOT, AgentNode
 from tests.support.nodes import netns_path
 
@@ -31,3 +34,21 @@ def hubble_process(node: AgentNode, **settings: str) -> Iterator[Path]:
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+@asynccontextmanager
+async def hubble(node: AgentNode, capacity: int = 4095) -> AsyncIterator[NodeSource]:
+    """The process's inside, in this one."""
+    source = NodeSource(
+        HubbleConfig(
+            cluster_name="alpha",
+            k8s_node_name="n1",
+            bpf_root=node.bpf_root,
+            socket_path=node.socket,
+            hubble_event_buffer_capacity=capacity,
+        )
+    )
+    async with TaskGroup() as tasks:
+        task = tasks.create_task(source.run())
+        yield source
+        task.cancel()
