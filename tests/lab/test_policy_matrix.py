@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from cli import rest
+from cli.policy_explain import explain
 from kind import story
 from kind.story import C1, C2
 from model.policy_map import Direction
@@ -335,6 +337,7 @@ class World:
         }
         self.vips = {c: lab.get("svc", "matrix", cluster=c)["spec"]["clusterIP"] for c in (C1, C2)}
         self.token = 20000
+        self.standing: dict[str, set[tuple[str, str]]] = {C1: set(), C2: set()}
         ports = (str(ON_HOST[6]), str(ON_HOST[17]))
         address = str(lab.node(NODES["here"]).address)
         on_host = Told(self, C1, NODES["here"], "serve", address, *ports)
@@ -379,17 +382,41 @@ class World:
     def facts(self, place: str) -> Facts:
         return from_json(rest.get(self.socket(place), "policy/facts"))
 
+    def become(self, wanted: dict[str, list[Json]]) -> None:
+        """Just these objects, in both clusters at once: what stands is replaced or goes."""
+
+        def do(context: str) -> None:
+            names = {(o["kind"], o["metadata"]["name"]) for o in wanted.get(context, ())}
+            if wanted.get(context):
+                self.lab.apply(*wanted[context], cluster=context)
+            for kind, name in self.standing[context] - names:
+                self.lab.kubectl("delete", kind, name, "--wait=false", cluster=context)
+            self.standing[context] = names
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(do, (C1, C2)))
+
     def in_force(self, wanted: dict[str, list[Json]]) -> bool:
         """Every agent has just these objects, and its kernel their rows."""
         for place in NODES:
             told = rest.get(self.socket(place), "policy")
-            names = sorted(o["metadata"]["name"] for o in wanted.get(CLUSTER[place], ()))
-            if sorted(found["name"] for found in json.loads(told["policy"])) != names:
+            found = {o["name"]: o for o in json.loads(told["policy"])}
+            objects = {o["metadata"]["name"]: o for o in wanted.get(CLUSTER[place], ())}
+            if found.keys() != objects.keys():
+                return False
+            if not all(_is_as(found[name], body) for name, body in objects.items()):
                 return False
             for endpoint in rest.get(self.socket(place), "endpoint"):
                 if endpoint["status"]["policy"]["realized"]["policy-revision"] < told["revision"]:
                     return False
         return True
+
+
+def _is_as(found: Json, body: Json) -> bool:
+    """What an agent has is what was applied, but for what an API server fills in."""
+    audit = body["metadata"]["annotations"].get(AUDIT_ANNOTATION) == "true"
+    same = (found["kind"], found["audit"]) == (body["kind"], audit)
+    return same and found["spec"] == {**found["spec"], **body["spec"]}
 
 
 class Judge:
@@ -430,6 +457,8 @@ def world() -> Iterator[World]:
 
 def test_without_policy_everything_arrives(world: World) -> None:
     """The baseline: every probe is answered, and the sniffer sees what comes to the pod."""
+    world.become({})
+    labs.wait_until("no policy is in force", lambda: world.in_force({}), 20)
     missing: set[Try] = set(TRIES)
 
     def look() -> bool:
@@ -448,10 +477,10 @@ def test_without_policy_everything_arrives(world: World) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_matrix(world: World, case: Case) -> None:
     """Table, oracle and packets agree; nothing that is forbidden reaches the pod."""
-    _in_each(case, "apply", world)
-    try:
-        labs.wait_until("the policies are in force", lambda: world.in_force(case.objects), 20)
-        explaining = _explain(world)
+    world.become(case.objects)
+    labs.wait_until("the policies are in force", lambda: world.in_force(case.objects), 20)
+    with ThreadPoolExecutor() as pool:
+        explaining = pool.submit(_explain, world)
         judge = Judge(world)
         wanted = {t for t in TRIES if case.passes(t)}
         meant = {t for t in TRIES if judge.passes(t)}
@@ -465,41 +494,21 @@ def test_matrix(world: World, case: Case) -> None:
         assert answered == wanted, _differences(wanted, answered)
         assert not {t for t in arrived if t not in wanted}, _differences(wanted, arrived)
         assert {t for t in wanted if t.what != "host"} <= arrived
-        _explained(explaining, case)
-    finally:
-        _in_each(case, "delete", world)
+        _explained(explaining.result(60), case)
 
 
-def _in_each(case: Case, verb: str, world: World) -> None:
-    """``kubectl apply`` or ``delete``, in both clusters at once."""
-
-    def do(context: str) -> None:
-        listed = {"apiVersion": "v1", "kind": "List", "items": case.objects[context]}
-        world.lab.kubectl(verb, "-f", "-", cluster=context, stdin=json.dumps(listed))
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(do, case.objects))
-
-
-def _explain(world: World) -> "subprocess.Popen[str]":
+def _explain(world: World) -> Result:
     """The command, asked about one of them while packets are sent."""
-    words = ("--from", f"{C2}/default/friend-abroad", "--to", f"{C1}/default/server")
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "policy", "explain", *words, "--port=80", "-o", "json"],
-        env=world.lab.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=labs.CHECKOUT,
-    )
+    words = ["--from", f"{C2}/default/friend-abroad", "--to", f"{C1}/default/server", "--port=80"]
+    options = ["--kubeconfig", str(world.lab.kubeconfig), "-o", "json"]
+    return CliRunner().invoke(explain, [*words, *options])
 
 
-def _explained(explaining: "subprocess.Popen[str]", case: Case) -> None:
+def _explained(done: Result, case: Case) -> None:
     """It says the same, also by its exit status."""
-    out, err = explaining.communicate(timeout=60)
     passes = case.passes(Try("friend", "abroad", "pod", 6))
-    assert explaining.returncode == (0 if passes else 1), err
-    said = json.loads(out)
+    assert done.exit_code == (0 if passes else 1), done.output
+    said = json.loads(done.stdout)
     assert said["allowed"] is passes
     if not passes:
         assert said["egress"]["change"] or said["ingress"]["change"]

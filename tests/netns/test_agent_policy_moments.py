@@ -76,8 +76,8 @@ async def again(node: AgentNode, **flags: str) -> None:
 
 
 def steady(client: TestPod, server: TestPod) -> Process:
-    """A connection that ends with an error when nothing comes back for two seconds."""
-    return traffic(client.namespace, "steady-tcps", server.address, 8080, 0.02, 1, 2).ready()
+    """A connection that ends with an error when nothing comes back for a second."""
+    return traffic(client.namespace, "steady-tcps", server.address, 8080, 0.02, 1, 1).ready()
 
 
 def errors(found: Process) -> list[str]:
@@ -109,7 +109,7 @@ async def test_modes_change_without_a_gap(node: AgentNode) -> None:
         assert seen["sent"] > 100
         assert seen["answered"] == seen["sent"], mode
         free.kill()
-        tried = traffic(stranger.namespace, "udp", server.address, 5000, 3).finish()
+        tried = traffic(stranger.namespace, "udp", server.address, 5000, 1).finish()
         assert bool(tried["names"]) is (mode == "never"), mode
     # A kill in the middle of the change opens nothing that rows have shut already.
     flood = traffic(stranger.namespace, "steady-udp", server.address, 5000, 0.0005).ready()
@@ -131,7 +131,7 @@ async def test_connections_that_are_forbidden_now(node: AgentNode, keeps: str) -
     policy(node, "server", only_friend())
     await shut(node, server)
     await until(lambda: not reaches(stranger, server), "in force")
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(1.3)
     seen = old.finish()
     assert bool(seen[0]["errors"]) is (keeps == "false"), seen
     assert errors(other) == []
