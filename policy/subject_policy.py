@@ -57,10 +57,12 @@ class SubjectPolicy:
         gone = [parts for n, parts in old.items() if self._parts.get(n) is not parts]
         new = [parts for n, parts in self._parts.items() if old.get(n) is not parts]
         self._note(gone, new)
-        if self._join(options) or anew:
+        touched = set().union(*(parts.identities() for parts in (*gone, *new)))
+        # One by one is dearer than all together, where it is about most of them.
+        if self._join(options) or anew or 2 * len(touched) > self._members():
             self._all_rows()
         else:
-            self.update(set().union(*(parts.identities() for parts in (*gone, *new))))
+            self.update(touched)
         for who in [who for who, count in self._used.items() if not count]:
             cache.release(who, self.subject)
             del self._used[who]
@@ -156,6 +158,10 @@ class SubjectPolicy:
             if not shut and not any(_speaks(rule, way) for rule in rules):
                 self._open.add(way)
         return whole or self._open != before
+
+    def _members(self) -> int:
+        sets = (s for named in self._named.values() for _, found in named for s in found)
+        return sum(map(len, sets))
 
     def _base(self, always: bool, shut: bool, way: Direction) -> Part | None:
         starters = {n: p.rule for n, p in self._parts.items() if way in p.rule.default_deny}

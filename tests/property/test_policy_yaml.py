@@ -102,9 +102,11 @@ class Scene:
 
     def asked(self) -> list[tuple[str, str, int, int]]:
         """Some of all packets: another choice for every seed."""
+        return self.chance.sample(self.every(), ASKED)
+
+    def every(self) -> list[tuple[str, str, int, int]]:
         ways = ("ingress", "egress")
-        every = [(way, name, *what) for way in ways for name in self.peers for what in PACKETS]
-        return self.chance.sample(every, ASKED)
+        return [(way, name, *what) for way in ways for name in self.peers for what in PACKETS]
 
 
 def thing(source: Source) -> Thing:
@@ -138,7 +140,7 @@ def test_every_feature_occurs_and_has_something_to_say() -> None:
         used = scene.author.used
         for features in used.values():
             seen.update(features)
-        whole, asked = scene.judge(), scene.asked()
+        whole, asked = scene.judge(), scene.every()
         for source in scene.objects:
             if not used[source.name] - decided.keys():
                 continue

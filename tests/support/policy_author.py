@@ -230,7 +230,7 @@ class Author:
         return rule
 
     def _peers(self, prefix: str, denies: bool) -> Json:
-        choice = self._random.randrange(13)
+        choice = self._random.randrange(14)
         if choice <= 3:
             return {f"{prefix}Endpoints": self._some(self._selector, "Endpoints")}
         if choice <= 5:
@@ -242,9 +242,9 @@ class Author:
         if choice == 9:
             nodes: list[Json] = [{}, {"matchLabels": {"node:zone": "a"}}]
             return {f"{prefix}Nodes": self._some(lambda: self._random.choice(nodes), "Nodes")}
-        if choice == 10 and prefix == "to":
+        if choice in (10, 13) and prefix == "to":
             return {"toServices": self._some(lambda: self._pick(SERVICES, "to"), "Services")}
-        if choice == 10:
+        if choice in (10, 13):
             return {"fromRequires": self._some(self._selector, "Requires")}
         if choice == 11 and prefix == "to" and not denies:
             return {"toFQDNs": self._some(lambda: {"matchName": "a.com"}, "FQDNs")}
