@@ -1,8 +1,9 @@
 """A cluster as the command line reaches it: client, applying objects. Adapter."""
 
 import base64
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import wraps
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 import yaml
 
+from cli import options
 from kube import resources
 from kube.config import connect
 from kube.port import ApiError, Client, PatchKind, Resource
@@ -53,6 +55,20 @@ async def _unwrap(work: Coroutine[Any, Any, int | None]) -> int | None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from group
+
+
+def connected(function: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
+    """For a command: connected to the API server; arguments ``api`` and ``namespace``."""
+
+    async def work(context: str, kubeconfig: str, namespace: str, given: dict[str, Any]) -> Any:
+        async with client(kubeconfig, context) as api:
+            return await function(api=api, namespace=namespace, **given)
+
+    @wraps(function)
+    def wrapped(context: str, kubeconfig: str, namespace: str, **given: Any) -> None:
+        run(work(context, kubeconfig, namespace, given))
+
+    return options.command(wrapped)
 
 
 @asynccontextmanager

@@ -5,64 +5,47 @@ from typing import Any
 
 import click
 
-from cli import cluster, hubble_certs, hubble_objects, install, options
+from cli import cluster, hubble_certs, hubble_objects, install
 from kube import resources
 from kube.port import ApiError, Client
 
 
 @click.command()
-@options.command
+@cluster.connected
 @click.option("--relay/--no-relay", default=None, help="One observer for all nodes.")
 @click.option("--wait/--no-wait", default=False, help="Until agents and relay are ready.")
 @click.option("--wait-duration", default=300, show_default=True, help="Seconds.")
-def enable(
-    context: str,
-    kubeconfig: str,
-    namespace: str,
-    relay: bool | None,
-    wait: bool,
-    wait_duration: int,
+async def enable(
+    api: Client, namespace: str, relay: bool | None, wait: bool, wait_duration: int
 ) -> None:
     """Observe flows on every node; agents restart when that is new to them."""
-
-    async def work() -> None:
-        async with cluster.client(kubeconfig, context) as api:
-            before, image = await _installed(api, namespace)
-            config = {**before, "enable-hubble": "true"}
-            if relay is not None:
-                config[hubble_objects.RELAY] = str(relay).lower()
-            config = hubble_objects.completed(config)
-            await install.put(api, config, namespace, image)
-            has_relay = config.get(hubble_objects.RELAY) == "true"
-            if not has_relay:
-                await _remove(api, before, namespace, image, relay_only=True)
-            what = "Hubble, with a relay," if has_relay else "Hubble"
-            click.echo(f"✅ {what} is enabled in cluster {config['cluster-name']}")
-            if wait:
-                await install.ready(api, config, namespace, wait_duration)
-                click.echo("✅ Everything is ready")
-
-    cluster.run(work())
+    before, image = await _installed(api, namespace)
+    config = {**before, "enable-hubble": "true"}
+    if relay is not None:
+        config[hubble_objects.RELAY] = str(relay).lower()
+    config = hubble_objects.completed(config)
+    await install.put(api, config, namespace, image)
+    has_relay = config.get(hubble_objects.RELAY) == "true"
+    if not has_relay:
+        await _remove(api, before, namespace, image, relay_only=True)
+    what = "Hubble, with a relay," if has_relay else "Hubble"
+    click.echo(f"✅ {what} is enabled in cluster {config['cluster-name']}")
+    if wait:
+        await install.ready(api, config, namespace, wait_duration)
+        click.echo("✅ Everything is ready")
 
 
 @click.command()
-@options.command
-def disable(context: str, kubeconfig: str, namespace: str) -> None:
+@cluster.connected
+async def disable(api: Client, namespace: str) -> None:
     """Stop observing; relay, certificates and Services of Hubble go."""
-
-    async def work() -> None:
-        async with cluster.client(kubeconfig, context) as api:
-            before, image = await _installed(api, namespace)
-            config = {
-                key: value for key, value in before.items() if key not in hubble_objects.DEFAULTS
-            }
-            config |= {"enable-hubble": "false", hubble_objects.RELAY: "false"}
-            await install.put(api, config, namespace, image)
-            await _remove(api, before, namespace, image, relay_only=False)
-            await hubble_certs.remove(api, namespace, config["cluster-name"])
-            click.echo(f"✅ Hubble is disabled in cluster {config['cluster-name']}")
-
-    cluster.run(work())
+    before, image = await _installed(api, namespace)
+    config = {key: value for key, value in before.items() if key not in hubble_objects.DEFAULTS}
+    config |= {"enable-hubble": "false", hubble_objects.RELAY: "false"}
+    await install.put(api, config, namespace, image)
+    await _remove(api, before, namespace, image, relay_only=False)
+    await hubble_certs.remove(api, namespace, config["cluster-name"])
+    click.echo(f"✅ Hubble is disabled in cluster {config['cluster-name']}")
 
 
 async def _installed(api: Client, namespace: str) -> tuple[dict[str, str], str]:

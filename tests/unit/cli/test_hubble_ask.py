@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 from hubble.peers import Peer, PeerTable
+from hubble.rpc_server import Call, Server
 from reconcile.tasks import TaskGroup
 from tests.support.cli import isthmus
 from tests.support.hubble import MemorySource, observing
 from tests.support.hubble_scenes import run
-from wire.hubble import observer_pb2
+from wire.hubble import observer_pb2, relay_pb2
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -113,3 +114,53 @@ async def test_what_a_server_describes(tmp_path: Path) -> None:
     request, answer = "observer.GetFlowsRequest", "observer.GetFlowsResponse"
     assert f"  GetFlows({request}) returns (stream {answer})" in lines
     assert lines[lines.index("message flow.Flow") + 1] == "  1 time"
+
+
+def status_of(state: str, names: int, message: str = "") -> bytes:
+    """What a relay says of nodes."""
+    answer = observer_pb2.GetFlowsResponse(node_name="relay-1")
+    answer.node_status.state_change = relay_pb2.NodeState.Value(state)
+    answer.node_status.node_names.extend(f"node-{n}" for n in range(1, names + 1))
+    answer.node_status.message = message
+    answer.time.FromNanoseconds(1_750_000_000 * 10**9)
+    return answer.SerializeToString()
+
+
+async def test_what_is_said_of_nodes(tmp_path: Path) -> None:
+    """On stderr, in the format asked for; connected ones only with -D, failures not with -s."""
+
+    async def flows(call: Call) -> None:
+        await call.request()
+        await call.send(
+            status_of("NODE_CONNECTED", 2),
+            status_of("NODE_UNAVAILABLE", 12),
+            status_of("NODE_ERROR", 1, 'no "answer"\x1b'),
+            status_of("NODE_GONE", 1),
+        )
+
+    async with Server({"/observer.Observer/GetFlows": flows}) as server:
+        await server.listen_unix(tmp_path / "h.sock")
+
+        async def said(*words: str) -> list[str]:
+            where = ("--server", f"unix://{tmp_path}/h.sock")
+            found = await asyncio.to_thread(isthmus, "hubble", "observe", *words, *where)
+            assert (found.code, found.out) == (0, "")
+            return found.err.splitlines()
+
+        begin = "Jun 15 15:06:40.000 [relay-1]: "
+        many = ", ".join(f"node-{n}" for n in range(1, 11))
+        away = f"{begin}12 nodes are unavailable: {many} (and 2 more)"
+        failed = f'{begin}Error "no \\"answer\\"\\x1b" on 1 nodes: node-1'
+        assert await said() == [away, failed]
+        assert await said("-s") == [away]
+        connected, gone = "2 nodes are connected: node-1, node-2", "1 nodes are gone: node-1"
+        assert await said("-D") == [begin + connected, away, failed, begin + gone]
+        states = [
+            json.loads(line)["node_status"]["state_change"] for line in await said("-o", "json")
+        ]
+        assert states == ["NODE_UNAVAILABLE", "NODE_ERROR"]
+        assert (await said("-o", "dict", "-s"))[:3] == [
+            "  TIMESTAMP: Jun 15 15:06:40.000",
+            "      STATE: NODE_UNAVAILABLE",
+            f"      NODES: {many} (and 2 more)",
+        ]
