@@ -115,7 +115,7 @@ class RemoteInputs:
         cluster_id = self._learn(cluster)
         status = self.status(cluster)
         heard = status.synced if status else set()
-        log.info("event=synced cluster=%s resource=%s", cluster, resource)
+        log.debug("event=synced cluster=%s resource=%s", cluster, resource)
         if resource == keys.NODES:
             self._mesh.nodes_listed(cluster)
         if resource == keys.IDENTITIES:
@@ -177,6 +177,8 @@ class RemoteInputs:
         claimant = Claimant(Source.CLUSTERMESH, cluster)
         cluster_id, ipcache = self._id_of(cluster), self._mesh.ipcache
         claims: dict[Prefix, IpClaim] = {}
+        # Pods of one workload on one node have the same row: one object of it.
+        rows: dict[tuple[int, bytes | None, int], IpcacheEntry] = {}
         for key, value in changes:
             prefix = cast("Prefix", key)
             if value is None or prefix in claims:
@@ -186,7 +188,10 @@ class RemoteInputs:
             if value is None:
                 ipcache.drop(prefix, claimant)
                 continue
-            row = IpcacheEntry(value.identity, value.host_ip, value.key, cluster_id)
+            said = value.identity, value.host_ip, value.key
+            row = rows.get(said)
+            if row is None:
+                row = rows[said] = IpcacheEntry(*said, cluster_id)
             claims[prefix] = IpClaim(row, value.namespace, value.pod)
         ipcache.put_all(claimant, claims.items())
 

@@ -2,7 +2,7 @@
 
 The protocol: ``snapshot`` (or its parts) with a full listing, then ``event`` for everything after
 its revision; a new listing whenever the watch was lost. Rows that a new listing lacks come out as
-deletions. What is told is named without the prefix, by the same text that is kept here.
+deletions. What is told is named without the prefix.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,15 +18,19 @@ class Mirror:
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix  # of every key
-        self._rows: dict[str, int] = {}  # by the rest of the key
+        # By the rest of the key; as bytes, which take a quarter less than text.
+        self._rows: dict[bytes, int] = {}
         self._floor = 0
-        self._listed: set[str] = set()
+        self._listed: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __contains__(self, key: str) -> bool:
-        return key[len(self._prefix) :] in self._rows
+        return self._name(key) in self._rows
+
+    def _name(self, key: str) -> bytes:
+        return key[len(self._prefix) :].encode("utf-8", "surrogateescape")
 
     @property
     def prefix(self) -> str:
@@ -35,11 +39,11 @@ class Mirror:
 
     def at(self, key: str) -> int | None:
         """The revision in which a row last changed; ``None``: there is no such row."""
-        return self._rows.get(key[len(self._prefix) :])
+        return self._rows.get(self._name(key))
 
     def keys(self) -> Iterator[str]:
         """All keys."""
-        return (self._prefix + name for name in self._rows)
+        return (self._prefix + _text(name) for name in self._rows)
 
     def forget_revisions(self) -> None:
         """Another store may answer from now on: its revisions mean nothing to ours.
@@ -70,13 +74,14 @@ class Mirror:
         changes: list[Told] = []
         known, listed, skip, last = self._rows, self._listed, len(self._prefix), 0
         for row in rows:
-            name, at = row.key[skip:], row.mod_revision
+            text, at = row.key[skip:], row.mod_revision
+            name = text.encode("utf-8", "surrogateescape")
             listed.add(name)
             if known.get(name, 0) != at:
                 if at == last:
                     at = last  # the number of a row before: most rows were written with others
                 known[name] = last = at
-                changes.append((name, row.value))
+                changes.append((text, row.value))
         return changes
 
     def end_listing(self, revision: int) -> list[Told]:
@@ -86,7 +91,7 @@ class Mirror:
             del self._rows[name]
         self._floor = revision
         self._listed = set()
-        return [(name, None) for name in sorted(gone)]
+        return [(_text(name), None) for name in sorted(gone)]
 
     def event(self, event: Event) -> Told | None:
         """Take one watch event; ``None`` when it says nothing new."""
@@ -95,12 +100,17 @@ class Mirror:
             key, at, value = event.row.key, event.row.mod_revision, event.row.value
         else:
             key, at = event.key, event.revision
-        name = key[len(self._prefix) :]
+        text = key[len(self._prefix) :]
+        name = text.encode("utf-8", "surrogateescape")
         # Compared with the snapshot and the key's own row, never with the last event: one
         # transaction gives several keys the same revision.
         if at <= self._floor or at <= self._rows.get(name, 0):
             return None
         if value is None:
-            return (name, None) if self._rows.pop(name, None) is not None else None
+            return (text, None) if self._rows.pop(name, None) is not None else None
         self._rows[name] = at
-        return name, value
+        return text, value
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -17,7 +17,7 @@ from typing import Any
 from reconcile.table import Table
 
 IDLE_S = 60.0
-GAP_OF_ROUND, LONGEST_GAP_S = 4.0, 0.1  # a gap is as long as so many rounds, and no longer
+GAP_OF_ROUND, LONGEST_GAP_S = 4.0, 0.4  # a gap is as long as so many rounds, and no longer
 
 
 class Loop:
