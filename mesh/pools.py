@@ -14,6 +14,7 @@ from model.cluster import ClusterId, ClusterName
 from model.service import Backend, BackendState, Protocol
 
 _place = attrgetter("address")
+_whole_place = attrgetter("cluster", "cluster_id", "address")
 
 
 class Owner(NamedTuple):
@@ -79,6 +80,9 @@ class Pool:
     def __init__(self) -> None:
         self._runs: dict[Owner, Run] = {}
         self._ordered: list[Run] = []
+        # The same backends in one row: to walk hundreds of runs for each change costs more.
+        self.active: list[Backend] = []
+        self.rest: list[Backend] = []
 
     def put(self, owner: Owner, address: Address, backend: Backend | None) -> bool:
         """Have this backend, or none, of a cluster at an address. False when it is so already."""
@@ -89,10 +93,21 @@ class Pool:
             run = self._runs[owner] = Run(owner)
             self._ordered = []
         changed = run.put(address, backend)
+        if changed:
+            self._put_in_row((*owner, address), backend)
         if not run.active and not run.rest:
             del self._runs[owner]
             self._ordered = []
         return changed
+
+    def _put_in_row(self, place: tuple[object, ...], backend: Backend | None) -> None:
+        for row in (self.active, self.rest):
+            at = bisect_left(row, place, key=_whole_place)
+            if at < len(row) and _whole_place(row[at]) == place:
+                del row[at]
+        if backend is not None:
+            row = self.active if backend.state is BackendState.ACTIVE else self.rest
+            row.insert(bisect_left(row, place, key=_whole_place), backend)
 
     def runs(self) -> list[Run]:
         """In order of the clusters' names, ours first; none is empty."""

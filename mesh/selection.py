@@ -57,6 +57,14 @@ def choose(
     return _reduced(usual, _usual(mesh, own, whole, expected), shares)
 
 
+def takes_all(mesh: MeshSettings) -> bool:
+    """Whether ``choose`` takes every active backend with equal weights, as long as no cluster gets
+    less than its usual part."""
+    return not mesh.is_global or not (
+        mesh.order or mesh.weights or mesh.affinity is not Affinity.NONE
+    )
+
+
 def _reduced(usual: Chosen, without: Chosen, shares: Mapping[ClusterName, int]) -> Chosen:
     """Each keeps its share of its usual part; what is left over goes as it would without them."""
     parts = {

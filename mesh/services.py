@@ -19,7 +19,7 @@ from mesh.guard import LocalPrefixes
 from mesh.offers import offered
 from mesh.pools import OURS, Owner, Pool, PoolKey, Run
 from mesh.problems import Violation
-from mesh.selection import choose, is_preferred
+from mesh.selection import choose, is_preferred, takes_all
 from mesh.territory import WAITING
 from mesh.topology import Place, narrowed, on
 from model.address import Address
@@ -244,9 +244,12 @@ class Joined:
 
     def _balancer(self, frontend: Frontend, last_words: Iterable[Backend]) -> LoadBalancer:
         service, key = self.service, self.frontends[frontend]
-        runs = self._pools[key].runs()
+        pool = self._pools[key]
+        if pool.active and not last_words and self._takes_all():
+            return self._row(frontend, pool.active, pool.rest, ())
+        runs = pool.runs()
         if last_words and service.mesh.is_global:
-            runs = self._pools[key].with_more(
+            runs = pool.with_more(
                 replace(b, preferred=self._is_preferred(Owner(b.cluster, b.cluster_id)))
                 for b in last_words
             )
@@ -256,20 +259,34 @@ class Joined:
         taken, each = choose(
             service.mesh, self._own_name, near, self._expected(key, runs, near), self._shares
         )
-        chosen, others = self._in_order(runs, taken)
+        weights = chain.from_iterable(
+            repeat(weight, len(run.active)) for run, weight in zip(taken, each, strict=bool(each))
+        )
+        return self._row(frontend, *self._in_order(runs, taken), tuple(weights))
+
+    def _takes_all(self) -> bool:
+        """Whether every active backend is as good as the next, wherever it is."""
+        return (
+            self.service.proximity is Proximity.ANYWHERE
+            and not self._shares
+            and takes_all(self.service.mesh)
+        )
+
+    def _row(
+        self,
+        frontend: Frontend,
+        chosen: Sequence[Backend],
+        others: Sequence[Backend],
+        weights: tuple[int, ...],
+    ) -> LoadBalancer:
         return LoadBalancer(
             frontend=frontend,
-            name=service.name,
+            name=self.service.name,
             backends=(*chosen, *others),
             selectable=len(chosen),
-            selection=_SELECTIONS.get(service.selection, self._default),
-            affinity_timeout_s=service.session_affinity_s,
-            weights=tuple(
-                chain.from_iterable(
-                    repeat(weight, len(run.active))
-                    for run, weight in zip(taken, each, strict=bool(each))
-                )
-            ),
+            selection=_SELECTIONS.get(self.service.selection, self._default),
+            affinity_timeout_s=self.service.session_affinity_s,
+            weights=weights,
         )
 
     def _expected(self, key: PoolKey, runs: Sequence[Run], near: Sequence[Run]) -> int | Fraction:
