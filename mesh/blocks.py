@@ -128,10 +128,10 @@ class Blocks:
         hosts = self._hosts.get(block, 0) >> prefix[15]
         if hosts and hosts & (1 << (1 << 128 - length)) - 1:
             return False
-        return not any(
-            (prefix[15] ^ small[15]) >> 128 - min(length, small[16]) == 0
-            for small in self._small.get(block, ())
-        )
+        for small in self._small.get(block, ()):
+            if (prefix[15] ^ small[15]) >> 128 - min(length, small[16]) == 0:
+                return False
+        return True
 
     def _is_large(self, prefix: bytes) -> bool:
         place = bisect_left(self._large, prefix)
@@ -142,8 +142,12 @@ class Blocks:
         place = bisect_left(self._large, wide)
         if place < len(self._large) and wide.covers(self._large[place]):
             return False
-        blocks = blocks_of(wide, (), 1 << BLOCK_LENGTH - SEVERAL_LENGTH)
-        return not any(block in self._hosts or block in self._small for block in blocks)
+        hosts, small, first = self._hosts, self._small, int.from_bytes(wide[:15])
+        for index in range(first, first + (1 << BLOCK_LENGTH - wide[16])):
+            block = index.to_bytes(15)
+            if block in hosts or block in small:
+                return False
+        return True
 
     def inside(self, prefix: Prefix) -> list[Prefix]:
         """All that lie in ``prefix``, itself included."""

@@ -5,6 +5,7 @@ range, and exactly one label names the cluster.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 
 from model.cluster import ClusterName, IdentityRange
 from model.identity import Identity, NumericIdentity
@@ -23,7 +24,12 @@ def encode(labels: Labels) -> bytes:
 
 def parse_labels(text: str) -> Labels:
     """Read the canonical text; a label without a source has the source ``unspec``."""
-    return Labels.of([_label(part) for part in text.split(";") if part])
+    found = [_label(part) for part in text.split(";") if part]
+    places = [(label.key, label.source) for label in found]
+    for before, after in pairwise(places):
+        if before >= after:
+            return Labels.of(found)
+    return Labels(tuple(found))  # in order, as it is written
 
 
 @lru_cache(maxsize=16_384)
