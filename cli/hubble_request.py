@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
-from google.protobuf import json_format
 
 from cli import hubble_flags, hubble_times
 from cli.go_flags import GoFlags
@@ -71,6 +70,8 @@ class Filters(NamedTuple):
 
     def text(self) -> str:
         """YAML that the settings of the command take."""
+        from google.protobuf import json_format
+
         lines = []
         for name, filters in (("allowlist", self.white), ("denylist", self.black)):
             if filters:
@@ -83,6 +84,8 @@ class Filters(NamedTuple):
 
 
 def _json_filters(values: Iterable[str], flag: str) -> list[FlowFilter]:
+    from google.protobuf import json_format  # few give filters so, and it takes long to load
+
     parsed = []
     for value in values:
         try:

@@ -6,15 +6,11 @@ is the well-known command's: ``hubble/config.yaml`` in the user's folder of sett
 """
 
 import os
-import platform
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import yaml
-from click.shell_completion import get_completion_class
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,10 +76,12 @@ def typed(key: str, value: Any) -> Any:
 
 def read(path: Path) -> dict[str, Any]:
     """The settings of a file, those that we know; none: there is no file. ``click.UsageError``."""
+    if not path.exists():
+        return {}
+    import yaml  # most commands find no file, and do not wait for this
+
     try:
         found = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise click.UsageError(f"{path}: cannot be read: {reason}") from None
@@ -98,6 +96,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    import yaml
+
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(settings), default_flow_style=False)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -171,6 +171,8 @@ def _text(value: Any) -> str:
 @click.pass_context
 def view(ctx: click.Context) -> None:
     """All settings as they count now, as the file has them."""
+    import yaml
+
     shown = {**_effective(path_of(ctx)), "config": str(path_of(ctx))}
     if shown["basic-auth-password"]:
         shown["basic-auth-password"] = "(hidden)"
@@ -222,6 +224,9 @@ def reset(ctx: click.Context, key: str | None) -> None:
 @click.command()
 def version() -> None:
     """Version of this command."""
+    import platform
+    from importlib import metadata
+
     system, machine = platform.system().lower(), platform.machine()
     ours = metadata.version("isthmus")
     click.echo(
@@ -234,6 +239,8 @@ def version() -> None:
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """A script with which SHELL completes `isthmus`: to be sourced."""
+    from click.shell_completion import get_completion_class
+
     found = get_completion_class(shell)
     assert found is not None
     root = ctx.find_root().command

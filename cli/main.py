@@ -5,12 +5,16 @@ it. Every failure that a person can do something about is one line on stderr and
 """
 
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import options
 from cli.lazy import Lazy, LazyGroup
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS = {
     "bpf": Lazy("cli.bpf", "bpf", "Tables in the kernel."),
@@ -40,16 +44,22 @@ FURTHER = {  # what is said of commands of other rooms, without loading them
 }
 
 
+def _further() -> "Iterable[EntryPoint]":
+    from importlib.metadata import entry_points  # takes as long to load as a command to run
+
+    return entry_points(group="isthmus.commands")
+
+
 class WithFurther(LazyGroup):
     """Also the commands of other rooms, which are entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        further = (entry.name for entry in entry_points(group="isthmus.commands"))
+        further = (entry.name for entry in _further())
         return sorted([*super().list_commands(ctx), *further])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
-        found = [] if command else list(entry_points(group="isthmus.commands", name=cmd_name))
+        found = [] if command else [entry for entry in _further() if entry.name == cmd_name]
         loaded: click.Command | None = found[0].load() if found else command
         return loaded
 

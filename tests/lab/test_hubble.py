@@ -347,7 +347,7 @@ def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
     targets = pages(world)
     near = world.node_of(world.pod(C1, "x-wing"))
     with prometheus(near.netns, targets) as running:
-        wait_up(running, len(targets))
+        wait_up(running, len(targets), 150)
         with Talk(world):
             empty = [found for found in queries() if found[:2] not in QUIET]
             assert len(empty) > 100

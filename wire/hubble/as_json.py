@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -94,4 +93,6 @@ def _timestamp(time: Any) -> str:
 
 
 def _by_library(value: Message) -> Any:
+    from google.protobuf import json_format  # rarely needed, and takes long to load
+
     return json_format.MessageToDict(value, preserving_proto_field_name=True)
