@@ -28,7 +28,8 @@ _ENTITIES = (
     "kube-apiserver",
 )
 _NAME = "[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*"
-_PORT = f"^([0-9]{{1,4}}|[1-5][0-9]{{4}}|6[0-5][0-9]{{3}}|{_NAME})$"
+# Also what only the reader tells to be no port: Cilium's servers let it through.
+_PORT = f"^([0-9]+(_[0-9]+)+|{_NAME})$"
 _PORT_NUMBER: Schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 65535}
 _DNS_NAME: Schema = {"type": "string", "maxLength": 255, "pattern": r"^[-a-zA-Z0-9_.]*$"}
 _DNS_PATTERN: Schema = {"type": "string", "maxLength": 255, "pattern": r"^[-a-zA-Z0-9_.*]*$"}

@@ -164,6 +164,13 @@ async def refused(client: HttpClient, spec: Any, field: str) -> None:
     assert field in str(error.value)
 
 
+@pytest.mark.parametrize("port", ["0x50", "80abc", "8_0", "010", "080", "http", "HTTP-2"])
+async def test_ports_that_the_reader_judges(client: HttpClient, port: str) -> None:
+    """Cilium's server stores these; whether it is a number, a name or nothing is read later."""
+    spec = yaml.safe_load("{" + SUBJECT + ", " + PORTS.format(f"{{port: '{port}'}}") + "}")
+    assert await stored(client, CILIUM_POLICIES, "odd", spec) == spec
+
+
 async def test_unknown_fields_are_pruned(client: HttpClient) -> None:
     """What a server drops is what the reader calls unknown."""
     spec = yaml.safe_load(
