@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ from tests.support.agent_policy import (
     only_friend,
     policy,
     reaches,
+    refused,
 )
 
 pytestmark = pytest.mark.root
@@ -74,7 +76,7 @@ async def test_a_policy_opens_and_shuts(node: AgentNode, pods: dict[str, TestPod
     policy(node, "server", only_friend())
     endpoint = await number(node, server)
     await until(lambda: PolicyKey(0, Direction.INGRESS) not in kernel_rows(node, endpoint), "shut")
-    assert not reaches(stranger, server)
+    assert refused(stranger, server)
     assert reaches(friend, server)
     await _api_tells(node, endpoint, server)
     cut.kill()  # it waits for an echo that never comes
@@ -169,7 +171,7 @@ async def test_what_is_invalid_closes_and_says_so(
         return any("toPorts[0].ports[0].port" in text for text in await rejected(node))
 
     await until(told, "the path of the field")
-    await until(lambda: not reaches(friend, server), "closed")
+    await until(lambda: refused(friend, server), "closed")
     assert reaches(friend, pods["stranger"])
     policy(node, "server", only_friend())
     await until(lambda: reaches(friend, server), "open again")
@@ -192,7 +194,7 @@ async def test_what_is_invalid_closes_and_says_so(
     for name in range(6):
         await node.add(node.pod(f"more-{name}", {"app": f"more-{name}"}))
     await until(full, "the agent says that the map is full")
-    assert not reaches(friend, server)
+    assert refused(friend, server)
     drop(node.fake, POLICIES, "default", "server")
     await until(lambda: reaches(friend, server), "open without it")
     listener.kill()
@@ -222,7 +224,7 @@ async def test_prefixes_and_audit(node: AgentNode, pods: dict[str, TestPod]) -> 
     assert "10.203.1.128/25" not in rows
     assert reaches(friend, server), "audit drops nothing"
     policy(node, "out", spec)
-    await until(lambda: not reaches(friend, server), "a CIDR rule is not about pods")
+    await until(lambda: refused(friend, server), "a CIDR rule is not about pods")
     numbers = (rows["0.0.0.0/0"], rows["192.0.2.0/24"])
     node.kill()
     node.start()
@@ -276,11 +278,11 @@ async def test_identities_of_another_cluster(
 
 async def test_modes(node: AgentNode, pods: dict[str, TestPod]) -> None:
     """``never`` asks no policy and leaves no rows behind; with ``always`` what no policy allows is
-    denied."""
+    denied, but in audit mode, in which nothing is."""
     server, friend = pods["server"], pods["friend"]
     listener = server.serve()
     policy(node, "server", only_friend("1"))
-    await until(lambda: not reaches(friend, server), "shut")
+    await until(lambda: refused(friend, server), "shut")
     node.kill()
     node.flags["enable-policy"] = "never"
     node.start()
@@ -292,9 +294,23 @@ async def test_modes(node: AgentNode, pods: dict[str, TestPod]) -> None:
     node.flags["enable-policy"] = "always"
     node.start()
     await node.ready()
-    assert not reaches(friend, server)
+    assert refused(friend, server)
+    node.kill()
+    node.flags["policy-audit-mode"] = "true"
+    node.start()
+    await node.ready()
+    await until(lambda: reaches(friend, server), "what would be denied passes")
+    policy(node, "server", only_friend("1"))
+    endpoint = await number(node, server)
+    await until(lambda: len(kernel_rows(node, endpoint)) > 2, "the policy's rows")
+    assert reaches(friend, server)
+    assert (await _realized(node, endpoint))["policy-enabled"] == "audit-both"
     listener.kill()
     assert node.reaches(server), "the node reaches its pods"
+
+
+async def _realized(node: AgentNode, endpoint: int) -> Any:
+    return (await node.get(f"endpoint/{endpoint}"))["status"]["policy"]["realized"]
 
 
 async def test_names_of_ports_and_the_api_server(node: AgentNode, pods: dict[str, TestPod]) -> None:
@@ -307,7 +323,7 @@ async def test_names_of_ports_and_the_api_server(node: AgentNode, pods: dict[str
     spec = only_friend("web")
     spec["endpointSelector"] = {"matchLabels": {"app": "named"}}
     policy(node, "in", spec)
-    await until(lambda: not reaches(stranger, named), "shut")
+    await until(lambda: refused(stranger, named), "shut")
     assert reaches(friend, named)
     ports = [{"ports": [{"port": "web", "protocol": "TCP"}]}]
     spec = {
@@ -316,7 +332,7 @@ async def test_names_of_ports_and_the_api_server(node: AgentNode, pods: dict[str
         "egressDeny": [{"toEndpoints": [{"matchLabels": {"app": "server"}}]}],
     }
     policy(node, "out", spec)
-    await until(lambda: not reaches(friend, pods["server"]), "denied")
+    await until(lambda: refused(friend, pods["server"]), "denied")
     await until(lambda: reaches(friend, named), "by the port's name")
     found = node.fake.objects["ciliumendpoints", "default", "named"]
     assert found["status"]["named-ports"] == [{"name": "web", "port": 8080, "protocol": "TCP"}]

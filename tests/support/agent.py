@@ -160,8 +160,8 @@ class TestPod:
         return traffic(self.namespace, "serve-tcp", self.address, 8080, self.name).ready()
 
 
-def traffic(namespace: str, *arguments: object) -> Process:
-    """Start a traffic program in a namespace."""
+def traffic(namespace: str, *arguments: object, patience_s: float = 2.0) -> Process:
+    """Start a traffic program in a namespace; a client waits for ``patience_s``."""
     command = ["ip", "netns", "exec", namespace, sys.executable, str(TRAFFIC)]
     return Process(
         subprocess.Popen(
@@ -170,6 +170,7 @@ def traffic(namespace: str, *arguments: object) -> Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "TRAFFIC_PATIENCE_S": str(patience_s)},
         )
     )
 

@@ -40,6 +40,12 @@ def reaches(source: TestPod, target: TestPod, kind: str = "tcp", port: int = 808
     return bool(traffic(source.namespace, kind, target.address, port).finish()["names"])
 
 
+def refused(source: TestPod, target: TestPod, kind: str = "tcp", port: int = 8080) -> bool:
+    """Whether one attempt is left without an answer, for less long than one that should have it."""
+    tried = traffic(source.namespace, kind, target.address, port, patience_s=0.7)
+    return not tried.finish()["names"]
+
+
 def kernel_ipcache(node: AgentNode) -> dict[str, int]:
     rows = inspect.ipcache(node.bpf_root / "isthmus")
     return {str(prefix): row.identity for prefix, row in rows.items()}

@@ -13,7 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = float(os.environ.get("TRAFFIC_PATIENCE_S", "2"))
 CANARY = b"isthmus-canary-5d0c1a7e"  # as in sniffer.py: it must not be seen where it is encrypted
 
 

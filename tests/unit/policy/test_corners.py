@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from model.address import parse_prefix
-from model.labels import Labels
+from model.labels import Label, Labels
 from policy.known import Mode, Options, PolicyService
-from policy.objects.read import Source
+from policy.objects.read import Kind, Source, read
 from policy.objects.selectors import in_namespace
 from policy.objects.settings import Settings
 from policy.rules import Operator, Requirement, Selector
+from policy.trial import key_of
 from tests.support.policy_engine import Engine, ccnp, cnp, knp
 
 LITERAL, NODES = Settings(upstream_readings=True), Settings(node_selectors=True)
@@ -257,3 +258,38 @@ def test_default_deny_that_cannot_be_switched_off() -> None:
     text = "ingress: [{fromEntities: [none]}], enableDefaultDeny: {ingress: false}"
     for settings, expected in ((Settings(), "allow"), (Settings(non_default_deny=False), "drop")):
         assert Engine([web(text)], settings).say("C") == expected
+
+
+def test_labels_of_rules() -> None:
+    """3.2, 8.1: those that were written, and where the rule comes from."""
+    own_labels = [{"key": "team", "value": "x", "source": "k8s"}, {"key": "bare"}]
+    spec = {"endpointSelector": {}, "ingress": [{}], "labels": own_labels}
+    (found,) = read(Source(Kind.CILIUM, "shop", "p", spec, uid="u"), Settings()).rules
+    own = "k8s:io.cilium.k8s.policy"
+    derived = [f"{own}.name=p", f"{own}.namespace=shop", f"{own}.uid=u"]
+    kind = f"{own}.derived-from=CiliumNetworkPolicy"
+    assert list(found.labels) == ["k8s:team=x", "unspec:bare", kind, *derived]
+    (other,) = read(Source(Kind.NETWORK_POLICY, "shop", "p", {"podSelector": {}}), Settings()).rules
+    assert other.labels[0] == f"{own}.derived-from=NetworkPolicy"
+
+
+def test_objects_of_one_name() -> None:
+    """Kinds and namespaces have names of their own: one takes nothing from the other."""
+    world = {"endpointSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
+    pods = {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}
+    nodes = {"endpointSelector": {}, "ingress": [{"fromEntities": ["remote-node"]}]}
+    same = [cnp(world, "p"), knp(pods, "p"), ccnp(nodes, "p")]
+    assert len({key_of(source) for source in same}) == 3
+    assert Engine(same).say("Wd C N X") == "allow allow allow drop"
+
+
+def test_the_worlds_of_two_families() -> None:
+    """2.3: identities 9 and 10, where a cluster has both."""
+    engine = Engine([web("egress: [{toEntities: [world]}]")])
+    for name, number in (("world-ipv4", 9), ("world-ipv6", 10)):
+        engine.add(name, number, Labels.of([Label(name, "", "reserved")]))
+    assert engine.say(">world-ipv4 >world-ipv6 >Wd >C") == "allow allow allow drop"
+    engine = Engine([web("egress: [{toEntities: [world-ipv6]}]")])
+    for name, number in (("world-ipv4", 9), ("world-ipv6", 10)):
+        engine.add(name, number, Labels.of([Label(name, "", "reserved")]))
+    assert engine.say(">world-ipv4 >world-ipv6") == "drop allow"
