@@ -174,9 +174,9 @@ class Call(asyncio.Protocol):
         unread, self._unread = self._unread, 0
         self._send(_more_window(0, unread) + _more_window(_STREAM, unread))
 
-    async def write(self, message: bytes) -> None:
-        """One message. Raises ``StreamLostError``."""
-        data = b"\0" + len(message).to_bytes(4) + message
+    async def write(self, *messages: bytes) -> None:
+        """Messages, together. Raises ``StreamLostError``."""
+        data = b"".join(b"\0" + len(message).to_bytes(4) + message for message in messages)
         while data:
             if self._why is not None:
                 raise self._why

@@ -30,6 +30,8 @@ BURST_MESSAGES, BURST_S = 12, 0.1  # from here on changes are awaited together
 AT_ONCE_EVENTS = 256  # of a message, that may be taken in one turn of the loop
 FEW_EVENTS = 8  # gathered in a tenth of a second: from here on down each comes by itself
 
+NONE, REFUSED = -2, -1  # no number of a watch; that of a watch that cannot be
+
 Open: TypeAlias = Callable[[], WatchCall]
 Told: TypeAlias = tuple[Any, Sequence[Any]]  # a reply, and those of its events that concern
 Take: TypeAlias = Callable[[Told], bool]  # whether it was taken at once
@@ -96,8 +98,9 @@ class Pace:
 @dataclass(slots=True)
 class _Stream:
     call: WatchCall
-    current: int = -1  # etcd's number of the watch that counts
-    beginning: bool = True  # another is about to take its place
+    current: int = NONE  # etcd's number of the watch that counts
+    beginning: bool = True  # one is about to be that
+    again: bool = False  # it is not the first
     pace: Pace = field(default_factory=Pace)
 
 
@@ -212,22 +215,23 @@ class SharedWatch:
             await stream.call.write(self._request(0 if self._floor is None else self._at + 1))
         stream = self._stream
         reply = await stream.call.read()
-        if reply.canceled and reply.watch_id in (-1, stream.current):
+        if reply.canceled and reply.watch_id in (REFUSED, stream.current):
             self._tell_all(reply)
         elif reply.created:
-            stream.beginning, before, stream.current = False, stream.current, reply.watch_id
-            if before != -1:
+            stream.beginning, stream.current = False, reply.watch_id
+            if stream.again:
                 stream.pace.begun_again()
-                cancel = pb.WatchCancelRequest(watch_id=before)
-                await stream.call.write(pb.WatchRequest(cancel_request=cancel))
             elif self._began is None:
                 self._stands(reply)
         elif reply.watch_id == stream.current and reply.events:
             new = self._take(reply)
             now_s = asyncio.get_running_loop().time()
             if not stream.beginning and stream.pace.is_fast(new, now_s):
-                stream.beginning = True
-                await stream.call.write(self._request(self._at))
+                # What the one that ends would still tell is told again by the one that begins.
+                ended = pb.WatchCancelRequest(watch_id=stream.current)
+                stream.beginning, stream.again, stream.current = True, True, NONE
+                end = pb.WatchRequest(cancel_request=ended)
+                await stream.call.write(self._request(self._at), end)
 
     def _request(self, revision: int) -> Any:
         key, end = self._prefix.encode(), prefix_end(self._prefix)

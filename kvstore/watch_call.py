@@ -24,12 +24,12 @@ class WatchCall:
         self._call = http2.Call(PATH, authority, endpoint.secure, {"hasleader": "true"})
         self._opened = False
 
-    async def write(self, request: Any) -> None:
-        """One ``WatchRequest``; the first one connects."""
+    async def write(self, *requests: Any) -> None:
+        """``WatchRequest``s, together; the first one connects."""
         if not self._opened:
             self._opened = True
             await self._open()
-        await self._call.write(request.SerializeToString())
+        await self._call.write(*(request.SerializeToString() for request in requests))
 
     async def _open(self) -> None:
         endpoint, config = self._endpoint, self._config
