@@ -2,6 +2,7 @@
 both routing modes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,8 +10,10 @@ import pytest_asyncio
 
 from tests.support import encrypted_lab, leak_matrix
 from tests.support import lab as labs
+from tests.support.canary_traffic import Flow
 from tests.support.encrypted_lab import EncryptedLab
 
+NATIVE = "native"
 MODES = [
     pytest.param(mode, marks=pytest.mark.xdist_group(f"leaks-{mode}"))
     for mode in encrypted_lab.ROUTING
@@ -35,6 +38,30 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[EncryptedLab]:
     finally:
         await world.close()
         labs.stop(made)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world", [NATIVE], indirect=True)
+async def test_the_kind_changes_without_a_tunnel(world: EncryptedLab) -> None:
+    """To clear text and back under traffic: no connection breaks, and as soon as it is done nothing
+    is seen any more.
+    """
+    flows = (
+        Flow(world.near, world.far.address, leak_matrix.PORT),
+        Flow(world.far, world.near.address, leak_matrix.PORT, leak_matrix.DATAGRAM),
+    )
+    async with leak_matrix.flowing(*flows):
+        await world.migrate("off")
+        assert (await world.stances()) == {("off", "off")}
+        (sniffer,) = world.sniffers()
+        await asyncio.sleep(0.5)
+        seen = await asyncio.to_thread(sniffer.stop)
+        assert any("canary" in leak for leak in seen.leaks), "clear text is not seen"
+        await world.migrate("wireguard")
+        assert (await world.stances()) == {("wireguard", "off")}
+        with leak_matrix.watched(world):
+            await asyncio.sleep(2)
+    assert [flow.lost for flow in flows] == [0, 0]
 
 
 @pytest.mark.parametrize("row", list(leak_matrix.ROWS))

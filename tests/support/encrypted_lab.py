@@ -129,6 +129,17 @@ class EncryptedLab:
         after = await asyncio.to_thread(self._keys)
         assert not set(before.values()) & set(after.values())
 
+    async def migrate(self, kind: str) -> None:
+        """The whole mesh goes to another kind of encryption."""
+        words = ("--to", kind, "--context", C1, "--also", C2, "--wait-duration", "120")
+        await asyncio.to_thread(self._isthmus, "encrypt", "migrate", *words)
+
+    async def stances(self) -> set[tuple[str, str]]:
+        """What agents send with, and accept."""
+        found = await asyncio.to_thread(self._status)
+        assert len(found) == 4, found
+        return {(s["migration"]["sends"], s["migration"]["accepts"]) for s in found.values()}
+
     async def _until(self, what: str, look: Callable[[], object]) -> None:
         await asyncio.to_thread(labs.wait_until, what, look, CHANGES_S, 0.3)
 

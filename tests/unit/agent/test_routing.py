@@ -32,6 +32,13 @@ def test_by_the_node_itself(mtu: int, wanted: int | None) -> None:
     assert route(NEAR, *AUTO, route_mtu=mtu) == Route("eth0", mtu=wanted, gateway=NEAR)
 
 
+def test_with_ipsec_the_node_speaks_as_its_router() -> None:
+    """Whose address is behind it, so that pods' answers are encrypted as they are for pods."""
+    for flag in ("--enable-ipsec=true", "--encryption-accepts=ipsec"):
+        assert route(NEAR, *AUTO, flag) == Route("eth0", source=ROUTER, gateway=NEAR)
+    assert route(NEAR, *AUTO, "--enable-wireguard=true") == Route("eth0", gateway=NEAR)
+
+
 def test_others_may_have_the_routes() -> None:
     """Of nodes that are on no link of ours, or of all."""
     assert route(NEAR, "--routing-mode=native") is None
