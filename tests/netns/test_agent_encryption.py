@@ -35,7 +35,7 @@ SAID = 8  # datagrams that are said to a node that gets none
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EncryptedPair]:
-    async with encrypted_pair(tmp_path_factory.mktemp("pair")) as made:
+    async with encrypted_pair(tmp_path_factory.mktemp("pair"), userspace=True) as made:
         yield made
 
 

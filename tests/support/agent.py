@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -349,13 +349,16 @@ class AgentNode:
         return pod
 
 
+N = TypeVar("N", bound=AgentNode)
+
+
 @asynccontextmanager
 async def agent_node(
     directory: Path,
     address: str = NODE_IP,
     pod_cidr: str = POD_CIDR,
-    made_by: type[AgentNode] = AgentNode,
-) -> AsyncIterator[AgentNode]:
+    made_by: type[N] = AgentNode,  # type: ignore[assignment]
+) -> AsyncIterator[N]:
     """A node whose agent is not started yet; all is gone afterwards."""
     async with AsyncExitStack() as stack:
         namespace = new_namespace("agent")

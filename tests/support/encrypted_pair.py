@@ -16,7 +16,6 @@ from clustermesh_apiserver.config import Settings
 from kvstore.config import StoreConfig
 from model.cluster import ClusterId, ClusterName
 from tests.support.agent import (
-    AgentNode,
     Forwarder,
     TestPod,
     agent_node,
@@ -39,6 +38,7 @@ VIP = "10.204.0.10"
 STRANGER = "172.31.9.200"
 PORTS = "port1", "port2"  # of the wire, where the nodes are plugged in
 LONG_S = 240.0  # for whatever happens in a machine that is emulated
+LOOK_S = 0.3  # between questions, which cost an emulated agent's time
 SECRET = "{} rfc4106(gcm(aes)) {} 128\n"
 ENCRYPTION: dict[str, dict[str, str]] = {
     "wireguard": {"enable-wireguard": "true", "encrypt-node": "true"},
@@ -54,7 +54,7 @@ ROUTING: dict[str, dict[str, str]] = {
 class Cluster:
     """One node with its store."""
 
-    node: AgentNode
+    node: ForkedNode
     name: str
     number: int
     address: str
@@ -96,8 +96,8 @@ class EncryptedPair:
         await self._start()
         if not self.far.address:
             await self._inhabit()
-        await until(self._joined, "each node encrypts for the other", LONG_S, 0.1)
-        await until(self._is_served, "the service leads to the other cluster", LONG_S, 0.1)
+        await until(self._joined, "each node encrypts for the other", LONG_S, LOOK_S)
+        await until(self._is_served, "the service leads to the other cluster", LONG_S, LOOK_S)
 
     def _settings(self, cluster: Cluster) -> dict[str, str]:
         return {
@@ -150,7 +150,7 @@ class EncryptedPair:
             remote = status["cluster-mesh"]["clusters"]
             return status["cilium"]["state"] == "Ok" and all(r["ready"] for r in remote)
 
-        await until(claim, f"the agent of {cluster.name} is ready", LONG_S, 0.1)
+        await until(claim, f"the agent of {cluster.name} is ready", LONG_S, LOOK_S)
 
     async def _joined(self) -> bool:
         """Both have the other's key, and what they send is encrypted with it."""
@@ -175,7 +175,7 @@ class EncryptedPair:
         async def known() -> bool:
             return bool(await one.node.get(f"ip?cidr={place.address}/32"))
 
-        await until(known, "the other cluster knows the pod", LONG_S)
+        await until(known, "the other cluster knows the pod", LONG_S, LOOK_S)
         return place
 
     async def end(self, pod: Place) -> None:
@@ -195,11 +195,11 @@ class EncryptedPair:
     async def cut(self) -> None:
         self.clusters[1].door.open = False
         self.clusters[1].door.cut()
-        await until(lambda: self._connected(False), "the agent notices", LONG_S, 0.1)
+        await until(lambda: self._connected(False), "the agent notices", LONG_S, LOOK_S)
 
     async def mend(self) -> None:
         self.clusters[1].door.open = True
-        await until(lambda: self._connected(True), "the agent is connected again", LONG_S, 0.1)
+        await until(lambda: self._connected(True), "the agent is connected again", LONG_S, LOOK_S)
 
     async def _connected(self, wanted: bool) -> bool:
         status = await self.clusters[0].node.get("healthz")
@@ -208,7 +208,7 @@ class EncryptedPair:
     async def rotate(self) -> None:
         if self._encryption == "ipsec":
             self._write_key()
-            await until(self._retired, "only the new key is left", LONG_S, 0.3)
+            await until(self._retired, "only the new key is left", LONG_S, LOOK_S)
             return
         before = await self._public_keys()
         assert "number" in await self.clusters[0].node.change("encryption/rotate")
@@ -218,7 +218,7 @@ class EncryptedPair:
             steady = all(status["rotation"]["phase"] == "steady" for status in found)
             return steady and not before & await self._public_keys()
 
-        await until(done, "every key is another", LONG_S, 0.3)
+        await until(done, "every key is another", LONG_S, LOOK_S)
 
     async def _public_keys(self) -> set[str]:
         found = [await c.node.get("encryption") for c in self.clusters]
@@ -250,8 +250,13 @@ class EncryptedPair:
 
 
 @asynccontextmanager
-async def encrypted_pair(directory: Path) -> AsyncIterator[EncryptedPair]:
-    """The pair, without agents yet; everything is gone afterwards."""
+async def encrypted_pair(
+    directory: Path, *, userspace: bool = False
+) -> AsyncIterator[EncryptedPair]:
+    """The pair, without agents yet; everything is gone afterwards.
+
+    ``userspace``: with what WireGuard needs where the kernel has none.
+    """
     async with AsyncExitStack() as stack:
         wire = new_namespace("wire")
         stack.callback(sh, f"ip netns del {wire}")
@@ -263,6 +268,9 @@ async def encrypted_pair(directory: Path) -> AsyncIterator[EncryptedPair]:
             await _cluster(stack, _made(directory / name), number, name, wire)
             for number, name in enumerate(names, start=1)
         ]
+        if userspace:
+            for cluster in (one, two):
+                stack.callback(cluster.node.keep().end)
         for cluster, other in ((one, two), (two, one)):
             door = other.door = await Forwarder(cluster.node.namespace, other.etcd.port).start()
             stack.push_async_callback(door.stop)
@@ -295,6 +303,4 @@ async def _cluster(
         *(ClusterName(name), ClusterId(number), 255, str(config), 900, 0, None, str(kubeconfig))
     )
     stack.callback(forked(publish, settings, directory / "publisher.log").kill)
-    assert isinstance(node, ForkedNode)
-    stack.callback(node.keep().end)
     return Cluster(node, name, number, address, etcd, Forwarder(node.namespace, 0))
