@@ -37,8 +37,8 @@ PODS, NODES = ["10.203.0.0/16"], ["172.31.9.0/24"]
 VIP = "10.204.0.10"
 STRANGER = "172.31.9.200"
 PORTS = "port1", "port2"  # of the wire, where the nodes are plugged in
-LONG_S = 240.0  # for whatever happens in a machine that is emulated
-LOOK_S = 0.3  # between questions, which cost an emulated agent's time
+LONG_S = 600.0  # for whatever happens in a machine that is emulated, on a busy one
+LOOK_S = 0.5  # between questions, which cost an emulated agent's time
 SECRET = "{} rfc4106(gcm(aes)) {} 128\n"
 ENCRYPTION: dict[str, dict[str, str]] = {
     "wireguard": {"enable-wireguard": "true", "encrypt-node": "true"},

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,7 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
     ]
     own = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
     with (
+        ended_with_us() as watch,
         subprocess.Popen(
             command,
             env=own,
@@ -59,8 +60,8 @@ def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: fl
             errors="replace",
             start_new_session=True,
         ) as child,
-        _ended_with_us(child.pid),
     ):
+        watch(child.pid)
         try:
             return child.communicate(timeout=timeout_s)[0]
         except subprocess.TimeoutExpired:
@@ -79,17 +80,16 @@ def _compile() -> None:
 
 
 @contextmanager
-def _ended_with_us(group: int) -> Iterator[None]:
-    """Somebody waits for the end of a pipe that only we hold, and ends the process group then: a
-    test run that is killed would leave the machine running.
+def ended_with_us() -> Iterator[Callable[[int], object]]:
+    """Gives a function that takes a process group. Somebody waits for the end of a pipe that only
+    we hold, and ends the group then: a test run that is killed would leave the machine running.
     """
     reader, writer = os.pipe()
-    with subprocess.Popen(
-        ["sh", "-c", f"read _; kill -KILL -{group}"], stdin=reader, start_new_session=True
-    ) as guard:
+    script = 'read group; read _; [ -z "$group" ] || kill -KILL "-$group"'
+    with subprocess.Popen(["sh", "-c", script], stdin=reader, start_new_session=True) as guard:
         os.close(reader)
         try:
-            yield
+            yield lambda group: os.write(writer, f"{group}\n".encode())
         finally:
             guard.kill()
             os.close(writer)

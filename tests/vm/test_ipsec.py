@@ -10,8 +10,9 @@ import pytest
 
 from encryption.ipsec_keys import parse_secret
 from encryption.xfrm import States, error_counters
-from tests.support import ipsec
-from tests.support.nodes import Pod, Stage, two_nodes
+from tests.support import ipsec, leak_matrix
+from tests.support.canary_traffic import Flow, Place, serving
+from tests.support.nodes import Pod, Stage, netns_path, two_nodes
 from tests.support.sniffer import Sightings, Sniffer, sniffing
 from wire.bpf.layouts import DropReason, TrafficDirection
 
@@ -40,13 +41,19 @@ class World:
         ):
             yield [first, second]
 
-    def traffic(self) -> None:
+    async def traffic(self) -> None:
         """TCP, UDP and ICMP, of both sizes."""
-        answer = self.client.run("tcp", self.far.address, 8080, 3, 30_000)
-        assert answer["names"] == {"far": 3}, answer
-        answer = self.client.run("udp", self.far.address, 8081, 3, 1000)
-        assert answer["names"] == {"far": 3}, answer
-        assert self.client.run("ping", self.far.address, 2)["answered"] == 2
+        near, address = _place(self.client), str(self.far.address)
+        async with leak_matrix.flowing(
+            Flow(near, address, leak_matrix.PORT),
+            Flow(near, address, leak_matrix.PORT, leak_matrix.DATAGRAM),
+        ):
+            assert self.pings(2) == 2
+
+    def pings(self, count: int) -> int:
+        """How many are answered."""
+        said = self.client.sh(f"ping -c {count} -i 0.2 -W 3 {self.far.address} || true")
+        return int(said.split(" received")[0].split()[-1])
 
     async def assert_nothing_refused(self) -> None:
         """Neither by our programs nor by the kernel's IPsec."""
@@ -63,9 +70,12 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with two_nodes(native=native) as stage:
         one, two = stage.nodes
         client, far = await one.add_pod("client", 70001), await two.add_pod("far", 70003)
-        far.serve()
-        far.serve("udp", 8081)
-        yield World(stage, client, far, native)
+        async with serving(_place(far), leak_matrix.PORT):
+            yield World(stage, client, far, native)
+
+
+def _place(pod: Pod) -> Place:
+    return Place(netns_path(pod.namespace), str(pod.address))
 
 
 async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
@@ -74,7 +84,7 @@ async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
     """
     stage, one = world.stage, world.stage.nodes[0]
     sniffer = Sniffer(one.namespace, PODS, UNDERLAY)
-    world.traffic()
+    await world.traffic()
     seen = sniffer.stop()
     assert (seen.missed, seen.esp) == (0, 0)
     word = "pod address" if world.native else "tunnel"
@@ -85,15 +95,15 @@ async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
         1500 - (0 if world.native else 50) - 77
     }
     with world.in_cipher() as sightings:
-        world.traffic()
+        await world.traffic()
         before = await States(one.thread.call).last_sequence()
         # The receiver of the new key is everywhere before anybody sends with it.
         await ipsec.receive(stage, [AEAD, PAIR])
         for node in stage.nodes:
             await ipsec.send(node, PAIR.id)
-            assert world.client.run("ping", world.far.address, 2)["answered"] == 2
+            assert world.pings(2) == 2
         await ipsec.receive(stage, [PAIR])
-        world.traffic()
+        await world.traffic()
     assert sum(seen.esp for seen in sightings) > 60
     assert before > 20
     await world.assert_nothing_refused()
@@ -105,11 +115,11 @@ async def test_nothing_leaves_without_its_state(world: World) -> None:
     await ipsec.switch_on(stage, [AEAD], strict=True)
     states = States(one.thread.call)
     with world.in_cipher():
-        assert world.client.run("ping", world.far.address, 2)["answered"] == 2
+        assert world.pings(2) == 2
         assert await states.delete(list(await states.read())) == {}
-        assert world.client.run("ping", world.far.address, 1)["answered"] == 0
+        assert world.pings(1) == 0
         assert await one.datapath.nodes.delete([two.config.node_ip]) == {}
-        assert world.client.run("ping", world.far.address, 1)["answered"] == 0
+        assert world.pings(1) == 0
     assert (await error_counters(one.thread.call))["XfrmOutNoStates"] > 0
     dropped = (DropReason.DROP_NO_NODE_ID, TrafficDirection.DIRECTION_EGRESS)
     assert (await one.drops())[dropped] == 1
