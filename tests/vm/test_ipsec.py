@@ -10,9 +10,8 @@ import pytest
 
 from encryption.ipsec_keys import parse_secret
 from encryption.xfrm import States, error_counters
-from tests.support import ipsec, leak_matrix
-from tests.support.canary_traffic import Flow, Place, serving
-from tests.support.nodes import Pod, Stage, netns_path, two_nodes
+from tests.support import ipsec
+from tests.support.nodes import Pod, Stage, two_nodes
 from tests.support.sniffer import Sightings, Sniffer, sniffing
 from wire.bpf.layouts import DropReason, TrafficDirection
 
@@ -41,19 +40,13 @@ class World:
         ):
             yield [first, second]
 
-    async def traffic(self) -> None:
+    def traffic(self) -> None:
         """TCP, UDP and ICMP, of both sizes."""
-        near, address = _place(self.client), str(self.far.address)
-        async with leak_matrix.flowing(
-            Flow(near, address, leak_matrix.PORT),
-            Flow(near, address, leak_matrix.PORT, leak_matrix.DATAGRAM),
-        ):
-            assert self.pings(2) == 2
-
-    def pings(self, count: int) -> int:
-        """How many are answered."""
-        said = self.client.sh(f"ping -c {count} -i 0.2 -W 3 {self.far.address} || true")
-        return int(said.split(" received")[0].split()[-1])
+        answer = self.client.run("tcp", self.far.address, 8080, 3, 30_000)
+        assert answer["names"] == {"far": 3}, answer
+        answer = self.client.run("udp", self.far.address, 8081, 3, 1000)
+        assert answer["names"] == {"far": 3}, answer
+        assert self.client.run("ping", self.far.address, 2)["answered"] == 2
 
     async def assert_nothing_refused(self) -> None:
         """Neither by our programs nor by the kernel's IPsec."""
@@ -70,12 +63,9 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with two_nodes(native=native) as stage:
         one, two = stage.nodes
         client, far = await one.add_pod("client", 70001), await two.add_pod("far", 70003)
-        async with serving(_place(far), leak_matrix.PORT):
-            yield World(stage, client, far, native)
-
-
-def _place(pod: Pod) -> Place:
-    return Place(netns_path(pod.namespace), str(pod.address))
+        far.serve()
+        far.serve("udp", 8081)
+        yield World(stage, client, far, native)
 
 
 async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
@@ -84,7 +74,7 @@ async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
     """
     stage, one = world.stage, world.stage.nodes[0]
     sniffer = Sniffer(one.namespace, PODS, UNDERLAY)
-    await world.traffic()
+    world.traffic()
     seen = sniffer.stop()
     assert (seen.missed, seen.esp) == (0, 0)
     word = "pod address" if world.native else "tunnel"
@@ -95,15 +85,15 @@ async def test_pods_speak_in_cipher_through_a_rotation(world: World) -> None:
         1500 - (0 if world.native else 50) - 77
     }
     with world.in_cipher() as sightings:
-        await world.traffic()
+        world.traffic()
         before = await States(one.thread.call).last_sequence()
         # The receiver of the new key is everywhere before anybody sends with it.
         await ipsec.receive(stage, [AEAD, PAIR])
         for node in stage.nodes:
             await ipsec.send(node, PAIR.id)
-            assert world.pings(2) == 2
+            assert world.client.run("ping", world.far.address, 2)["answered"] == 2
         await ipsec.receive(stage, [PAIR])
-        await world.traffic()
+        world.traffic()
     assert sum(seen.esp for seen in sightings) > 60
     assert before > 20
     await world.assert_nothing_refused()
@@ -115,11 +105,11 @@ async def test_nothing_leaves_without_its_state(world: World) -> None:
     await ipsec.switch_on(stage, [AEAD], strict=True)
     states = States(one.thread.call)
     with world.in_cipher():
-        assert world.pings(2) == 2
+        assert world.client.run("ping", world.far.address, 2)["answered"] == 2
         assert await states.delete(list(await states.read())) == {}
-        assert world.pings(1) == 0
+        assert world.client.run("ping", world.far.address, 1)["answered"] == 0
         assert await one.datapath.nodes.delete([two.config.node_ip]) == {}
-        assert world.pings(1) == 0
+        assert world.client.run("ping", world.far.address, 1)["answered"] == 0
     assert (await error_counters(one.thread.call))["XfrmOutNoStates"] > 0
     dropped = (DropReason.DROP_NO_NODE_ID, TrafficDirection.DIRECTION_EGRESS)
     assert (await one.drops())[dropped] == 1
