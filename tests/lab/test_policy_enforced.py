@@ -68,19 +68,6 @@ class World:
             step = story.Step(0, tell.__name__)
             tell(self.mesh, step)
             assert step.held, step.checks
-        self._enforce_on_nodes()
-
-    def _enforce_on_nodes(self) -> None:
-        """All tests here run with it: what no policy of nodes forbids is as before."""
-        patch = json.dumps({"data": {"enable-host-firewall": "true"}})
-        system = ("-n", "kube-system")
-        for context in (C1, C2):
-            named = ("patch", "configmap", "cilium-config", "--type=merge", "-p", patch)
-            self.mesh.kubectl(context, *system, *named)
-            self.mesh.kubectl(context, *system, "rollout", "restart", "daemonset/cilium")
-        for context in (C1, C2):
-            words = ("rollout", "status", "daemonset/cilium", "--timeout=90s")
-            self.mesh.kubectl(context, *system, *words)
 
     def pod(self, context: str, name: str) -> Json:
         return self.mesh.pods(context, f"name={name}")[0]
@@ -134,7 +121,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    made = labs.start("p")
+    # All tests here run with it: what no policy of nodes forbids is as before.
+    made = labs.start("p", "--set=hostFirewall.enabled=true")
     try:
         yield World(made)
     finally:
