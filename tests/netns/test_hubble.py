@@ -123,7 +123,13 @@ async def test_a_connection_through_a_service_is_seen_from_end_to_end(node: Agen
         assert syn.node_name == "alpha/n1"
         assert "zone=a" in syn.node_labels
         assert syn.interface.name.startswith("lxc") or syn.interface.index > 0
-        answers = flows(source, between(server.name, "client"))
+        before, after = flows(source, lambda flow: flow.Type == f.SOCK)[2:]
+        assert (before.verdict, after.verdict) == (f.TRACED, f.TRANSLATED)
+        assert (before.IP.source, before.source.pod_name) == (server.address, server.name)
+        assert (after.IP.source, after.source_service.name) == (VIP, "web")
+        assert {flow.destination.pod_name for flow in (before, after)} == {"client"}
+        backwards = flows(source, between(server.name, "client"))
+        answers = [flow for flow in backwards if flow.event_type.type == 4]
         assert all(flow.is_reply.value for flow in answers)
         assert {flow.traffic_direction for flow in answers} == {f.EGRESS}
         assert {flow.source_service.name for flow in answers} == {"web"}
