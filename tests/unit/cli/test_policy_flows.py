@@ -31,12 +31,12 @@ def line(**more: object) -> str:
 
 
 def test_lines_of_hubble(tmp_path: Path) -> None:
-    """Counted; replies, lost events and what has no protocol are left out."""
+    """Counted; replies, translations, losses and what has no protocol are left out."""
     file = tmp_path / "flows.json"
     texts = [
         line(), line(), line(is_reply=True), line(l4={"UDP": {"destination_port": 53}}), "",
         line(l4={"ICMPv4": {"type": 8}}), line(l4={}), '{"lost_events":{"num_events_lost":3}}',
-        line(source={"identity": 2}),
+        line(source={"identity": 2}), line(Type="SOCK", verdict="TRANSLATED"),
     ]  # fmt: skip
     file.write_text("\n".join(texts))
     both = ("web/client", "web/server", 70, 80)
