@@ -51,7 +51,7 @@ def read(file: str) -> Counter[Recorded]:
 
 
 def recorded(flow: Mapping[str, Any]) -> Recorded | None:
-    """What policy asks about; ``None``: it is a reply, a translation, or of no protocol it knows."""
+    """What policy asks about; ``None``: a reply, a translation, or of no protocol it knows."""
     layer = flow.get("l4") or {}
     name = next((name for name in _PROTOCOLS if name in layer), None)
     if name is None or flow.get("is_reply") or flow.get("Type") == "SOCK":
