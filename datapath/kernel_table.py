@@ -35,7 +35,6 @@ class KernelTable:
         if self.per_cpu:
             self.value_size = -(-info.value_size // 8) * 8 * possible_cpus()
         self._batches = True
-        self._delete_batches = True
 
     def close(self) -> None:
         """Release the descriptor; a pinned map stays."""
@@ -133,13 +132,10 @@ class KernelTable:
         OPERATIONS[self.name, operation, "fail"] += failed
 
     def _remove_chunk(self, keys: Sequence[bytes], errors: dict[bytes, OSError]) -> None:
-        while len(keys) > 2 and self._batches and self._delete_batches and not self.per_cpu:
+        while len(keys) > 2 and self._batches and not self.per_cpu:
             done, code = syscall.map_delete_batch(self.fd, b"".join(keys), len(keys))
             if not code:
                 return
-            if code == _ENOTSUPP:  # an array of maps takes batches of rows but not of keys
-                self._delete_batches = False
-                break
             if code in _NO_BATCH and not done:
                 self._batches = code == errno.EINVAL and self._batches
                 break

@@ -1,6 +1,6 @@
 """The policy maps of this node's endpoints as one ``Target``. Adapter.
 
-An endpoint has a trie of rows in an array of tries. No packet meets half of a change: it is either
+An endpoint has a trie of rows in a table of tries. No packet meets half of a change: it is either
 made of single writes in a safe order (``policy_plan``), or a new trie takes the place of the old
 one. An endpoint without a trie is closed by the programs, and so is one whose rows do not fit.
 """
@@ -8,7 +8,7 @@ one. An endpoint without a trie is closed by the programs, and so is one whose r
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from datapath import policy_encoding as encode
 from datapath import syscall
@@ -62,10 +62,13 @@ class PolicyTable(ThreadedTarget[EndpointId, PolicyRows]):
         super().__init__(thread)
         self._endpoints = endpoints
         self._written: dict[EndpointId, PolicyRows] = {}
+        # What the kernel calls the tries in place: asking it anew waits for all of its processors.
+        self._tries: dict[EndpointId, int] = {}
 
     def read_now(self) -> dict[EndpointId, PolicyRows]:
         # One trie after another: all of them open at once could be more than a process may hold.
-        self._written = {number: rows_of(inner) for number, inner in _inner(self._endpoints)}
+        self._tries = dict(_tries(self._endpoints))
+        self._written = {n: rows_of(trie) for n, trie in _each(self._endpoints, self._tries)}
         return dict(self._written)
 
     def upsert_now(
@@ -84,19 +87,24 @@ class PolicyTable(ThreadedTarget[EndpointId, PolicyRows]):
                 if new is not None:
                     opened.callback(os.close, new)
                     swaps.append((number_key(number), number_key(new)))
+                    self._tries[number] = syscall.map_info(new).id
             # All at once: the kernel waits for running packets once and not for each endpoint.
             failed = self._endpoints.write(swaps)
         errors |= {EndpointId(parse_number_key(key)): error for key, error in failed.items()}
         self._written |= {n: dict(wanted) for n, wanted in rows if n not in errors}
         for number in errors:
-            self._written.pop(number, None)
+            self._forget(number)
         return errors
 
     def delete_now(self, keys: Collection[EndpointId]) -> dict[EndpointId, OSError]:
         failed = self._endpoints.remove([number_key(number) for number in keys])
         for number in keys:
-            self._written.pop(number, None)
+            self._forget(number)
         return {EndpointId(parse_number_key(key)): error for key, error in failed.items()}
+
+    def _forget(self, number: EndpointId) -> None:
+        self._written.pop(number, None)
+        self._tries.pop(number, None)
 
     def _change(self, number: EndpointId, wanted: PolicyRows) -> int | None:
         """Change the endpoint's trie, or return a new one that is to take its place."""
@@ -106,7 +114,7 @@ class PolicyTable(ThreadedTarget[EndpointId, PolicyRows]):
                 f"policy of endpoint {number} has {len(wanted)} rows and its map takes {ROWS_MAX}: "
                 "all its traffic is denied; select fewer identities or ports in its policies",
             )
-        with _trie(self._endpoints, number) as current:
+        with _trie(self._endpoints, number, self._tries.get(number)) as current:
             if current is None:
                 return _filled(wanted, {})
             known = self._written.get(number)
@@ -144,23 +152,39 @@ def _filled(rows: PolicyRows, traffic: Mapping[PolicyKey, tuple[PolicyEntry, Tra
     return fd
 
 
+def _tries(endpoints: KernelTable) -> Iterator[tuple[EndpointId, int]]:
+    """What the kernel calls each endpoint's trie."""
+    for key, trie in endpoints.rows():
+        yield EndpointId(parse_number_key(key)), parse_number_key(trie)
+
+
 @contextmanager
-def _trie(endpoints: KernelTable, number: EndpointId) -> Iterator[KernelTable | None]:
-    found = endpoints.get(number_key(number))
-    if found is None:
-        yield None
-        return
-    table = KernelTable(syscall.map_by_id(parse_number_key(found)), "ist_policy_rows")
+def _trie(
+    endpoints: KernelTable, number: EndpointId, lately: int | None
+) -> Iterator[KernelTable | None]:
+    """The trie of an endpoint; ``lately``: what the kernel called it, unless it was replaced."""
+    table = None
+    if lately is not None:
+        with suppress(FileNotFoundError):
+            table = _opened(lately)
+    if table is None and (found := endpoints.get(number_key(number))) is not None:
+        table = _opened(parse_number_key(found))
     try:
         yield table
     finally:
-        table.close()
+        if table is not None:
+            table.close()
 
 
-def _inner(endpoints: KernelTable) -> Iterator[tuple[EndpointId, KernelTable]]:
-    for key, _ in endpoints.rows():
-        number = EndpointId(parse_number_key(key))
-        with _trie(endpoints, number) as table:
+def _opened(trie: int) -> KernelTable:
+    return KernelTable(syscall.map_by_id(trie), "ist_policy_rows")
+
+
+def _each(
+    endpoints: KernelTable, tries: Mapping[EndpointId, int]
+) -> Iterator[tuple[EndpointId, KernelTable]]:
+    for number, lately in tries.items():
+        with _trie(endpoints, number, lately) as table:
             if table is not None:
                 yield number, table
 
@@ -179,4 +203,4 @@ def all_traffic(
     endpoints: KernelTable,
 ) -> dict[EndpointId, dict[PolicyKey, tuple[PolicyEntry, Traffic]]]:
     """Every endpoint's rows with what they matched; blocking."""
-    return {number: traffic_of(trie) for number, trie in _inner(endpoints)}
+    return {n: traffic_of(trie) for n, trie in _each(endpoints, dict(_tries(endpoints)))}

@@ -84,11 +84,17 @@ def new_table(
 
 
 def policy_table(endpoints: int = 64) -> KernelTable:
-    """An array of policy tries like the programs' own, only smaller."""
+    """A hash of policy tries like the programs' own, only smaller."""
     model = new_policy_rows()
     try:
         fd = syscall.map_create(
-            MapType.ARRAY_OF_MAPS, 4, 4, endpoints, inner_fd=model, name="ist_t_policy"
+            MapType.HASH_OF_MAPS,
+            4,
+            4,
+            endpoints,
+            flags=syscall.NO_PREALLOC,
+            inner_fd=model,
+            name="ist_t_policy",
         )
     finally:
         os.close(model)

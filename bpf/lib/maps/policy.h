@@ -13,10 +13,14 @@ struct policy_rows {
 	__uint(value_size, sizeof(struct policy_value));
 };
 
-/* By endpoint number. An array: the lookup costs a load. */
+/* By endpoint number. A hash, because before Linux 6.8 whoever reads a map of maps by a system call
+ * waits for a grace period of RCU per element, and of an array that is one for every number there
+ * could be.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
 	__uint(max_entries, POLICY_ENDPOINTS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__array(values, struct policy_rows); /* last: a flexible member */
