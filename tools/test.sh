@@ -5,8 +5,8 @@ cd "$(dirname "$0")/.."
 pytest=.venv/bin/pytest
 make --no-print-directory check
 $pytest -q -n 2 tests/simulation
-$pytest -q -n 2 --dist loadgroup tests/conformance tests/bpf tests/netns
-# One after another: pytest-xdist 3.8 does not keep groups together under pytest 9.2, and every
-# worker would make every lab.
+# A file is one worker's, or each would make what a file's tests share.
+$pytest -q -n 2 --dist loadfile --durations 15 tests/conformance tests/bpf tests/netns
+# One after another: two labs at a time leave the machine no room for what tests measure.
 $pytest -q -p no:randomly --timeout 600 --durations 25 tests/lab
 make --no-print-directory test-vm

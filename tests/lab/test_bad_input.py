@@ -18,7 +18,7 @@ from certs.issue import KeyPair, create_ca, issue
 from certs.profiles import ADMIN_SECRET, CA_SECRET, REMOTE_SECRET, mesh_profiles
 from tests.support.lab import CHECKOUT, Json, Lab, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("shared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 C1, C2 = "cluster1", "cluster2"
 CLIENT = "bad-input-client"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.lab import Json, Lab, lab_command, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("shared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 
 @pytest.fixture

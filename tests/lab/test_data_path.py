@@ -17,7 +17,7 @@ from kind.story import C1, C2, ONE, RATE, TWO, Request
 from tests.support import lab as labs
 from tests.support.lab import Json, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("data-path")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 # Much faster than the defaults.
 SETTINGS = {"clustermesh-probe-interval": "1s", "clustermesh-probe-return": "18s"}

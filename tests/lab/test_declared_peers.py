@@ -14,7 +14,7 @@ from kind import story
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("declared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 NUMBERS = {story.C1: 1, story.C2: 2}
 

@@ -18,7 +18,6 @@ from tests.support.sniffer import CANARY, sniffing
 pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
-    pytest.mark.xdist_group("dual-stack"),
     pytest.mark.timeout(300),
 ]
 

@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(400),
-    pytest.mark.xdist_group("encrypt-migrate"),
 ]
 
 MESH = ("--context", C1, "--also", C2, "--wait-duration", "120")

@@ -15,7 +15,7 @@ from tests.conformance.test_store_front import TURNED_AWAY
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("front")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 MESH, ETCD, LOCAL = 32379, 32382, 32383
 
 

@@ -13,7 +13,7 @@ from kind.story import C1, C2, ONE, TWO
 from tests.lab.test_mcs_api import SYSTEM, export
 from tests.support import lab as labs
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("headless")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 SETTINGS = (
     "clustermesh.enableEndpointSliceSynchronization=true",

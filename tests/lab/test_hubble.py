@@ -26,7 +26,7 @@ from tests.support.prometheus import prometheus, wait_up
 from wire.hubble import flow_pb2 as f
 from wire.hubble import peer_pb2
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("hubble")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 # Panels about what need not happen: something goes wrong.
 QUIET = {

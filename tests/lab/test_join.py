@@ -20,7 +20,7 @@ from tests.support import lab as labs
 from tests.support.lab import Lab
 from tests.support.metrics_page import parse
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("join")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["direct", "kvstoremesh"])

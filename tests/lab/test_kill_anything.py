@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("shared"),
 ]
 
 REPLICAS = 12

@@ -15,7 +15,7 @@ import pytest
 from kind.lab import host
 from tests.support.lab import CHECKOUT, Json, Lab, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("shared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 WORKER = "cluster1-worker"
 

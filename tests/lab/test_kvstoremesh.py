@@ -9,7 +9,7 @@ import pytest
 from kind import story
 from tests.support import lab as labs
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("kvstoremesh")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 TOLD = story.STEPS[:5]
 

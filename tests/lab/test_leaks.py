@@ -14,10 +14,6 @@ from tests.support.canary_traffic import Flow
 from tests.support.encrypted_lab import EncryptedLab
 
 NATIVE = "native"
-MODES = [
-    pytest.param(mode, marks=pytest.mark.xdist_group(f"leaks-{mode}"))
-    for mode in encrypted_lab.ROUTING
-]
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -28,7 +24,7 @@ def _no_leak() -> None:
     """
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=MODES)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(encrypted_lab.ROUTING))
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[EncryptedLab]:
     made = encrypted_lab.start("l", request.param)
     world = EncryptedLab(made)

@@ -14,7 +14,7 @@ from kind.runtime import namespaces
 from tests.support import lab as labs
 from tests.support.lab import Lab, lab_command, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("shared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 
 def root_network() -> tuple[str, str, str]:

@@ -14,7 +14,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("shared"),
 ]
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 PROBED = 24  # characters of a line of a key: enough to be no chance

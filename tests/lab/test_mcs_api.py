@@ -11,7 +11,7 @@ from kind import story
 from kind.story import C1, C2, ONE, TWO
 from tests.support import lab as labs
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("mcsapi")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 NAME = "rebel-base.default.svc.clusterset.local"
 SYSTEM = ("-n", "kube-system")

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("meshdoctor"),
 ]
 FAR = "far"  # a global service whose backends are all in cluster2
 SCALE = ("scale", "-n", "kube-system", "deployment/clustermesh-apiserver")

@@ -13,7 +13,7 @@ from kind.story import C1, C2, ONE, TWO
 from tests.support import lab as labs
 from tests.support.lab import Json, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("policy")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 CLUSTER = "io.cilium.k8s.policy.cluster"
 NAMESPACE = "k8s:io.kubernetes.pod.namespace"

@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("policy-matrix"),
 ]
 
 PROGRAM = [sys.executable, "-I", "-S", str(labs.CHECKOUT / "tests/support/policy_probe.py")]

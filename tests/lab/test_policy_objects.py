@@ -11,7 +11,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("shared"),
 ]
 
 GOOD: dict[str, Any] = {

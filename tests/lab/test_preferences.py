@@ -14,7 +14,7 @@ from kind import story
 from kind.story import AFFINITY, C1, C2, ONE, TWO
 from tests.support import lab as labs
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("preferences")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 C3, THREE = "cluster3", "Cluster-3"
 EVERYBODY = {ONE, TWO, THREE}

@@ -15,7 +15,7 @@ from kind import story
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("rotation")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 REMOTE_SECRET = "clustermesh-apiserver-remote-cert"
 LOCAL_SECRET = "clustermesh-apiserver-local-cert"
 

@@ -10,8 +10,8 @@ from tests.support import lab as labs
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 NATIVE = ("--set=routing-mode=native", "--set=auto-direct-node-routes=true")
 MODES = [
-    pytest.param((), id="tunnel", marks=pytest.mark.xdist_group("story")),
-    pytest.param(NATIVE, id="native", marks=pytest.mark.xdist_group("story-native")),
+    pytest.param((), id="tunnel"),
+    pytest.param(NATIVE, id="native"),
 ]
 
 

@@ -16,7 +16,7 @@ from kind.lab import host
 from tests.support import lab as labs
 from tests.support.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("shared")]
+pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 
 @pytest.fixture

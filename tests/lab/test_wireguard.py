@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("wireguard"),
 ]
 
 ROTATION_S = 90

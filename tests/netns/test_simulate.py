@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 # One after the other: what is left is told by looking at all processes.
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("simulate")]
+pytestmark = [pytest.mark.root]
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--clusters=4", "--nodes=3", "--endpoints=60", "--identities=5", "--services=3"]
