@@ -103,7 +103,8 @@ class Stream:
         """Send what ``rpc.join`` made."""
         place, size = 0, len(data)
         while place < size:
-            await self._connection.writable.wait()
+            while not self._connection.writable.is_set():  # others were woken, too, and wrote
+                await self._connection.writable.wait()
             if self.failed:
                 raise self.failed
             sent = self._connection.write_data(self.number, data, place)
@@ -183,7 +184,9 @@ class Connection(asyncio.Protocol):
         try:
             while place + sent < len(data) and sent < _BURST_BYTES:
                 room = min(
-                    self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size
+                    self.h2.local_flow_control_window(number),
+                    self.h2.max_outbound_frame_size,  # gRPC's own allow megabytes
+                    _BURST_BYTES - sent,
                 )
                 if room <= 0:
                     break

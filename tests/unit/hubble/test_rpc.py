@@ -11,6 +11,8 @@ from pathlib import Path
 import grpc
 import h2.config
 import h2.connection
+import h2.events
+import h2.settings
 import pytest
 
 from certs.issue import create_ca, issue
@@ -42,7 +44,12 @@ async def slow(call: Call) -> None:
     await asyncio.Event().wait()
 
 
-HANDLERS = {"/t/Echo": echo, "/t/Fail": fail, "/t/Bug": bug, "/t/Slow": slow}
+async def flood(call: Call) -> None:
+    await call.send(*[b"x" * FLOOD_BYTES] * 2)
+
+
+FLOOD_BYTES = 1 << 20
+HANDLERS = {"/t/Echo": echo, "/t/Fail": fail, "/t/Bug": bug, "/t/Slow": slow, "/t/Flood": flood}
 
 
 @pytest.fixture
@@ -160,19 +167,22 @@ async def test_garbage_ends_its_own_connection(server: Path, garbage: bytes) -> 
     channel.close()
 
 
-def _asks(path: bytes) -> tuple[h2.connection.H2Connection, bytes]:
-    """A client of HTTP/2 that has asked for a path and will never read."""
-    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-    client.initiate_connection()
-    client.increment_flow_control_window(1 << 30)
-    headers = [
+def _headers(path: bytes) -> list[tuple[bytes, bytes]]:
+    return [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", b"x"),
         (b":path", path),
         (b"content-type", b"application/grpc"),
     ]
-    client.send_headers(1, headers)
+
+
+def _asks(path: bytes) -> tuple[h2.connection.H2Connection, bytes]:
+    """A client of HTTP/2 that has asked for a path and will never read."""
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.initiate_connection()
+    client.increment_flow_control_window(1 << 30)
+    client.send_headers(1, _headers(path))
     client.increment_flow_control_window(1 << 30, 1)
     return client, client.data_to_send()
 
@@ -196,6 +206,39 @@ async def test_who_is_silent_is_dropped(tmp_path: Path, monkeypatch) -> None:
                 assert max(unsent) < 1 << 20  # of four megabytes that it asked for
                 while running.connections:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+
+
+async def test_who_takes_large_frames_is_not_given_all_at_once(tmp_path: Path) -> None:
+    """Calls side by side on one connection: little waits in the server, nothing is cut."""
+    calls = range(1, 17, 2)
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.initiate_connection()
+    codes = h2.settings.SettingCodes
+    client.update_settings(
+        {codes.INITIAL_WINDOW_SIZE: 1 << 30, codes.MAX_FRAME_SIZE: (1 << 24) - 1}
+    )
+    client.increment_flow_control_window(1 << 30)
+    for number in calls:
+        client.send_headers(number, _headers(b"/t/Flood"), end_stream=True)
+    async with Server(HANDLERS) as running:
+        await running.listen_unix(tmp_path / "s.sock")
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s.sock", limit=1 << 12)
+        writer.write(client.data_to_send())
+        async with asyncio.timeout(20):
+            while not any(len(c.streams) == len(calls) for c in running.connections):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            (connection,) = running.connections
+            assert connection.transport is not None
+            got, most = 0, 0
+            while got < len(calls) * 2 * FLOOD_BYTES:
+                most = max(most, connection.transport.get_write_buffer_size())
+                data = await reader.read(1 << 16)
+                assert data, "the server has cut the connection"
+                for event in client.receive_data(data):
+                    if isinstance(event, h2.events.DataReceived):
+                        got += len(event.data)
+        writer.close()
+    assert most < FLOOD_BYTES
 
 
 async def test_many_followers(tmp_path: Path) -> None:
