@@ -316,10 +316,13 @@ def play(seed: int, aloud: bool = False) -> list[str]:
             actors.append(Play(seed, Path(directory), aloud))
             await actors[0].run()
 
+        failed: Failure | None = None  # before 3.11.4 what except* raises comes out in a group
         try:
             virtual_time.run(main())
         except* Failure as group:
-            raise _first(group) from None
+            failed = _first(group)
+        if failed is not None:
+            raise failed
         return actors[0].story.lines
 
 
