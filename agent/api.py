@@ -80,13 +80,18 @@ class Api:
         return _json(health.status(self._view))
 
     async def encryption(self, request: web.Request) -> web.Response:
-        """``EncryptionStatus``, with the devices as they are now."""
-        if self._view.encryption.rotation is not None:
-            await self._view.encryption.rotation.refresh()
-        view = self._view
+        """``EncryptionStatus``, with the devices as they are now; as they were, when one goes."""
+        view, unread = self._view, []
+        if view.encryption.rotation is not None:
+            try:
+                await view.encryption.rotation.refresh()
+            except OSError as error:
+                unread = [f"the devices could not be read, this is of earlier: {error}"]
         migration = migration_view.shape(view.encryption, view.mesh, view.me)
         announced = announced_view.shape(view.mesh, view.me)
-        return _json(encryption_view.shape(view) | announced | {"migration": migration})
+        found = encryption_view.shape(view)
+        found["problems"] += unread
+        return _json(found | announced | {"migration": migration})
 
     async def change_encryption(self, request: web.Request) -> web.Response:
         """Begin a rotation of keys, or abort it."""

@@ -319,7 +319,7 @@ class IpsecNode:
 
     def sends_with(self, peer: Peer) -> int:
         """The key with which the programs send to a peer; 0: in clear text."""
-        row = self._wanted.nodes.get(peer.end.address)
+        row = self.nodes.actual(peer.end.address)
         return row.key_id if row is not None else 0
 
     @property

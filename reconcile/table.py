@@ -142,6 +142,10 @@ class Table(Generic[K, V]):
         while self.status.failing or self.status.error:
             await self._progress.wait()
 
+    def actual(self, key: K) -> V | None:
+        """The row that the target has, as far as is known."""
+        return self._actual.get(key)
+
     def error(self, key: K) -> str:
         """Why a row fails; empty when it does not."""
         found = self._failing.get(key)

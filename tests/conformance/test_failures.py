@@ -107,7 +107,8 @@ async def test_a_flapping_link_takes_nothing_and_is_not_hammered(
                 s.link.cut()
             await asyncio.sleep(0.01)  # cut again as soon as it is connected again
             assert s.reader.tables() == before
-        assert 3 <= s.link.accepted - first <= 9  # at 0.2 s each it would be 40
+        # Two connections an attempt; at 0.2 s each it would be 80.
+        assert 3 <= s.link.accepted - first <= 18
         await s.ready()
         assert s.reader.tables() == before
 

@@ -4,12 +4,14 @@ out of it, and what strict mode makes of that.
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from datapath import inspect
+from model.kernel_numbers import DEVICE_WIREGUARD
 from tests.support.canary_traffic import Flow, Place, say_once, serving
 from tests.support.encrypted_pair import NODES, PODS, Cluster, EncryptedPair, encrypted_pair
 from tests.support.leak_matrix import PORT, flowing
@@ -108,3 +110,20 @@ async def test_strict_mode_of_nodes(pair: EncryptedPair) -> None:
     await pair.change("wireguard", "tunnel", IN | STRICT | EXCEPT_NODES, OUT)
     seen = await _between_nodes(pair)
     assert any("canary" in leak for leak in seen.leaks), seen
+
+
+async def test_status_answers_while_a_device_goes(pair: EncryptedPair) -> None:
+    """The device is taken away and made anew: who asks meanwhile is told so, and not refused."""
+    await pair.change("wireguard", "tunnel", IN, IN)
+    node = pair.clusters[0].node
+    words = ["ip", "-n", node.namespace, "link", "delete", DEVICE_WIREGUARD]
+    await asyncio.to_thread(subprocess.run, words, check=True)
+    problems: list[str] = []
+    async with asyncio.timeout(60):
+        while True:
+            status = await node.get("encryption")  # fails on an answer that is none
+            if any("could not be read" in problem for problem in status["problems"]):
+                problems = status["problems"]
+            elif problems:
+                break
+            await asyncio.sleep(0.02)

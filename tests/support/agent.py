@@ -273,6 +273,7 @@ class AgentNode:
             aiohttp.ClientSession(connector=connector) as session,
             session.request(method, f"http://agent/v1/{path}") as response,
         ):
+            assert response.status < 500, f"{method} {path}:\n{self.log.read_text()[-5000:]}"
             return await response.json()
 
     def pod(

@@ -331,3 +331,16 @@ def test_backoff_grows_to_a_cap_and_is_spread() -> None:
     assert backoff.delay_s(1, 0.0) == backoff.FIRST_S / 2
     assert backoff.jittered_s(100, 0.0) == 80
     assert backoff.jittered_s(100, 1.0) == pytest.approx(120)
+
+
+async def test_a_row_is_told_once_it_is_there() -> None:
+    """``actual`` is of the target: neither what is wanted, nor what could not be written."""
+    world = World({}, {"a": 1})
+    assert world.table.actual("a") is None
+    await world.settle()
+    assert world.table.actual("a") == 1
+    world.want("a", 2)
+    assert world.table.actual("a") == 1
+    world.target.fault = Fault.UPSERT
+    await world.loop.round()
+    assert world.table.actual("a") == 1
