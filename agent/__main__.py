@@ -25,7 +25,9 @@ GC_THRESHOLDS = (50_000, 20, 50)
 # on the heap, between what stays for ever. Below it blocks come and go too often for the kernel; so
 # does the heap's end below the second.
 MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 1 << 20, 8 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Threads take turns anyway, and a heap for each of them is as many heaps with holes.
+ARENAS = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 async def run(config: AgentConfig) -> None:
@@ -34,6 +36,7 @@ async def run(config: AgentConfig) -> None:
     c_library = ctypes.CDLL(None)
     c_library.mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
     c_library.mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    c_library.mallopt(_M_ARENA_MAX, ARENAS)
     # Here and not above: a wrong setting is told without loading half the world.
     from agent import settings_watch
     from agent.daemon import Daemon

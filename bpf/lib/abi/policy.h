@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What an endpoint may send and receive: one trie of rows per endpoint, keyed by endpoint number in
- * an array of maps. An endpoint whose place is empty is closed.
+ * a hash of maps. An endpoint that has none is closed.
  */
 #pragma once
 
