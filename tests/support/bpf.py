@@ -8,6 +8,7 @@ import os
 import platform
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -167,14 +168,12 @@ class Machine:
 
     def _load_tunnel_driver(self) -> None:
         source = Path(__file__).with_name("with_tunnel_key.bpf.c")
-        target = ROOT / "bpf/build" / f"with_tunnel_key.{os.getpid()}.o"
         include = f"/usr/include/{platform.machine()}-linux-gnu"
         options = ["-O2", "-g", "-target", "bpf", "-isystem", include]
-        subprocess.run(["clang", *options, "-c", source, "-o", target], check=True)
-        try:
+        with tempfile.TemporaryDirectory(prefix="ist-t-") as directory:
+            target = Path(directory) / "with_tunnel_key.o"
+            subprocess.run(["clang", *options, "-c", source, "-o", target], check=True)
             self._load(target, {})
-        finally:
-            target.unlink()
         following = struct.pack("=I", self.programs["from_overlay"])
         syscall.map_update(self.tables["ist_t_next"].fd, bytes(4), following)
 
