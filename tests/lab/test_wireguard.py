@@ -59,6 +59,7 @@ def test_one_command_shows_the_whole_mesh(world: World) -> None:
     told = world.status()
     theirs = {name: s for name, s in told.items() if name.startswith(C2)}
     traffic = world.steady()
+    time.sleep(3)  # they speak meanwhile: what is told of it must be more than a greeting
     judge([process.finish() for process in traffic])
     done = world.isthmus("encrypt", "status", "--context", C1, "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
