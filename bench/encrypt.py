@@ -129,7 +129,7 @@ def _changes(
         _patiently(lambda: encrypt("rotate", "--no-wait"))
 
     with _load(one, two) as asked:
-        quiet = asked(time.sleep, 10)
+        quiet = asked(time.sleep, 10)  # the same load for about as long as a change of keys takes
         cleared = asked(encrypt, "migrate", "--to", "off", "--also", story.C2)
         back = asked(encrypt, "migrate", "--to", "wireguard", "--also", story.C2)
         sniffer = Sniffer(lab.underlay_netns, PODS, nodes=NODE_PREFIXES)
@@ -175,7 +175,7 @@ def _patiently(work: Callable[[], None]) -> None:
         except story.StoryError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(1)
+        time.sleep(1)  # a command each time: not more often than a person would
 
 
 def _kill_agents(lab: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from bench import topology
@@ -48,7 +49,7 @@ async def _measured(
 
     all_s = await round_s(fill)
     await check()
-    ones = [await round_s(lambda turn=turn: change(turn)) for turn in range(1, ROUNDS + 1)]  # type: ignore[misc]
+    ones = [await round_s(partial(change, turn)) for turn in range(1, ROUNDS + 1)]
     await check()
     return all_s, sorted(1000 * one_s for one_s in ones)
 

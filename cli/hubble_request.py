@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
 
@@ -131,7 +131,7 @@ def filter_options(function: F) -> F:
         expose_value=False,
         help="The next filter denies.",
     )
-    return negation(decorated)  # type: ignore[no-any-return]
+    return cast("F", negation(decorated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def selector_options(function: F) -> F:
     decorated: Any = _like(wrapped, function)
     for names, settings in reversed(_SELECTORS):
         decorated = click.option(*names, **settings)(decorated)
-    return decorated  # type: ignore[no-any-return]
+    return cast("F", decorated)
 
 
 def _like(wrapped: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ log = logging.getLogger("isthmus.hubble.ui")
 CHANNELS_MAX: Final = 512
 QUEUE_MAX: Final = 64  # messages that wait for the front end; then the work waits
 SILENT_S: Final = 60.0
+SWEEP_S: Final = 1.0  # how late after that one may be closed
 WAIT_S: Final = 0.5  # for a message, before the front end is told to come again
 _DELAYS_MS: Final = (200, 5000)  # between two polls; longer and longer while nothing comes
 _MORE_MS: Final = 10  # when something waits already
@@ -146,7 +147,7 @@ class Channels:
     async def sweep(self) -> None:
         """Close channels that nobody polls any more, until cancelled."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(SWEEP_S)
             now_s = time.monotonic()
             for number, channel in tuple(self._channels.items()):
                 if now_s - channel.heard_s > SILENT_S:

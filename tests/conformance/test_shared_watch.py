@@ -153,7 +153,7 @@ async def test_who_fails_to_take_fails_alone(real: EtcdStore) -> None:
     async with asyncio.timeout(10), TaskGroup() as tasks:
         tasks.create_task(fails())
         other = tasks.create_task(take(second, 1))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # both wait by now; were they late, the result is the same
         await real.put("p/a/1", b"")
         await real.put("p/b/1", b"")
         assert said(await other) == [("p/b/1", b"")]

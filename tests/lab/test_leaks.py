@@ -50,13 +50,13 @@ async def test_the_kind_changes_without_a_tunnel(world: EncryptedLab) -> None:
         await world.migrate("off")
         assert (await world.stances()) == {("off", "off")}
         (sniffer,) = world.sniffers()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # some rounds of both flows, in clear text, for the sniffer
         seen = await asyncio.to_thread(sniffer.stop)
         assert any("canary" in leak for leak in seen.leaks), "clear text is not seen"
         await world.migrate("wireguard")
         assert (await world.stances()) == {("wireguard", "off")}
         with leak_matrix.watched(world):
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # and many in cipher: that nothing shows takes time to say
     assert [flow.lost for flow in flows] == [0, 0]
 
 

@@ -267,9 +267,9 @@ class Author:
 
     def _selector(self) -> Json:
         if self._likely(0.35):
-            found = {"matchExpressions": [self._pick(EXPRESSIONS, "expression")]}
+            found: Json = {"matchExpressions": [self._pick(EXPRESSIONS, "expression")]}
             if self._likely(0.3):
-                found["matchLabels"] = self._pick(LABELS, "labels")  # type: ignore[assignment]
+                found["matchLabels"] = self._pick(LABELS, "labels")
             return found
         return {"matchLabels": self._pick(LABELS, "labels")}
 

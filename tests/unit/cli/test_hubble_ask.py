@@ -96,7 +96,7 @@ async def test_peers_are_watched(tmp_path: Path) -> None:
             )
             while not any(c.streams for c in server.connections):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the answer is on its way before the server ends
         said = await command
     assert said.out == (
         "PEER_ADDED   192.0.2.1:4244 node-1 "
