@@ -46,6 +46,7 @@ LAYOUT(struct, translation_event);
 LAYOUT(struct, policy_verdict_event);
 LAYOUT(enum, policy_bits);
 LAYOUT(enum, policy_flags);
+LAYOUT(enum, policy_cidr_modes);
 LAYOUT(enum, policy_limits);
 LAYOUT(enum, event_type);
 LAYOUT(enum, event_limits);

@@ -16,6 +16,7 @@ const volatile struct mac config_host_mac; /* of ist_host */
 const volatile __u8 config_redirect_peer;  /* deliver straight into the pod's namespace */
 const volatile __u8 config_policy;	   /* policy is asked; an endpoint without rows is closed */
 const volatile __u8 config_policy_keeps_flows; /* what was allowed once stays so for its flow */
+const volatile __u8 config_cidr_modes;	       /* enum policy_cidr_modes */
 const volatile __u8 config_host_policy;	       /* the node itself is judged, too */
 const volatile __u16 config_kubelet_port;      /* host order; the API server always reaches it */
 const volatile __u8 config_events;	       /* drops and verdicts are told to user space */

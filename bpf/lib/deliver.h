@@ -4,6 +4,7 @@
 
 #include "policy.h"
 #include "related.h"
+#include "socket.h"
 #include "trace.h"
 
 /* A reply of a service's backend gets the service's address back. */
@@ -125,9 +126,25 @@ static __always_inline struct verdict deliver(struct __sk_buff *skb, struct pack
 	return verdict.kind ? verdict : deliver_verdict(endpoint);
 }
 
+/* An answer in a connection that is older than our programs: from now on it is known as one that
+ * the node has opened.
+ */
+static __always_inline struct verdict take_over_answer(struct packet *packet, __u32 now)
+{
+	struct conntrack_value value = {.source_identity = IDENTITY_HOST};
+	long failed;
+
+	conntrack_turn(&packet->flow, CONNTRACK_EGRESS);
+	conntrack_touch(&value, packet, true, false, now);
+	failed = bpf_map_update_elem(&ist_ct, &packet->flow, &value, BPF_ANY);
+	conntrack_turn(&packet->flow, CONNTRACK_INGRESS);
+	return failed ? DROP(SOURCE_DELIVER, DROP_CT_INSERT_FAILED) : VERDICT(VERDICT_NONE);
+}
+
 /* May the node itself receive this? A drop with its direction, packed. */
 static __noinline __u32 admit_to_node(struct __sk_buff *skb, struct packet *packet, __u32 now)
 {
+	struct conntrack_value *entry;
 	struct verdict verdict;
 
 	packet->destination_endpoint = ENDPOINT_NODE;
@@ -136,9 +153,13 @@ static __noinline __u32 admit_to_node(struct __sk_buff *skb, struct packet *pack
 		verdict = policy_related_ingress(skb, packet, now);
 	else if (packet->kind != PACKET_FLOW)
 		verdict = policy_ingress(skb, packet, false);
-	else
-		verdict = admit(skb, packet, conntrack_find_forward(packet, CONNTRACK_INGRESS, now),
-				0, now);
+	else {
+		entry = conntrack_find_forward(packet, CONNTRACK_INGRESS, now);
+		if (!entry && socket_opened_it(skb, packet))
+			verdict = take_over_answer(packet, now);
+		else
+			verdict = admit(skb, packet, entry, 0, now);
+	}
 	return drop_pack(verdict);
 }
 

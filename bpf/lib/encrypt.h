@@ -16,12 +16,6 @@ struct ends {
 	struct address destination;
 };
 
-static __always_inline bool is_node_identity(__u32 identity)
-{
-	return identity == IDENTITY_HOST || identity == IDENTITY_REMOTE_NODE ||
-	       identity == IDENTITY_KUBE_APISERVER || identity >= IDENTITY_REMOTE_NODE_SCOPE;
-}
-
 static __always_inline struct verdict encrypt_for(const struct address *node)
 {
 	const __u32 *other = bpf_map_lookup_elem(&ist_encrypt_via, node);
@@ -54,10 +48,10 @@ static __always_inline struct verdict strict_check(const struct ends *ends,
 	if (!config_strict)
 		return VERDICT(VERDICT_STACK);
 	if (config_strict_nodes &&
-	    (is_node_identity(source) || (peer && is_node_identity(peer->identity))))
+	    (identity_is_node(source) || (peer && identity_is_node(peer->identity))))
 		return VERDICT(VERDICT_STACK);
 	/* Behind another node, or waiting to be told behind which. */
-	if (peer && !is_node_identity(peer->identity) &&
+	if (peer && !identity_is_node(peer->identity) &&
 	    (!address_is_zero(&peer->tunnel_endpoint) || peer->identity == IDENTITY_UNKNOWN))
 		return DROP(SOURCE_ENCRYPT, DROP_UNENCRYPTED);
 	if (is_strict(&ends->source) && is_strict(&ends->destination))
@@ -90,7 +84,7 @@ static __always_inline struct verdict encrypt_decision(const struct ends *ends, 
 		return encrypt_for(&ends->destination);
 	peer = ipcache_find(&ends->destination);
 	source = identity_of_end(&ends->source);
-	nodes = is_node_identity(source) || (peer && is_node_identity(peer->identity));
+	nodes = identity_is_node(source) || (peer && identity_is_node(peer->identity));
 	if (config_ipsec && config_native && peer && !address_is_zero(&peer->tunnel_endpoint)) {
 		struct verdict verdict = encrypt_by_ipsec(&peer->tunnel_endpoint);
 

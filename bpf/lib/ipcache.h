@@ -17,6 +17,25 @@ enum reserved_identity {
 	IDENTITY_REMOTE_NODE_SCOPE = 2 << 24,
 };
 
+static __always_inline bool identity_is_node(__u32 identity)
+{
+	return identity == IDENTITY_HOST || identity == IDENTITY_REMOTE_NODE ||
+	       identity == IDENTITY_KUBE_APISERVER || identity >= IDENTITY_REMOTE_NODE_SCOPE;
+}
+
+/* Nodes of Cilium that are of both families tell the world's two halves apart. */
+static __always_inline bool identity_is_world(__u32 identity)
+{
+	return identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IP4 ||
+	       identity == IDENTITY_WORLD_IP6;
+}
+
+/* Of a prefix that a rule names: a part of the world with a number of this node's own. */
+static __always_inline bool identity_is_prefix(__u32 identity)
+{
+	return identity >= IDENTITY_LOCAL_FIRST && identity < IDENTITY_REMOTE_NODE_SCOPE;
+}
+
 static __always_inline const struct ipcache_value *ipcache_find(const struct address *address)
 {
 	const struct ipcache_value *found = bpf_map_lookup_elem(&ist_ipcache, address);

@@ -20,7 +20,7 @@ static __always_inline bool is_between_nodes(const struct packet *packet, __u32 
 {
 	const struct conntrack_key *flow = &packet->flow;
 
-	if (!is_node_identity(peer))
+	if (!identity_is_node(peer))
 		return false;
 	if (flow->protocol == IPPROTO_ESP)
 		return true;

@@ -88,6 +88,23 @@ static __always_inline bool policy_spares_node(const struct packet *packet, __u3
 	return bpf_map_lookup_elem(&ist_api_servers, &peer);
 }
 
+/* What rules of prefixes say of a pod or a node, whom the ipcache calls by his identity. */
+static __always_inline struct policy_value *policy_by_address(void *rows, struct policy_key *key,
+							      const struct packet *packet,
+							      __u32 egress, __u32 identity)
+{
+	__u32 mode = identity_is_node(identity) ? CIDR_NODES : CIDR_PODS;
+	struct ipcache_prefix_key peer = {.prefix_length = 128};
+	const __u32 *found;
+
+	if (!(config_cidr_modes & mode) || identity == IDENTITY_UNKNOWN ||
+	    identity_is_world(identity) || identity_is_prefix(identity))
+		return NULL;
+	peer.address = egress ? packet->flow.destination : packet->flow.source;
+	found = bpf_map_lookup_elem(&ist_cidr_rules, &peer);
+	return found ? policy_find(rows, key, *found) : NULL;
+}
+
 static __always_inline __u32 policy_lookup(const struct packet *packet,
 					   struct policy_outcome *outcome)
 {
@@ -99,7 +116,7 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 		.protocol = packet->flow.protocol,
 		.port = policy_port(packet),
 	};
-	struct policy_value *named, *any, *row;
+	struct policy_value *named, *any, *row, *by_address;
 	void *rows;
 
 	outcome->port = bpf_ntohs(key.port);
@@ -118,6 +135,10 @@ static __always_inline __u32 policy_lookup(const struct packet *packet,
 	if (identity == IDENTITY_UNKNOWN && !named)
 		return outcome->egress ? DROP_UNKNOWN_RECEIVER : DROP_UNKNOWN_SENDER;
 	any = policy_find(rows, &key, 0);
+	if (config_cidr_modes) {
+		by_address = policy_by_address(rows, &key, packet, outcome->egress, identity);
+		named = policy_choose(named, by_address);
+	}
 	row = policy_choose(named, any);
 	if (!row)
 		return DROP_POLICY_DENIED;

@@ -1,5 +1,6 @@
 """Policy of the node itself, packet by packet, at every door: its devices, its pods, the tunnel."""
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +9,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from datapath import namespaces
 from model.policy_map import Direction, PolicyEntry, PolicyKey
 from tests.bpf.conftest import furnish
 from tests.support.bpf import NODE, OK, REMOTE, REMOTE_IDENTITY, REMOTE_NODE, A, Machine, address
+from tests.support.nodes import netns_path, new_namespace, sh
 from tests.support.packets import echo, frame, from_tunnel, tcp, udp, unreachable
 from wire.bpf import layouts as w
 from wire.bpf.layouts import DropReason as R
@@ -256,3 +259,39 @@ def test_without_the_setting_nobody_asks() -> None:
         assert machine.run("from_host", tcp(NODE, A.address)).delivered
     finally:
         machine.close()
+
+
+@pytest.mark.parametrize(("node", "peer"), [(NODE, WORLD), (NODE6, "2001:db8:9::7")])
+def test_sockets_say_who_opened_an_older_connection(machine: Machine, node: str, peer: str) -> None:
+    """Nobody has seen these begin. An answer passes where default deny holds; what has a listener,
+    or no socket at all, is judged as coming from outside; so is what opens something."""
+    space = new_namespace("sockets")
+    flags = "nodad" if ":" in node else ""
+    sh(f"ip -n {space} link set lo up")
+    for address_ in (node, peer):
+        sh(f"ip -n {space} addr add {address_} dev lo {flags}")
+
+    def judged() -> dict[str, R | None]:
+        family = socket.AF_INET6 if ":" in node else socket.AF_INET
+        with (
+            socket.create_server((peer, 80), family=family),
+            socket.create_server((node, 8080), family=family),
+            socket.create_connection((peer, 80), 3, (node, 40000)),
+            socket.create_connection((node, 8080), 3, (peer, 40001)),
+        ):
+            return {
+                "opened here": received(machine, tcp(peer, node, 80, 40000, "A")),
+                "opened there": received(machine, tcp(peer, node, 40001, 8080, "A")),
+                "no socket": received(machine, tcp(peer, node, 80, 40002, "A")),
+                "opens": received(machine, tcp(peer, node, 81, 40000, "S")),
+            }
+
+    try:
+        found = namespaces.run_inside(netns_path(space), judged)
+    finally:
+        sh(f"ip netns del {space}")
+    assert found.pop("opened here") is None
+    assert set(found.values()) == {R.DROP_POLICY_DENIED}
+    # From now on it is known, in both directions, without its socket.
+    assert received(machine, tcp(peer, node, 80, 40000, "A")) is None
+    assert sent(machine, tcp(node, peer, 40000, 80, "A")) is R.DROP_POLICY_DENIED

@@ -1,5 +1,6 @@
 """Objects → rules → rows → the kernel's tries: what passes is what the oracle lets pass."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,18 +9,24 @@ from scapy.layers.inet import ICMP
 from scapy.layers.sctp import SCTP
 
 from model.address import parse_prefix
+from policy.cidr_modes import CidrMode
+from policy.known import Options
+from policy.wanted import inner
 from tests.bpf.conftest import furnish
-from tests.support.bpf import NODE, A, Machine
+from tests.support.bpf import A, Machine
 from tests.support.packets import frame, from_tunnel, ip, tcp, udp
-from tests.support.policy_engine import ADDRESSES, Engine, cnp
+from tests.support.policy_engine import ADDRESSES, PODS, Engine, cnp
+from tests.support.policy_engine import NODES as MESH_NODES
 from tests.support.random_policies import Writer
 from wire.bpf import layouts as w
 from wire.bpf.layouts import DropReason as R
 
 SEEDS = range(24)
-PODS = {"C": "10.2.0.31", "O": "10.2.0.32", "X": "10.2.0.33", "R": "10.2.0.34", "D": "10.2.0.35"}
-NODES = {"N": "192.0.2.129", "K": "192.0.2.130"}
-WHERE = {**PODS, **NODES, **ADDRESSES, "H": NODE}
+NODES = {name: address for name, address in MESH_NODES.items() if name != "H"}
+WHERE = {**PODS, **MESH_NODES, **ADDRESSES}
+MODES = {seed: frozenset(modes) for seed, modes in enumerate(
+    ([CidrMode.NODES], [CidrMode.PODS], list(CidrMode)) * 6, 100
+)}  # fmt: skip
 PACKETS = [
     *(f"{port}/TCP" for port in (63, 64, 80, 81, 128, 443, 8080, 8081)),
     *(f"{port}/UDP" for port in (53, 80, 81, 8080)),
@@ -38,6 +45,22 @@ def enforcing() -> Iterator[Machine]:
     machine = Machine(changes={"config_policy": 1}).load()
     yield machine
     machine.close()
+
+
+@pytest.fixture(scope="module")
+def by_address() -> Iterator[dict[frozenset[CidrMode], Machine]]:
+    """Machines whose rules of prefixes select nodes, pods, or both."""
+    bits = {
+        CidrMode.NODES: w.PolicyCidrModes.CIDR_NODES,
+        CidrMode.PODS: w.PolicyCidrModes.CIDR_PODS,
+    }
+    machines = {}
+    for modes in set(MODES.values()):
+        changes = {"config_policy": 1, "config_cidr_modes": sum(bits[mode] for mode in modes)}
+        machines[modes] = Machine(changes=changes).load()
+    yield machines
+    for machine in machines.values():
+        machine.close()
 
 
 def packet(text: str, source: str, destination: str) -> Any:
@@ -64,6 +87,7 @@ def put(machine: Machine, engine: Engine) -> None:
     for prefix, number in engine.prefixes.items():
         key = w.IpcachePrefixKey(prefix.length, prefix[:16]).pack()
         machine.put("ist_ipcache_lpm", key, w.IpcacheValue(bytes(16), number, 0, 0, 0).pack())
+        machine.put("ist_cidr_rules", key, inner(number).to_bytes(4, sys.byteorder))
 
 
 def sent(machine: Machine, name: str, text: str) -> R | None:
@@ -90,8 +114,21 @@ def forget_flows(machine: Machine) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kernel_agrees_with_the_oracle(enforcing: Machine, seed: int) -> None:
     """Every peer, every packet, both directions; the reason tells a deny from default deny."""
-    objects = Writer(seed).objects()
-    engine = Engine(objects)
+    held_against_the_oracle(enforcing, Engine(Writer(seed).objects()))
+
+
+@pytest.mark.parametrize("seed", MODES)
+def test_kernel_agrees_about_addresses(
+    by_address: dict[frozenset[CidrMode], Machine], seed: int
+) -> None:
+    """The same where rules of prefixes select nodes, pods, or both by their addresses."""
+    modes = MODES[seed]
+    engine = Engine(Writer(seed).objects(), options=Options(cidr_modes=modes))
+    held_against_the_oracle(by_address[modes], engine)
+
+
+def held_against_the_oracle(enforcing: Machine, engine: Engine) -> None:
+    objects = engine.objects
     put(enforcing, engine)
     for name in WHERE:
         texts = [t for t in PACKETS if ":" not in WHERE[name] or "ICMP" not in t]

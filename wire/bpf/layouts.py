@@ -28,6 +28,13 @@ class PolicyFlags(IntEnum):
     POLICY_AUDIT = 2
 
 
+class PolicyCidrModes(IntEnum):
+    """``enum policy_cidr_modes``."""
+
+    CIDR_NODES = 1
+    CIDR_PODS = 2
+
+
 class PolicyLimits(IntEnum):
     """``enum policy_limits``."""
 
@@ -188,6 +195,7 @@ class SourceFile(IntEnum):
     SOURCE_ENCRYPT = 14
     SOURCE_FROM_NETWORK = 15
     SOURCE_ROUTE = 16
+    SOURCE_FROM_WIREGUARD = 17
 
 
 class DropReason(IntEnum):

@@ -23,6 +23,7 @@ enum source_file {
 	SOURCE_ENCRYPT = 14,
 	SOURCE_FROM_NETWORK = 15,
 	SOURCE_ROUTE = 16,
+	SOURCE_FROM_WIREGUARD = 17,
 };
 
 struct metrics_key {

@@ -17,6 +17,11 @@ enum policy_flags {
 	POLICY_AUDIT = 2, /* what the row denies passes, and is reported */
 };
 
+enum policy_cidr_modes {
+	CIDR_NODES = 1, /* rules of prefixes select nodes by their addresses */
+	CIDR_PODS = 2,	/* and pods by theirs */
+};
+
 enum policy_limits {
 	POLICY_ROWS_MAX = 16384,
 	POLICY_ENDPOINTS_MAX = 65536,

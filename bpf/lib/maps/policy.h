@@ -26,6 +26,16 @@ struct {
 	__array(values, struct policy_rows); /* last: a flexible member */
 } ist_policy SEC(".maps");
 
+/* Prefixes of rules -> the number whose rows are about pods and nodes with addresses there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ipcache_prefix_key);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} ist_cidr_rules SEC(".maps");
+
 /* Addresses of the API server, which the node itself always reaches. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
