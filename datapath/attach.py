@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from datapath import netlink, pins, syscall
+from datapath.filter_messages import Filter
 from datapath.syscall import AttachType
 
 _FILTER_PRIORITY = 1
 _NAME_PREFIX = "isthmus_"  # of filters of ours; the program's name follows
-_ETH_P_ALL = 0x0003
 _PARENTS = {AttachType.TCX_INGRESS: 0xFFFFFFF2, AttachType.TCX_EGRESS: 0xFFFFFFF3}
 _HOOKS = {AttachType.TCX_INGRESS: "ingress", AttachType.TCX_EGRESS: "egress"}
 _ATTACH = {name: attach for attach, name in _HOOKS.items()}
@@ -135,41 +133,34 @@ def _filter_name(wanted: Attachment) -> str:
     return f"{_NAME_PREFIX}{wanted.program}"
 
 
-def _filters(ipr: netlink.Handle, ifindex: int, wanted: Attachment) -> list[netlink.Message]:
+def _filters(kernel: netlink.Handle, ifindex: int, wanted: Attachment) -> list[Filter]:
     with netlink.doing(f"list filters of {wanted.device}"):
-        return list(ipr.get_filters(index=ifindex, parent=_PARENTS[wanted.attach]))
+        return kernel.filters(ifindex, _PARENTS[wanted.attach])
 
 
-def _priority(message: netlink.Message) -> int:
-    return int(message["info"]) >> 16
-
-
-def _is_ours(message: netlink.Message, wanted: Attachment) -> bool:
-    options = message.get_attr("TCA_OPTIONS")
-    name = options.get_attr("TCA_BPF_NAME") if options is not None else None
-    return name is not None and name.startswith(_filter_name(wanted))
+def _is_ours(found: Filter, wanted: Attachment) -> bool:
+    return found.name is not None and found.name.startswith(_filter_name(wanted))
 
 
 def _own_filters() -> list[Attachment]:
     """Every filter of ours on any device."""
-    with netlink.handle() as ipr:
+    with netlink.handle() as kernel:
         with netlink.doing("list devices"):
-            devices = [(link["index"], link.get_attr("IFLA_IFNAME")) for link in ipr.link("dump")]
+            devices = [(link.index, link.name) for link in kernel.links()]
         return [
             Attachment(program, attach, device)
             for index, device in devices
             for attach in _PARENTS
-            for program in _own_programs(ipr, index, attach)
+            for program in _own_programs(kernel, index, attach)
         ]
 
 
-def _own_programs(ipr: netlink.Handle, ifindex: int, attach: AttachType) -> list[str]:
+def _own_programs(kernel: netlink.Handle, ifindex: int, attach: AttachType) -> list[str]:
     try:
-        filters = list(ipr.get_filters(index=ifindex, parent=_PARENTS[attach]))
-    except NetlinkError:
+        filters = kernel.filters(ifindex, _PARENTS[attach])
+    except netlink.NetlinkError:
         return []  # a device without clsact has none
-    options = [found.get_attr("TCA_OPTIONS") for found in filters if found["handle"]]
-    names = [found.get_attr("TCA_BPF_NAME") or "" for found in options if found is not None]
+    names = [found.name or "" for found in filters if found.handle]
     return [name.removeprefix(_NAME_PREFIX) for name in names if name.startswith(_NAME_PREFIX)]
 
 
@@ -178,20 +169,20 @@ def _has_filter(wanted: Attachment) -> bool:
         ifindex = socket.if_nametoindex(wanted.device)
     except OSError:
         return False
-    with netlink.handle() as ipr:
-        return wanted.program in _own_programs(ipr, ifindex, wanted.attach)
+    with netlink.handle() as kernel:
+        return wanted.program in _own_programs(kernel, ifindex, wanted.attach)
 
 
 def _replace_filter(wanted: Attachment, program: int) -> None:
     ifindex = _ifindex(wanted.device)
-    with netlink.handle() as ipr:
+    with netlink.handle() as kernel:
         try:
             with netlink.doing(f"add clsact to {wanted.device}"):
-                ipr.tc("add", "clsact", ifindex)
+                kernel.add_clsact(ifindex)
         except FileExistsError:
             pass  # a stranger's filters may live there too; ours has its own priority
-        for found in _filters(ipr, ifindex, wanted):
-            taken = _priority(found) == _FILTER_PRIORITY and found["handle"] == 1
+        for found in _filters(kernel, ifindex, wanted):
+            taken = found.priority == _FILTER_PRIORITY and found.handle == 1
             if taken and not _is_ours(found, wanted):
                 raise FileExistsError(
                     errno.EEXIST,
@@ -199,19 +190,8 @@ def _replace_filter(wanted: Attachment, program: int) -> None:
                     f"{_FILTER_PRIORITY}, handle 1: move it to another priority",
                 )
         with netlink.doing(f"replace filter {wanted.program} of {wanted.device}"):
-            ipr.tc(
-                "replace-filter",
-                "bpf",
-                ifindex,
-                handle=1,
-                fd=program,
-                name=_filter_name(wanted),
-                parent=_PARENTS[wanted.attach],
-                prio=_FILTER_PRIORITY,
-                protocol=_ETH_P_ALL,
-                direct_action=True,
-                classid=1,
-            )
+            name, parent = _filter_name(wanted), _PARENTS[wanted.attach]
+            kernel.replace_filter(ifindex, parent, _FILTER_PRIORITY, program, name)
 
 
 def _remove_filter(wanted: Attachment) -> None:
@@ -220,20 +200,12 @@ def _remove_filter(wanted: Attachment) -> None:
         ifindex = socket.if_nametoindex(wanted.device)
     except OSError:
         return
-    with netlink.handle() as ipr:
+    with netlink.handle() as kernel:
         try:
-            filters = _filters(ipr, ifindex, wanted)
+            filters = _filters(kernel, ifindex, wanted)
         except OSError:
             return  # a device without clsact has none
         for found in filters:
-            if found["handle"] and _is_ours(found, wanted):
+            if found.handle and _is_ours(found, wanted):
                 with netlink.doing(f"delete filter {wanted.program} of {wanted.device}"):
-                    ipr.tc(
-                        "del-filter",
-                        "bpf",
-                        ifindex,
-                        handle=found["handle"],
-                        parent=_PARENTS[wanted.attach],
-                        prio=_priority(found),
-                        protocol=socket.ntohs(found["info"] & 0xFFFF),
-                    )
+                    kernel.delete_filter(ifindex, _PARENTS[wanted.attach], found)

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from datapath import libbpf, namespaces, netlink, pins, probes
+from datapath.link_messages import NewLink
 from datapath.runtime import DEFAULT_PIN_DIR
+from model.kernel_numbers import VXLAN_PORT
 
 _OLDEST_KERNEL = (5, 15)
+_PROBE, _PROBE_PEER = NewLink("ist_probe"), NewLink("ist_probe_peer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,11 @@ def _tcx() -> tuple[bool, str, str]:
     )
 
 
-def _device(kind: str, **arguments: object) -> Callable[[], tuple[bool, str, str]]:
+def _device(
+    kind: str, make: Callable[[netlink.Handle], None]
+) -> Callable[[], tuple[bool, str, str]]:
     def probe() -> tuple[bool, str, str]:
-        _in_scratch_namespace(kind, arguments)
+        _in_scratch_namespace(kind, make)
         return True, f"a {kind} device was made", ""
 
     def told() -> tuple[bool, str, str]:
@@ -111,13 +116,13 @@ def _device(kind: str, **arguments: object) -> Callable[[], tuple[bool, str, str
     return told
 
 
-def _in_scratch_namespace(kind: str, arguments: dict[str, object]) -> None:
+def _in_scratch_namespace(kind: str, make: Callable[[netlink.Handle], None]) -> None:
     """Make a device where nobody sees it; the namespace ends with its thread."""
 
     def body() -> None:
         namespaces.leave_for_new()
-        with netlink.handle() as ipr, netlink.doing(f"create a {kind} device"):
-            ipr.link("add", ifname="ist_probe", kind=kind, **arguments)
+        with netlink.handle() as kernel, netlink.doing(f"create a {kind} device"):
+            make(kernel)
 
     namespaces.run_apart(body)
 
@@ -129,7 +134,7 @@ _PROBES: tuple[tuple[str, bool, Callable[[], tuple[bool, str, str]]], ...] = (
     ("bpf programs", True, _programs),
     ("bpffs", True, _bpffs),
     ("cgroup v2", True, _cgroup2),
-    ("veth", True, _device("veth", peer="ist_probe_peer")),
-    ("vxlan", True, _device("vxlan", vxlan_collect_metadata=True, vxlan_port=8472)),
+    ("veth", True, _device("veth", lambda k: k.add_pair(_PROBE, _PROBE_PEER))),
+    ("vxlan", True, _device("vxlan", lambda k: k.add_vxlan(_PROBE, VXLAN_PORT))),
     ("tcx", False, _tcx),
 )

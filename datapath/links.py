@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from datapath import namespaces, netlink, sysctl
-from model.address import Address
+from datapath.link_messages import Link, NewLink
+from datapath.route_messages import Route
+from model.address import Address, make_address, make_prefix
 from model.kernel_numbers import ENDPOINT_PREFIX, LINK_ALIAS
 
 _QUEUE_LENGTH = 1000
@@ -34,11 +36,6 @@ def random_mac() -> bytes:
     return bytes(data)
 
 
-def mac_text(mac: bytes) -> str:
-    """`02:00:…`."""
-    return mac.hex(":")
-
-
 def create_endpoint_link(
     netns_path: str,
     container_interface: str,
@@ -57,29 +54,18 @@ def create_endpoint_link(
     mac, host_mac = random_mac(), random_mac()
     target = os.open(netns_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with netlink.handle() as ipr:
-            _remove_ours(ipr, host_interface)
+        with netlink.handle() as kernel:
+            _remove_ours(kernel, host_interface)
             namespaces.run_inside(netns_path, lambda: _remove_leftover(container_interface))
             what = f"create device pair {host_interface} with {container_interface} in {netns_path}"
             with netlink.doing(what):
-                ipr.link(
-                    "add",
-                    ifname=host_interface,
-                    kind="veth",
-                    address=mac_text(host_mac),
-                    mtu=device_mtu,
-                    txqlen=_QUEUE_LENGTH,
-                    peer={
-                        "ifname": container_interface,
-                        "address": mac_text(mac),
-                        "mtu": device_mtu,
-                        "txqlen": _QUEUE_LENGTH,
-                        "net_ns_fd": target,
-                    },
+                kernel.add_pair(
+                    NewLink(host_interface, host_mac, device_mtu, _QUEUE_LENGTH),
+                    NewLink(container_interface, mac, device_mtu, _QUEUE_LENGTH, target),
                 )
             with ExitStack() as undo:
-                undo.callback(_remove_ours, ipr, host_interface)
-                ifindex = _raise_host_end(ipr, host_interface, addresses)
+                undo.callback(_remove_ours, kernel, host_interface)
+                ifindex = _raise_host_end(kernel, host_interface, addresses)
                 namespaces.run_inside(
                     netns_path,
                     lambda: _configure_pod(container_interface, addresses, routers, route_mtu),
@@ -92,39 +78,38 @@ def create_endpoint_link(
 
 def delete_endpoint_link(host_interface: str) -> None:
     """Remove the pair. No error when it is gone; a device that is not ours is left alone."""
-    with netlink.handle() as ipr:
-        _remove_ours(ipr, host_interface)
+    with netlink.handle() as kernel:
+        _remove_ours(kernel, host_interface)
 
 
 def endpoint_link_exists(host_interface: str) -> bool:
     """True for a device of that name that is ours."""
-    with netlink.handle() as ipr:
-        link = netlink.find_link(ipr, host_interface)
+    with netlink.handle() as kernel:
+        link = netlink.find_link(kernel, host_interface)
         return link is not None and _is_ours(link)
 
 
 def endpoint_interfaces() -> list[str]:
     """Host ends of all pairs of ours in this namespace."""
-    with netlink.handle() as ipr, netlink.doing("list devices"):
-        found = [link for link in ipr.link("dump") if link.get_attr("IFLA_IFNAME")]
-    names = [str(link.get_attr("IFLA_IFNAME")) for link in found if _is_ours(link)]
+    with netlink.handle() as kernel, netlink.doing("list devices"):
+        names = [link.name for link in kernel.links() if _is_ours(link)]
     return sorted(name for name in names if name.startswith(ENDPOINT_PREFIX))
 
 
-def _is_ours(link: netlink.Message) -> bool:
+def _is_ours(link: Link) -> bool:
     """By its alias; or, if we were killed before that was set, by name, kind and being down."""
-    if link.get_attr("IFLA_IFALIAS") == LINK_ALIAS:
+    if link.alias == LINK_ALIAS:
         return True
     return (
-        link.get_attr("IFLA_IFALIAS") is None
-        and link.get_attr("IFLA_IFNAME").startswith(ENDPOINT_PREFIX)
-        and netlink.link_kind(link) == "veth"
-        and not link["flags"] & netlink.IFF_UP
+        link.alias is None
+        and link.name.startswith(ENDPOINT_PREFIX)
+        and link.kind == "veth"
+        and not link.flags & netlink.IFF_UP
     )
 
 
-def _remove_ours(ipr: netlink.Handle, name: str) -> None:
-    link = netlink.find_link(ipr, name)
+def _remove_ours(kernel: netlink.Handle, name: str) -> None:
+    link = netlink.find_link(kernel, name)
     if link is None:
         return
     if not _is_ours(link):
@@ -135,33 +120,33 @@ def _remove_ours(ipr: netlink.Handle, name: str) -> None:
         )
     try:
         with netlink.doing(f"delete device {name}"):
-            ipr.link("del", index=link["index"])
+            kernel.delete_link(link.index)
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
 
 
-def _raise_host_end(ipr: netlink.Handle, name: str, addresses: Sequence[Address]) -> int:
-    link = netlink.find_link(ipr, name)
+def _raise_host_end(kernel: netlink.Handle, name: str, addresses: Sequence[Address]) -> int:
+    link = netlink.find_link(kernel, name)
     if link is None:
         raise OSError(errno.ENODEV, f"device {name} vanished while it was set up")
-    index = int(link["index"])
+    index = link.index
     sysctl.write(f"net.ipv4.conf.{name}.rp_filter", "0")
     # The host end needs no address of its own; without these the kernel would add a link-local one.
     sysctl.write_if_present(f"net.ipv6.conf.{name}.addr_gen_mode", "1")
     sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", _disabled(addresses))
     with netlink.doing(f"set device {name} up"):
-        ipr.link("set", index=index, ifalias=LINK_ALIAS, state="up")
+        kernel.set_link(index, netlink.IFF_UP, alias=LINK_ALIAS)
     return index
 
 
 def _remove_leftover(name: str) -> None:
     """The runtime hands over an empty namespace; a device of this name is from a failed attempt."""
-    with netlink.handle() as ipr:
-        link = netlink.find_link(ipr, name)
+    with netlink.handle() as kernel:
+        link = netlink.find_link(kernel, name)
         if link is not None:
             with netlink.doing(f"delete left-over device {name} in the pod"):
-                ipr.link("del", index=link["index"])
+                kernel.delete_link(link.index)
 
 
 def _disabled(addresses: Sequence[Address]) -> str:
@@ -172,46 +157,29 @@ def _disabled(addresses: Sequence[Address]) -> str:
 def _configure_pod(
     name: str, addresses: Sequence[Address], routers: Sequence[Address], route_mtu: int
 ) -> None:
-    with netlink.handle() as ipr:
-        link = netlink.find_link(ipr, name)
+    with netlink.handle() as kernel:
+        link = netlink.find_link(kernel, name)
         if link is None:
             raise OSError(errno.ENODEV, f"device {name} vanished from the pod while it was set up")
-        index = int(link["index"])
+        index = link.index
         sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", _disabled(addresses))
         with netlink.doing("set lo up in the pod"):
-            ipr.link("set", index=1, state="up")
+            kernel.set_link(1, netlink.IFF_UP)
         with netlink.doing(f"set device {name} up in the pod"):
-            ipr.link("set", index=index, state="up")
+            kernel.set_link(index, netlink.IFF_UP)
         for address in addresses:
-            flags = {"flags": netlink.IFA_F_NODAD} if address.version == 6 else {}
+            flags = netlink.IFA_F_NODAD if address.version == 6 else 0
             with netlink.doing(f"add address {address} to {name} in the pod"):
-                ipr.addr(
-                    "add",
-                    index=index,
-                    address=str(address),
-                    prefixlen=address.max_prefixlen,
-                    **flags,
-                )
+                kernel.add_address(index, address, flags=flags)
         for router in routers:
             if any(a.version == router.version for a in addresses):
-                _add_routes(ipr, index, router, route_mtu)
+                _add_routes(kernel, index, router, route_mtu)
 
 
-def _add_routes(ipr: netlink.Handle, index: int, router: Address, route_mtu: int) -> None:
+def _add_routes(kernel: netlink.Handle, index: int, router: Address, route_mtu: int) -> None:
     """The router is on the link by decree: the program on the host end answers for it."""
     with netlink.doing(f"add route to router {router} in the pod"):
-        ipr.route(
-            "add",
-            dst=f"{router}/{router.max_prefixlen}",
-            oif=index,
-            scope=netlink.SCOPE_LINK,
-            metrics={"mtu": route_mtu},
-        )
+        kernel.add_route(make_prefix(router, router.max_prefixlen), Route(index, mtu=route_mtu))
     with netlink.doing(f"add default route via {router} in the pod"):
-        ipr.route(
-            "add",
-            dst="default" if router.version == 4 else "::/0",
-            gateway=str(router),
-            oif=index,
-            metrics={"mtu": route_mtu},
-        )
+        everywhere = make_prefix(make_address(bytes(len(router.packed))), 0)
+        kernel.add_route(everywhere, Route(index, mtu=route_mtu, gateway=router))

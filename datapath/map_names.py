@@ -13,6 +13,7 @@ CONNTRACK = "ist_ct"
 METRICS = "ist_metrics"  # drops
 FORWARDED = "ist_forwarded"
 POLICY = "ist_policy"
+CIDR_RULES = "ist_cidr_rules"
 API_SERVERS = "ist_api_servers"
 EVENTS = "ist_events"
 LOST_EVENTS = "ist_lost"

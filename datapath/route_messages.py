@@ -1,32 +1,36 @@
 """Routes as messages of the kernel's routing socket, many in one send. Pure.
 
-A mesh has a route for each node's pod prefix. The library takes 150 microseconds of Python for one
-message; these take less than ten, with the kernel's part (docs/adr/0109).
+A mesh has a route for each node's pod prefix. A general library takes 150 microseconds of Python
+for one message; these take less than ten, with the kernel's part (docs/adr/0109).
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from datapath.netlink_messages import (
+    ACK,
+    AF_INET,
+    AF_INET6,
+    ATTRIBUTE,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    REPLACE,
+    U32,
+    attribute,
+    message,
+)
 from model.address import Address, Prefix, make_address, make_prefix
 
 NEW, DELETE, GET = 24, 25, 26  # RTM_*ROUTE
-ERROR, DONE = 2, 3
-REQUEST, ACK, DUMP, REPLACE, EXCLUSIVE, CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
-AF_INET, AF_INET6 = 2, 10
 TABLE_MAIN = 254
 _UNIVERSE, _LINK, _NOWHERE = 0, 253, 255  # scopes
 _UNICAST = 1
 _DST, _OIF, _GATEWAY, _PREFSRC, _METRICS, _TABLE = 1, 4, 5, 7, 8, 15
 _MTU = 2  # of the metrics
-_EXTENDED_TEXT = 1  # of an error's attributes
 
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths, tos, table, protocol, scope, type, flags
-_ATTRIBUTE = struct.Struct("=HH")
-_U32 = struct.Struct("=I")
-_I32 = struct.Struct("=i")
 
 
 class Route(NamedTuple):
@@ -47,15 +51,6 @@ class Found:
     route: Route
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(data)
-    return _ATTRIBUTE.pack(length, kind) + data + bytes(-length % 4)
-
-
-def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | flags, sequence, 0) + body
-
-
 def _family(prefix: Prefix) -> int:
     return AF_INET if prefix.version == 4 else AF_INET6
 
@@ -69,15 +64,15 @@ def write(
         *(_family(prefix), prefix.prefixlen, 0, 0, TABLE_MAIN, protocol),
         *(_LINK if on_link else _UNIVERSE, _UNICAST, 0),
     )
-    body += _attribute(_DST, prefix.network_address.packed)
-    body += _attribute(_OIF, _U32.pack(route.device))
+    body += attribute(_DST, prefix.network_address.packed)
+    body += attribute(_OIF, U32.pack(route.device))
     if route.gateway is not None:
-        body += _attribute(_GATEWAY, route.gateway.packed)
+        body += attribute(_GATEWAY, route.gateway.packed)
     if route.source is not None:
-        body += _attribute(_PREFSRC, route.source.packed)
+        body += attribute(_PREFSRC, route.source.packed)
     if route.mtu is not None:
-        body += _attribute(_METRICS, _attribute(_MTU, _U32.pack(route.mtu)))
-    return _message(NEW, ACK | CREATE | (REPLACE if replace else EXCLUSIVE), sequence, body)
+        body += attribute(_METRICS, attribute(_MTU, U32.pack(route.mtu)))
+    return message(NEW, ACK | CREATE | (REPLACE if replace else EXCLUSIVE), sequence, body)
 
 
 def delete(prefix: Prefix, protocol: int, sequence: int) -> bytes:
@@ -85,38 +80,14 @@ def delete(prefix: Prefix, protocol: int, sequence: int) -> bytes:
     body = _ROUTE.pack(
         *(_family(prefix), prefix.prefixlen, 0, 0, TABLE_MAIN, protocol, _NOWHERE, 0, 0)
     )
-    body += _attribute(_DST, prefix.network_address.packed)
-    return _message(DELETE, ACK, sequence, body)
+    body += attribute(_DST, prefix.network_address.packed)
+    return message(DELETE, ACK, sequence, body)
 
 
 def dump(family: int, protocol: int, sequence: int) -> bytes:
     """Ask for all routes of the main table; 0: of any protocol."""
     body = _ROUTE.pack(family, 0, 0, 0, TABLE_MAIN, protocol, 0, 0, 0)
-    return _message(GET, DUMP, sequence, body + _attribute(_TABLE, _U32.pack(TABLE_MAIN)))
-
-
-class Answer(NamedTuple):
-    """One message from the kernel."""
-
-    kind: int
-    sequence: int
-    body: memoryview
-
-
-def answers(data: bytes) -> Iterator[Answer]:
-    """The messages of one datagram."""
-    at, view = 0, memoryview(data)
-    while at + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size:
-            return
-        yield Answer(kind, sequence, view[at + _HEADER.size : at + length])
-        at += length + -length % 4
-
-
-def error_of(body: memoryview) -> int:
-    """The error number of an ``ERROR`` or ``DONE`` message; 0: it worked."""
-    return -int(_I32.unpack_from(body)[0]) if len(body) >= _I32.size else 0
+    return message(GET, DUMP, sequence, body + attribute(_TABLE, U32.pack(TABLE_MAIN)))
 
 
 def read(body: memoryview) -> Found | None:
@@ -125,16 +96,16 @@ def read(body: memoryview) -> Found | None:
     base, device = bytes(4 if family == AF_INET else 16), 0
     source = gateway = mtu = None
     at = _ROUTE.size
-    while at + _ATTRIBUTE.size <= len(body):
-        size, name = _ATTRIBUTE.unpack_from(body, at)
-        if size < _ATTRIBUTE.size:
+    while at + ATTRIBUTE.size <= len(body):
+        size, name = ATTRIBUTE.unpack_from(body, at)
+        if size < ATTRIBUTE.size:
             break
-        data = body[at + _ATTRIBUTE.size : at + size]
+        data = body[at + ATTRIBUTE.size : at + size]
         match name & 0x3FFF:
             case 1:  # RTA_DST
                 base = bytes(data)
             case 4:  # RTA_OIF
-                device = _U32.unpack(data)[0]
+                device = U32.unpack(data)[0]
             case 5:  # RTA_GATEWAY
                 gateway = make_address(bytes(data))
             case 7:  # RTA_PREFSRC
@@ -142,7 +113,7 @@ def read(body: memoryview) -> Found | None:
             case 8:  # RTA_METRICS
                 mtu = _mtu(data)
             case 15:  # RTA_TABLE
-                table = _U32.unpack(data)[0]
+                table = U32.unpack(data)[0]
         at += size + -size % 4
     if table != TABLE_MAIN or kind != _UNICAST:
         return None
@@ -152,9 +123,9 @@ def read(body: memoryview) -> Found | None:
 
 def _mtu(data: memoryview) -> int | None:
     at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        size, name = _ATTRIBUTE.unpack_from(data, at)
+    while at + ATTRIBUTE.size <= len(data):
+        size, name = ATTRIBUTE.unpack_from(data, at)
         if name == _MTU:
-            return int(_U32.unpack_from(data, at + _ATTRIBUTE.size)[0])
-        at += max(size, _ATTRIBUTE.size) + -size % 4
+            return int(U32.unpack_from(data, at + ATTRIBUTE.size)[0])
+        at += max(size, ATTRIBUTE.size) + -size % 4
     return None

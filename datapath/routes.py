@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from datapath import route_messages as messages
+from datapath.netlink import Socket
+from datapath.netlink_messages import AF_INET, AF_INET6, DONE, ERROR, error_of
 from datapath.tables import ThreadedTarget
 from model.address import Address, Prefix
 from model.kernel_numbers import DEVICE_HOST, ROUTE_PROTOCOL
 
 _BATCH = 128  # messages per send: their answers fit into the socket's buffer
-_DATAGRAM = 1 << 17  # the largest the kernel sends
-_SOL_NETLINK, _CAP_ACK, _STRICT = 270, 10, 12
+_SOL_NETLINK, _STRICT = 270, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +114,23 @@ class _Names:
         return self._known[index]
 
 
-class _Socket:
-    """The kernel's routing socket in the calling thread's network namespace."""
+class _Socket(Socket):
+    """Routes, many in one send."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._sequence = 0
+        super().__init__()
+        self.raw.setsockopt(_SOL_NETLINK, _STRICT, 1)  # a dump gives what is asked for and no more
 
     def __enter__(self) -> "_Socket":
-        # An answer need not repeat the question; a dump gives what is asked for and no more.
-        for option in (_CAP_ACK, _STRICT):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
 
     def routes(self, protocol: int) -> Iterator[messages.Found]:
         """Those of the main table; 0: of every protocol."""
-        for family in (messages.AF_INET, messages.AF_INET6):
-            self._sequence += 1
-            self._socket.send(messages.dump(family, protocol, self._sequence))
-            for answer in self._answers():
-                if answer.kind in (messages.DONE, messages.ERROR):
-                    code = messages.error_of(answer.body)
+        for family in (AF_INET, AF_INET6):
+            self.raw.send(messages.dump(family, protocol, self.next()))
+            for answer in self.answers():
+                if answer.kind in (DONE, ERROR):
+                    code = error_of(answer.body)
                     if code and code != errno.ENOENT:  # a table that nobody has written to yet
                         raise OSError(code, f"list routes: {os.strerror(code)}")
                     break
@@ -172,18 +166,14 @@ class _Socket:
             waiting: dict[int, Prefix] = {}
             parts = []
             for prefix in prefixes[at : at + _BATCH]:
-                self._sequence += 1
-                waiting[self._sequence] = prefix
-                parts.append(make(prefix, self._sequence))
-            self._socket.send(b"".join(parts))
-            for answer in self._answers():
+                number = self.next()
+                waiting[number] = prefix
+                parts.append(make(prefix, number))
+            self.raw.send(b"".join(parts))
+            for answer in self.answers():
                 asked = waiting.pop(answer.sequence, None)
-                if asked is not None and (code := messages.error_of(answer.body)):
+                if asked is not None and (code := error_of(answer.body)):
                     failed[asked] = code
                 if not waiting:
                     break
         return failed
-
-    def _answers(self) -> Iterator[messages.Answer]:
-        while True:
-            yield from messages.answers(self._socket.recv(_DATAGRAM))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datapath import devices, links, map_names, metrics, pins, probes, programs
 from datapath.attach import Attacher, Attachment, AttachMode
+from datapath.cidr_rules import CidrRulesTable
 from datapath.conntrack import Conntrack
 from datapath.devices import Devices
 from datapath.encryption_tables import EncryptViaTable, NodeTable, StrictTable
@@ -29,7 +30,7 @@ from model.address import Address, Prefix, pack
 from model.endpoint import EndpointId
 from model.identity import NumericIdentity, ReservedIdentity
 from model.kernel_numbers import VXLAN_PORT, WIREGUARD_PORT
-from wire.bpf.layouts import TraceLevel
+from wire.bpf.layouts import PolicyCidrModes, TraceLevel
 
 _log = logging.getLogger("isthmus.datapath")
 
@@ -104,6 +105,8 @@ class DatapathConfig:
     policy: bool = False  # ask policy; an endpoint without rows is closed
     policy_opens: tuple[EndpointId, ...] = ()  # open until they have rows: nobody asked so far
     policy_keeps_flows: bool = False  # a flow that was allowed once stays so
+    cidr_nodes: bool = False  # rules of prefixes select nodes by their addresses
+    cidr_pods: bool = False  # and pods by theirs
     host_policy: HostPolicy | None = None  # None: what the node itself does is not judged
     events: bool = False  # tell drops and verdicts to user space
     trace: TraceConfig = field(default_factory=TraceConfig)  # with ``events``: what passes, too
@@ -152,6 +155,7 @@ class Datapath:
             tables[map_names.CONNTRACK],
         )
         self.policy = PolicyTable(thread, tables[map_names.POLICY])
+        self.cidr_rules = CidrRulesTable(thread, tables[map_names.CIDR_RULES])
         self.api_servers = AddressSet(thread, tables[map_names.API_SERVERS])
         self.routes = RouteTable(thread)
         self.encrypt_via = EncryptViaTable(thread, tables[map_names.ENCRYPT_VIA])
@@ -189,10 +193,9 @@ class Datapath:
             self._attacher.detach(wanted)
 
     async def attach_wireguard(self, device: str) -> None:
-        """Take what a second device has decrypted, where no tunnel brings it. Repeatable."""
-        if self.config.native:
-            program = self._programs.fds[programs.PROGRAM_FROM_WIREGUARD]
-            await self._thread.call(self._attacher.attach, _of_wireguard(device), program)
+        """Take what a second device has decrypted. Repeatable."""
+        program = self._programs.fds[programs.PROGRAM_FROM_WIREGUARD]
+        await self._thread.call(self._attacher.attach, _of_wireguard(device), program)
 
     async def metrics(self) -> list[metrics.Counter]:
         """What the programs counted since they were first loaded."""
@@ -281,7 +284,7 @@ def _network_attachments(config: DatapathConfig, found: Devices) -> tuple[Attach
     if config.native or judged or (encryption and encryption.hears_ipsec):
         program = programs.PROGRAM_FROM_NETWORK
         out += [Attachment(program, AttachType.TCX_INGRESS, name) for name in names]
-    if config.native and encryption:
+    if encryption:
         out += [_of_wireguard(name) for name in encryption.names]
     if judged or (encryption and (encryption.ifindex or encryption.ipsec)):
         program = programs.PROGRAM_NETWORK
@@ -305,6 +308,8 @@ def _constants(config: DatapathConfig, found: Devices) -> dict[str, int | bytes]
         "config_redirect_peer": int(config.redirect_peer),
         "config_policy": int(config.policy),
         "config_policy_keeps_flows": int(config.policy_keeps_flows),
+        "config_cidr_modes": PolicyCidrModes.CIDR_NODES * config.cidr_nodes
+        | PolicyCidrModes.CIDR_PODS * config.cidr_pods,
         "config_host_policy": int(config.policy and host_policy is not None),
         "config_kubelet_port": host_policy.kubelet_port if host_policy else 0,
         "config_events": int(config.events),

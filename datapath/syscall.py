@@ -10,9 +10,14 @@ import errno
 import os
 import platform
 import struct
+import time
 from dataclasses import dataclass
 from enum import IntEnum
 
+from telemetry.metrics import Histogram
+
+# How long the calls of this process took, seconds.
+TIMES = Histogram(("operation", "outcome"), (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0))
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _ATTR_BYTES = 144  # larger than any attribute used here; the kernel wants the tail to be zero
 _NAME_LIMIT = 15  # BPF_OBJ_NAME_LEN without the terminator
@@ -89,12 +94,24 @@ def _number() -> int:
 _SYSCALL = _number()
 
 
+def _operation(command: Command) -> str:
+    """As metrics name it: ``MAP_UPDATE_BATCH`` is ``updateBatch``, ``OBJ_GET`` is ``objGet``."""
+    words = command.name.removeprefix("MAP_").removesuffix("_ELEM").split("_")
+    return words[0].lower() + "".join(word.capitalize() for word in words[1:])
+
+
+_OPERATIONS = {command: _operation(command) for command in Command}
+
+
 def bpf(command: Command, attr: bytes, what: str) -> tuple[int, bytes]:
     """Make the call. Returns the result and the attribute as the kernel left it."""
     buffer = ctypes.create_string_buffer(attr.ljust(_ATTR_BYTES, b"\0"), _ATTR_BYTES)
+    begun_s = time.monotonic()
     result = _libc.syscall(_SYSCALL, command, buffer, _ATTR_BYTES)
+    code = ctypes.get_errno() if result < 0 else 0
+    outcome = "fail" if result < 0 else "success"
+    TIMES.observe(time.monotonic() - begun_s, _OPERATIONS[command], outcome)
     if result < 0:
-        code = ctypes.get_errno()
         raise OSError(code, f"bpf({command.name}) {what}: {os.strerror(code)}")
     return result, buffer.raw
 
