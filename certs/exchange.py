@@ -93,8 +93,9 @@ async def redeem(
         message = Join(token.id, token.secret, own, signed.decode(), request.certificate.decode())
         joined = await door.ask(JOIN_PATH, message, Joined)
     certificate = joined.certificate.encode()
-    signing.check_signed(certificate, request, authority, name, now)
-    return Outcome(other, {"ca": authority, "crt": certificate, "key": request.key})
+    trust = signing.check_authorities(authority + other.following.encode(), 2)
+    signing.check_signed(certificate, request, trust, name, now)
+    return Outcome(other, {"ca": trust, "crt": certificate, "key": request.key})
 
 
 async def _request(kept: Kept, name: str) -> KeyPair:

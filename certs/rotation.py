@@ -18,6 +18,8 @@ from certs.profiles import REMOTE_SECRET, SERVER_SECRET
 
 Authority: TypeAlias = str  # subject key identifier
 RENEW_SHARE = 3  # the last third of a certificate's life is for renewing it
+# A kubelet brings a changed Secret to its pods within its period (1 min) and its cache's (1 min).
+PEER_DELAY = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a cluster that was joined by a token, and is not seen from here, was last told."""
+
+    authorities: frozenset[Authority] = frozenset()  # it trusts all; the newest signed for it
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A cluster of the mesh."""
 
@@ -51,6 +61,7 @@ class Member:
     store: Loaded | None = None  # None: not known, for example while it starts
     clients: Loaded | None = None
     wanted: frozenset[str] = field(default=frozenset())  # secrets that must exist
+    joined: Mapping[str, Told] = field(default_factory=dict)  # by cluster
 
     @property
     def authorities(self) -> frozenset[Authority]:
@@ -114,9 +125,16 @@ class Plan:
 
 
 def plan(
-    members: Sequence[Member], now: datetime, renew_before: Mapping[str, datetime] | None = None
+    members: Sequence[Member],
+    now: datetime,
+    renew_before: Mapping[str, datetime] | None = None,
+    peer_delay: timedelta = PEER_DELAY,
 ) -> Plan:
-    """The next steps. ``renew_before``: by member, renew also whatever was issued earlier."""
+    """The next steps. ``renew_before``: by member, renew also whatever was issued earlier.
+
+    ``peer_delay``: how long agents of a cluster that was joined by a token may take to use what it
+    was told.
+    """
     asked = renew_before or {}
     steps: list[Step] = []
     waiting: list[str] = []
@@ -127,7 +145,7 @@ def plan(
         if member.clients is None:
             waiting.append(f"{member.name}: an agent does not say which certificates it uses")
         if member.next:
-            missing = _unaware(member, member.next, members)
+            missing = _unaware(member, member.next, members) or _untold(member, now, peer_delay)
             if not missing:
                 steps.append(Promote(member.name))
             waiting += missing
@@ -235,6 +253,24 @@ def _unaware(member: Member, authority: Authority, members: Sequence[Member]) ->
             if loaded is None or authority not in loaded.trust & other.secrets[name].trust:
                 whom = "agents" if agents else "mesh store"
                 found.append(f"{other.name}: the {whom} must learn the new authority first")
+    return found
+
+
+def _untold(member: Member, now: datetime, delay: timedelta) -> list[str]:
+    """Clusters joined by a token that would refuse the next authority, or be refused."""
+    found = []
+    for name, told in sorted(member.joined.items()):
+        if told.at is None or member.next not in told.authorities:
+            found.append(
+                f"{member.name}: cluster {name}, joined by a token, must learn the new authority: "
+                f"run `isthmus clustermesh grant --name {name}` in cluster {member.name} and "
+                f"`isthmus clustermesh join --replace TOKEN` in cluster {name}"
+            )
+        elif now < told.at + delay:
+            found.append(
+                f"{member.name}: agents of cluster {name} have until {told.at + delay:%H:%M:%S} "
+                "UTC to read what it was told"
+            )
     return found
 
 

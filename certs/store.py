@@ -159,6 +159,14 @@ class CertificateStore:
         return Stored(signer, trust, issued + BACKDATE, expires, as_wanted)
 
 
+def signer(certificate: bytes, data: Mapping[str, bytes]) -> KeyPair | None:
+    """The pair of one authority, in the data of the Secret of authorities: present or next."""
+    for pem, key in (("ca.crt", "ca.key"), (NEXT, NEXT_KEY)):
+        if certificate and data.get(key) and data.get(pem, b"").strip() == certificate.strip():
+            return KeyPair(data[pem], data[key])
+    return None
+
+
 def _authorities(where: str, pem: bytes) -> dict[Authority, bytes]:
     try:
         return check.authorities(pem) if pem else {}

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -77,6 +77,12 @@ def list_command(context: str, kubeconfig: str, namespace: str, how: str) -> Non
     metavar="ID",
     help="An authority of a cluster that is gone.",
 )
+@click.option(
+    "--peer-delay",
+    default="2m",
+    show_default=True,
+    help="How long agents of a cluster joined by a token may take to read new files.",
+)
 @click.option("--wait-duration", default="10m", show_default=True)
 @click.option("-o", "--output", "how", type=click.Choice(["text", "json"]), default="text")
 def rotate(
@@ -86,6 +92,7 @@ def rotate(
     ca: bool,
     destinations: tuple[str, ...],
     ignored: tuple[str, ...],
+    peer_delay: str,
     wait_duration: str,
     how: str,
 ) -> None:
@@ -93,6 +100,7 @@ def rotate(
     from model.duration import parse_duration_s
 
     seconds = parse_duration_s(wait_duration)
+    delay = timedelta(seconds=parse_duration_s(peer_delay))
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -110,7 +118,7 @@ def rotate(
                 _refuse(sides, store.strangers(members), ignored)
                 await store.prepare(members[0], now)
             said = _Told(how)
-            await _converge(sides, store, renew, time.monotonic() + seconds, said)
+            await _converge(sides, store, renew, delay, time.monotonic() + seconds, said)
             said.end(own, ca)
 
     cluster.run(work())
@@ -142,6 +150,7 @@ class _Told:
     def __init__(self, how: str) -> None:
         self._json = how == "json"
         self._steps: list[dict[str, str]] = []
+        self._waits: set[str] = set()
 
     def step(self, step: rotation.Step) -> None:
         what = type(step).__name__.lower()
@@ -157,6 +166,13 @@ class _Told:
             }
             click.echo(f"{step.member}: {words[what]}")
 
+    def waits(self, reasons: Sequence[str]) -> None:
+        """Each once, for people who have to do something meanwhile."""
+        for reason in reasons:
+            if reason not in self._waits and not self._json:
+                click.echo(f"⌛ {reason}", err=True)
+        self._waits |= set(reasons)
+
     def end(self, name: str, ca: bool) -> None:
         if self._json:
             click.echo(output.as_json({"cluster": name, "steps": self._steps}))
@@ -168,13 +184,14 @@ async def _converge(
     sides: Mapping[str, Side],
     store: CertificateStore,
     renew: Mapping[str, datetime],
+    delay: timedelta,
     deadline: float,
     told: _Told,
 ) -> None:
     while True:
         now = datetime.now(UTC).replace(microsecond=0)
         members = [await observed(sides[m.name], m) for m in await store.read()]
-        plan = rotation.plan(members, now, renew)
+        plan = rotation.plan(members, now, renew, delay)
         if plan.done:
             return
         for step in plan.steps:
@@ -189,6 +206,7 @@ async def _converge(
                 + "; ".join(plan.waiting)
             )
         if not plan.steps:
+            told.waits(plan.waiting)
             await asyncio.sleep(STEP_S)
 
 
@@ -197,13 +215,14 @@ def _refuse(
 ) -> None:
     """A cluster that does not learn of the new authority would be cut off."""
     own = next(iter(sides.values())).facts
-    if own.joined:
+    by_object = sorted(own.joined & own.declared.keys())
+    if by_object:
         raise click.ClickException(
-            f"cluster {own.name} is joined by certificates of its own authority to "
-            f"{', '.join(sorted(own.joined))}, which pin that authority: `isthmus clustermesh "
-            "connect` them first, or disconnect them, rotate, and join them again"
+            f"cluster {own.name} is connected by objects (ClusterMeshPeer) with certificates of "
+            f"their own to {', '.join(by_object)}, which pin its authority: delete these objects, "
+            "rotate, and declare them with new certificates"
         )
-    missing = sorted(set(own.connected) - sides.keys())
+    missing = sorted(set(own.connected) - own.joined - sides.keys())
     if missing:
         raise click.ClickException(
             f"cluster {own.name} is connected to {', '.join(missing)}: they must learn the new "

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import click
 
 from certs.profiles import LOCAL_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles
-from certs.rotation import Authority, Loaded, Member, Stored
+from certs.rotation import Authority, Loaded, Member, Stored, Told
 from certs.store import Place
 from cli import cluster, mesh_facts
 from cli.mesh_facts import ClusterFacts
+from clustermesh_apiserver import grants
+from clustermesh_apiserver.grants import GRANTS_SECRET
 from kube import resources
 from kube.port import ApiError, Client
 from reconcile.tasks import TaskGroup
@@ -61,16 +64,32 @@ class Side:
 
 
 async def observed(side: Side, member: Member) -> Member:
-    """With what running processes use."""
-    data = await ClusterSecrets(side.api, side.facts.namespace).read(SERVER_SECRET)
+    """With what running processes use, and what clusters joined by a token were told."""
     return replace(
         member,
-        store=await _store(side, member, data.get("ca.crt", b"")),
+        store=await of_store(side, member),
         clients=await _clients(side, member),
+        joined=await _joined(side),
     )
 
 
-async def _store(side: Side, member: Member, trust: bytes) -> Loaded | None:
+async def _joined(side: Side) -> dict[str, Told]:
+    if not side.facts.joined:
+        return {}
+    secrets = ClusterSecrets(side.api, side.facts.namespace)
+    known = grants.parse(await secrets.read(GRANTS_SECRET)).told
+    return {
+        name: Told(frozenset(known[name].authorities), datetime.fromtimestamp(known[name].at, UTC))
+        if name in known
+        else Told()
+        for name in side.facts.joined
+    }
+
+
+async def of_store(side: Side, member: Member) -> Loaded | None:
+    """What the mesh store uses; ``None`` while it starts."""
+    data = await ClusterSecrets(side.api, side.facts.namespace).read(SERVER_SECRET)
+    trust = data.get("ca.crt", b"")
     try:
         found = await side.api.get(
             resources.untyped(resources.DEPLOYMENTS), mesh_facts.APISERVER, side.facts.namespace

@@ -23,6 +23,8 @@ async def enable(
     config = {**before, "enable-hubble": "true"}
     if relay is not None:
         config[hubble_objects.RELAY] = str(relay).lower()
+        if not relay:
+            config[hubble_objects.UI] = "false"
     config = hubble_objects.completed(config)
     await install.put(api, config, namespace, image)
     has_relay = config.get(hubble_objects.RELAY) == "true"
@@ -41,7 +43,7 @@ async def disable(api: Client, namespace: str) -> None:
     """Stop observing; relay, certificates and Services of Hubble go."""
     before, image = await _installed(api, namespace)
     config = {key: value for key, value in before.items() if key not in hubble_objects.DEFAULTS}
-    config |= {"enable-hubble": "false", hubble_objects.RELAY: "false"}
+    config |= dict.fromkeys(("enable-hubble", hubble_objects.RELAY, hubble_objects.UI), "false")
     await install.put(api, config, namespace, image)
     await _remove(api, before, namespace, image, relay_only=False)
     await hubble_certs.remove(api, namespace, config["cluster-name"])
@@ -67,8 +69,9 @@ async def _installed(api: Client, namespace: str) -> tuple[dict[str, str], str]:
 async def _remove(
     api: Client, before: Mapping[str, str], namespace: str, image: str, *, relay_only: bool
 ) -> None:
-    every = {**before, "enable-hubble": "true", hubble_objects.RELAY: "true"}
-    kept = hubble_objects.objects({**every, hubble_objects.RELAY: "false"}, namespace, image)
+    beside = (hubble_objects.RELAY, hubble_objects.UI)
+    every = {**before, "enable-hubble": "true", **dict.fromkeys(beside, "true")}
+    kept = hubble_objects.objects({**every, **dict.fromkeys(beside, "false")}, namespace, image)
     names = {item["metadata"]["name"] for item in kept} if relay_only else set()
     found = hubble_objects.objects(every, namespace, image)
     await cluster.remove(api, [item for item in found if item["metadata"]["name"] not in names])

@@ -7,6 +7,9 @@ from cli import cluster
 
 RELAY: Final = "enable-hubble-relay"
 RELAY_TLS: Final = "hubble-relay-server-tls"
+UI: Final = "enable-hubble-ui"
+UI_FRONT_END: Final = "hubble-ui-frontend-image"
+_FRONT_END: Final = "quay.io/cilium/hubble-ui:v0.13.2"
 _TLS: Final = "/var/lib/cilium/tls/hubble"
 # What a node's observer gets when Hubble is enabled, unless it is told otherwise.
 DEFAULTS: Final = {
@@ -24,6 +27,8 @@ ALIASES: Final = {
     "hubble.listenAddress": "hubble-listen-address",
     "hubble.relay.enabled": RELAY,
     "hubble.relay.tls.server.enabled": RELAY_TLS,
+    "hubble.ui.enabled": UI,
+    "hubble.ui.frontend.image": UI_FRONT_END,
 }
 TLS_ENABLED: Final = "hubble.tls.enabled"  # the chart's, for the reverse of hubble-disable-tls
 
@@ -47,6 +52,8 @@ def completed(config: Mapping[str, str]) -> dict[str, str]:
         if given not in ("true", "false"):
             raise ValueError(f'{TLS_ENABLED} is "{given}": use true or false')
         found["hubble-disable-tls"] = "false" if given == "true" else "true"
+    if found.get(UI) == "true" and found.get(RELAY) != "true":
+        raise ValueError("hubble.ui.enabled is true and hubble.relay.enabled is not: set both")
     if is_enabled(found):
         return {**DEFAULTS, **found}
     if found.get(RELAY) == "true":
@@ -63,6 +70,24 @@ def objects(config: Mapping[str, str], namespace: str, image: str) -> list[dict[
     found = cluster.manifest("hubble", namespace=namespace, peer_port=peer_port)
     if config.get(RELAY) == "true":
         found += _relay(config, namespace, image, peer_port)
+    if config.get(UI) == "true":
+        found += _ui(config, namespace, image)
+    return found
+
+
+def _ui(config: Mapping[str, str], namespace: str, image: str) -> list[dict[str, Any]]:
+    tls = config.get(RELAY_TLS) == "true"
+    found = cluster.manifest(
+        "hubble-ui",
+        namespace=namespace,
+        image=image,
+        frontend=config.get(UI_FRONT_END, _FRONT_END),
+        relay_port=443 if tls else 80,
+    )
+    for item in found:
+        if item["kind"] == "Deployment" and not tls:
+            backend = item["spec"]["template"]["spec"]["containers"][1]
+            backend["args"] = [a for a in backend["args"] if not a.startswith("--tls")]
     return found
 
 

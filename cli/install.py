@@ -127,8 +127,7 @@ def objects(config: dict[str, str], namespace: str, image: str) -> list[dict[str
         (operator, "operator-prometheus-serve-addr"),
     ):
         for item in items:
-            metadata = item["spec"]["template"]["metadata"]
-            metadata.setdefault("annotations", {}).update(install_hubble.scraped(config, key))
+            install_hubble.show_page(item["spec"]["template"], config, key)
     host, port = config.get("k8sServiceHost"), config.get("k8sServicePort", "6443")
     if host:
         for item in (*agent, *operator):
@@ -202,6 +201,7 @@ def uninstall(context: str, kubeconfig: str, namespace: str) -> None:
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
             every = {"cluster-name": "", "enable-hubble": "true", hubble_objects.RELAY: "true"}
+            every[hubble_objects.UI] = "true"
             config = {**DEFAULTS, **every, install_hubble.SERVER: ":9965"}
             made = objects(config, namespace, "isthmus")
             # What people have put into a namespace of ours would go with it.

@@ -111,7 +111,17 @@ def services(config: Mapping[str, str], namespace: str) -> list[dict[str, Any]]:
     ]
 
 
-def scraped(config: Mapping[str, str], key: str) -> dict[str, str]:
-    """Annotations of a pod whose page is where ``key`` says; none: it has no page."""
+def show_page(pod: dict[str, Any], config: Mapping[str, str], key: str) -> None:
+    """Have monitoring find the page of a pod's first container, if ``key`` says where it is.
+
+    The usual settings of Prometheus read annotations, and only of pods that declare a port.
+    """
     port = config.get(key, "").rpartition(":")[2]
-    return {"prometheus.io/scrape": "true", "prometheus.io/port": port} if port else {}
+    if not port:
+        return
+    found = {"prometheus.io/scrape": "true", "prometheus.io/port": port}
+    pod["metadata"].setdefault("annotations", {}).update(found)
+    number = int(port)
+    pod["spec"]["containers"][0].setdefault("ports", []).append(
+        {"name": "prometheus", "containerPort": number, "hostPort": number, "protocol": "TCP"}
+    )

@@ -16,9 +16,16 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 import click
 
 from certs import check, exchange, signing
-from certs.issue import KeyPair
-from certs.profiles import CA_SECRET, REMOTE_SECRET, SERVER_SECRET, mesh_profiles, server_host
-from cli import cluster, mesh_checks, mesh_facts, mesh_secrets, options, output
+from certs.profiles import REMOTE_SECRET, SERVER_SECRET, mesh_profiles, server_host
+from cli import (
+    cluster,
+    mesh_checks,
+    mesh_facts,
+    mesh_grants,
+    mesh_secrets,
+    options,
+    output,
+)
 from cli.mesh_facts import JOIN_PORT, ClusterFacts, gather
 from clustermesh_apiserver import grants
 from clustermesh_apiserver.grants import GRANTS_SECRET, Grant
@@ -106,7 +113,7 @@ def list_command(context: str, kubeconfig: str, namespace: str, how: str) -> Non
 
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
-            found = await _read(api, namespace)
+            found = await mesh_grants.read(api, namespace)
         now = time.time()
         rows = [
             {
@@ -139,14 +146,14 @@ def revoke(context: str, kubeconfig: str, namespace: str, identifier: str) -> No
     async def work() -> None:
         async with cluster.client(kubeconfig, context) as api:
             secret = await cluster.read(api, "Secret", GRANTS_SECRET, namespace)
-            names = list(cluster.secret_data(secret))
+            names = [n for n in cluster.secret_data(secret) if not n.startswith(grants.TOLD)]
             chosen = names if identifier == "all" else [identifier]
             if identifier != "all" and identifier not in names:
                 raise click.ClickException(
                     f"there is no grant {identifier}: see `isthmus clustermesh grant list`"
                 )
             if chosen:
-                await _patch(api, namespace, dict.fromkeys(chosen))
+                await mesh_grants.patch(api, namespace, dict.fromkeys(chosen))
             click.echo(f"✅ Revoked {len(chosen)} of {len(names)} grants")
 
     cluster.run(work())
@@ -182,27 +189,33 @@ def join(
                     "use --replace to exchange certificates anew, or disconnect it first"
                 )
             _stop_at(problems)
-            own = introduce(facts)
+            signs = await mesh_grants.signing(api, facts)
+            own = introduce(facts, signs.following)
             kept = _Kept(api, namespace, f"clustermesh-join-{token.id}")
 
             async def unfit(other: Introduction) -> Sequence[str]:
                 return [str(p) for p in joining.problems(own.peer(), other.peer(), facts.connected)]
 
-            ca = await _authority(api, namespace)
+            now = datetime.now(UTC)
             try:
-                outcome = await exchange.redeem(token, own, ca, kept, unfit, datetime.now(UTC))
+                outcome = await exchange.redeem(token, own, signs.ca, kept, unfit, now)
             except ValueError:  # refused for good; what could be repeated is an OSError
                 await kept.forget()
                 raise
             await connections.put(api, namespace, _connection(facts, outcome))
+            told = grants.told(own, outcome.cluster.name, time.time())
+            await mesh_grants.patch(api, namespace, told)
             await kept.forget()
             click.echo(f"✅ Joined cluster {facts.name} <=> {outcome.cluster.name}!")
 
     cluster.run(work())
 
 
-def introduce(facts: ClusterFacts) -> Introduction:
-    """What the other side is told of a cluster; neighbouring prefixes as one."""
+def introduce(facts: ClusterFacts, following: str = "") -> Introduction:
+    """What the other side is told of a cluster; neighbouring prefixes as one.
+
+    ``following``: PEM of the authority that is about to sign.
+    """
     (own, *_) = check.authorities(facts.ca).values()
     prefixes = [ip_network(str(prefix)) for prefix in facts.pod_cidrs]
     four = collapse_addresses(p for p in prefixes if isinstance(p, IPv4Network))
@@ -216,6 +229,7 @@ def introduce(facts: ClusterFacts) -> Introduction:
         list(facts.addresses),
         facts.port,
         own.decode(),
+        following,
     )
 
 
@@ -275,7 +289,7 @@ async def _grant(
     api: Client, facts: ClusterFacts, peer: str, seconds: float, places: Sequence[str]
 ) -> Token:
     now = time.time()
-    present = await _read(api, facts.namespace)
+    present = await mesh_grants.read(api, facts.namespace)
     if sum(g.state(now) == "open" for g in present.by_id.values()) >= LIVE_LIMIT:
         raise click.ClickException(
             f"cluster {facts.name} has {LIVE_LIMIT} open grants: "
@@ -285,7 +299,7 @@ async def _grant(
     identifier = "".join(
         secrets.choice(string.ascii_lowercase + string.digits) for _ in range(ID_LENGTH)
     )
-    own = introduce(facts)
+    own = introduce(facts, (await mesh_grants.signing(api, facts)).following)
     request = signing.make_request(mesh_profiles(facts.name)[REMOTE_SECRET].common_name)
     made = Grant(
         identifier,
@@ -303,31 +317,9 @@ async def _grant(
         if await cluster.read(api, "Secret", name, facts.namespace) is None:
             await cluster.apply(api, [cluster.secret(name, facts.namespace, {})])
     change: dict[str, bytes | None] = dict.fromkeys(grants.outdated(present, now))
-    await _patch(api, facts.namespace, {**change, identifier: grants.encode(made)})
+    await mesh_grants.patch(api, facts.namespace, {**change, identifier: grants.encode(made)})
     fingerprint = signing.fingerprint(own.authority.encode())
     return Token(identifier, facts.name, facts.id, list(places), fingerprint, secret)
-
-
-async def _read(api: Client, namespace: str) -> grants.Grants:
-    secret = await cluster.read(api, "Secret", GRANTS_SECRET, namespace)
-    return grants.parse(cluster.secret_data(secret))
-
-
-async def _patch(api: Client, namespace: str, data: Mapping[str, bytes | None]) -> None:
-    if await cluster.read(api, "Secret", GRANTS_SECRET, namespace) is None:
-        await cluster.apply(api, [cluster.secret(GRANTS_SECRET, namespace, {})])
-    kind = resources.untyped(resources.SECRETS)
-    await api.patch(kind, GRANTS_SECRET, {"data": mesh_facts.encode(data)}, namespace)
-
-
-async def _authority(api: Client, namespace: str) -> KeyPair:
-    data = cluster.secret_data(await cluster.read(api, "Secret", CA_SECRET, namespace))
-    if not data.get("ca.crt") or not data.get("ca.key"):
-        raise click.ClickException(
-            f"Secret {namespace}/{CA_SECRET} has no ca.key, which must sign for the other cluster: "
-            "run `isthmus clustermesh enable`"
-        )
-    return KeyPair(data["ca.crt"], data["ca.key"])
 
 
 def _stop_at(problems: Sequence[str]) -> None:

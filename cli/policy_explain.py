@@ -12,6 +12,7 @@ from cli.policy_text import WORDS, origin_json
 from model.identity import ReservedIdentity
 from model.labels import Labels
 from model.policy_map import Direction
+from policy.by_address import address_of
 from policy.explain import Side, port_text, side, unknown_side
 from policy.known import Known, Options
 from policy.oracle import Packet, Verdict
@@ -139,7 +140,8 @@ async def _side(
     labels = facts.identities.get(identity)
     if labels is None:
         return unknown_side(rules, facts.options, at.subject, way)
-    packet = Packet(identity, labels, *what)
+    address = address_of(facts.options, identity, peer.address)
+    packet = Packet(identity, labels, *what, address)
     return side(facts.known, rules, facts.options, at.subject, way, packet)
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from cli.policy_text import names_of, turn_json, turn_text
 from model.policy_map import Direction
+from policy.by_address import ByAddress
 from policy.explain import port_text
 from policy.facts import Facts
 from policy.trial import Trial
@@ -23,10 +24,11 @@ _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMPv4": 1, "ICMPv6": 58}
 Judged = tuple[Facts, Replayed]
 
 
-def read(file: str) -> Counter[Recorded]:
+def read(file: str, by_address: bool = False) -> Counter[Recorded]:
     """How often each was seen, replies and what has no protocol left out.
 
-    Raises ``click.ClickException`` naming the line.
+    ``by_address``: what is alike but for its addresses is counted apart. Raises
+    ``click.ClickException`` naming the line.
     """
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
@@ -39,7 +41,7 @@ def read(file: str) -> Counter[Recorded]:
         try:
             said = msgspec.json.decode(line)
             flow = said.get("flow", said if "source" in said else None)
-            one = recorded(flow) if flow is not None else None
+            one = recorded(flow, by_address) if flow is not None else None
         except (AttributeError, TypeError, ValueError) as error:
             raise click.ClickException(
                 f"{file}, line {number} is no flow: {error}: use what `hubble observe -o jsonpb` "
@@ -50,7 +52,7 @@ def read(file: str) -> Counter[Recorded]:
     return found
 
 
-def recorded(flow: Mapping[str, Any]) -> Recorded | None:
+def recorded(flow: Mapping[str, Any], by_address: bool = False) -> Recorded | None:
     """What policy asks about; ``None``: a reply, a translation, or of no protocol it knows."""
     layer = flow.get("l4") or {}
     name = next((name for name in _PROTOCOLS if name in layer), None)
@@ -59,6 +61,7 @@ def recorded(flow: Mapping[str, Any]) -> Recorded | None:
     said = layer[name]
     port = said.get("type" if name.startswith("ICMP") else "destination_port", 0)
     source, destination = flow.get("source") or {}, flow.get("destination") or {}
+    ip = flow.get("IP") or {}
     return Recorded(
         _pod(source),
         _pod(destination),
@@ -66,6 +69,7 @@ def recorded(flow: Mapping[str, Any]) -> Recorded | None:
         int(destination.get("identity", 0)),
         _PROTOCOLS[name],
         int(port),
+        *((ip.get("source", ""), ip.get("destination", "")) if by_address else ()),
     )
 
 
@@ -83,6 +87,7 @@ def judge(trials: Iterable[tuple[Facts, Trial]], flows: Counter[Recorded]) -> li
             trial.after,
             {e.name: e.identity for e in node.endpoints.values()},
             flows,
+            ByAddress(node.options, trial.identities),
         )
     ]
 

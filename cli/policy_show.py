@@ -13,6 +13,7 @@ from policy.facts import Facts
 from policy.objects.notes import Finding
 from policy.objects.read import Reading, Source
 from policy.oracle import applies
+from policy.overlaps import pods_meant
 from policy.rules import (
     CidrGroupPeer,
     CidrPeer,
@@ -113,6 +114,7 @@ def _about(source: Source, reading: Reading, nodes: Iterable[Facts]) -> dict[str
         for place in node.endpoints.values()
         if any(applies(rule, place.subject) for rule in reading.rules)
     )
+    remarks = [f for n in [*nodes][:1] for f in pods_meant(n.known, reading.rules, n.pod_cidrs)]
     return {
         "kind": source.kind.value,
         "namespace": source.namespace,
@@ -122,7 +124,8 @@ def _about(source: Source, reading: Reading, nodes: Iterable[Facts]) -> dict[str
         "endpoints": [name for name, _ in selected],
         "closed": [{"endpoint": name, "reason": why} for name, why in selected if why],
         "errors": _findings(reading.errors),
-        "warnings": _findings(reading.warnings),
+        "warnings": _findings((*reading.warnings, *remarks)),
+        "passesBy": _findings(remarks),
         "notEnforced": _findings(reading.unenforced),
     }
 
@@ -137,6 +140,7 @@ def _rows(found: list[dict[str, Any]]) -> list[list[str]]:
         said = [f"{f['path']}: {f['reason']}" for f in about["errors"]]
         said += [f"not enforced: {f['path']}: {f['reason']}" for f in about["notEnforced"]]
         said += [f"{c['endpoint']} is closed: {c['reason']}" for c in about["closed"]]
+        said += [f"pods are passed by: {f['reason']}" for f in about["passesBy"]]
         shut = not about["valid"]
         mode = "audit" if about["audit"] else "closed" if shut else "enforce"
         first = [

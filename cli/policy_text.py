@@ -7,6 +7,7 @@ from model.labels import Labels
 from policy.explain import who_text
 from policy.oracle import Verdict
 from policy.rules import Origin
+from policy.selectors import is_inner, prefix_of
 
 WORDS = {
     Verdict.ALLOWED: "allowed",
@@ -20,6 +21,8 @@ def names_of(labels: Labels, number: int) -> str:
     """An identity for people: its name, or its labels."""
     if number in ReservedIdentity.__members__.values():
         return RESERVED_NAMES[ReservedIdentity(number)]
+    if is_inner(labels):
+        return f"pods or nodes in {prefix_of(labels)}"
     return who_text(labels) or str(number)
 
 

@@ -58,11 +58,13 @@ def whatif(
     if not wanted:
         raise click.ClickException(f"there is no policy in {', '.join(files)}")
     where = Where(context, kubeconfig, namespace, rest.given(host))
-    flows = policy_flows.read(flows_file) if flows_file is not None else None
 
     async def work() -> int:
         nodes = await all_nodes(where)
-        reader = Readings()
+        reader, flows = Readings(), None
+        if flows_file is not None:
+            by_address = any(node.options.cidr_modes for node in nodes)
+            flows = policy_flows.read(flows_file, by_address)
         trials = [(node, try_out(node, _change(node, wanted, delete), reader)) for node in nodes]
         if flows is not None:
             return 1 if _tell_flows(trials, flows, how) and exit_code else 0

@@ -1,22 +1,25 @@
 """Join tokens that this cluster has given out, and what became of each. Pure; the clock is given.
 
 All of them live in one Secret, one key per grant, so that the join service may be allowed to read
-and write that one object. Of a token's secret only a hash is kept.
+and write that one object. Of a token's secret only a hash is kept. Beside the grants stands, for
+each cluster that was joined, which of our authorities it was told.
 """
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgspec
 
+from certs import check
 from wire.join import Introduction, secret_digest
 
 GRANTS_SECRET = "clustermesh-join-grants"
 TTL_LIMIT_S = 24 * 3600
 # An expired one is remembered for a while: whoever brings it is told that, and not "unknown".
 REMEMBER_S = 3600
+TOLD = "told."  # a key: this and the name of a cluster; no grant's ID has a dot
 
 
 class Refused(ValueError):
@@ -52,12 +55,20 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
         return "expired" if now >= self.expires else "open"
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What a joined cluster holds of ours: it trusts these, and the last of them signed for it."""
+
+    authorities: list[str]  # subject key identifiers
+    at: float  # seconds since 1970
+
+
 @dataclass(frozen=True, slots=True)
 class Grants:
     """What the Secret holds, by ID; ``problems`` names keys that cannot be read."""
 
     by_id: Mapping[str, Grant]
     problems: tuple[str, ...] = ()
+    told: Mapping[str, Told] = field(default_factory=dict)  # by cluster
 
     def live(self, now: float) -> bool:
         """Is there a reason to listen?"""
@@ -88,18 +99,29 @@ class Grants:
 
 def parse(data: Mapping[str, bytes]) -> Grants:
     """The Secret's data."""
-    found, problems = {}, []
+    found: dict[str, Grant] = {}
+    known: dict[str, Told] = {}
+    problems = []
     for name, value in data.items():
         try:
-            found[name] = msgspec.json.decode(value, type=Grant)
+            if name.startswith(TOLD):
+                known[name.removeprefix(TOLD)] = msgspec.json.decode(value, type=Told)
+            else:
+                found[name] = msgspec.json.decode(value, type=Grant)
         except msgspec.MsgspecError as error:
             problems.append(f"Secret {GRANTS_SECRET}: {name} cannot be read: {error}: revoke it")
-    return Grants(found, tuple(problems))
+    return Grants(found, tuple(problems), known)
 
 
 def encode(grant: Grant) -> bytes:
     """A key's value."""
     return msgspec.json.encode(grant)
+
+
+def told(own: Introduction, peer: str, now: float) -> dict[str, bytes]:
+    """The key that says what a cluster holds of us after it was joined."""
+    held = Told(list(check.authorities(own.authorities())), now)
+    return {TOLD + peer: msgspec.json.encode(held)}
 
 
 def outdated(grants: Grants, now: float) -> list[str]:

@@ -8,7 +8,7 @@ was not finished is finished then.
 import asyncio
 import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from certs import signing
 from certs.issue import KeyPair
 from certs.profiles import CA_SECRET, REMOTE_SECRET, mesh_profiles, server_host
+from certs.store import signer
 from clustermesh_apiserver import grants
 from clustermesh_apiserver.grants import GRANTS_SECRET, Grant, Grants, Refused
 from kube import connections, resources
@@ -79,7 +80,8 @@ class Redeemer:
             await self._replace(grant, done)
             grant = done
         await connections.put(self._api, self._namespace, connection)
-        await self._replace(grant, msgspec.structs.replace(grant, written=True))
+        written = msgspec.structs.replace(grant, written=True)
+        await self._replace(grant, written, grants.told(grant.cluster, connection.name, self.now()))
         log.info("event=joined grant=%s cluster=%s id=%d", grant.id, connection.name, connection.id)
         return Joined(grant.answer)
 
@@ -101,7 +103,7 @@ class Redeemer:
             problems = joining.problems(own, peer, present.ids)
             if problems:
                 raise Refused("; ".join(map(str, problems)))
-            trust = signing.check_authorities(message.cluster.authority.encode())
+            trust = signing.check_authorities(message.cluster.authorities())
             pair = KeyPair(grant.request.encode(), grant.key.encode())
             name = mesh_profiles(own.name)[REMOTE_SECRET].common_name
             signing.check_signed(message.certificate.encode(), pair, trust, name, self._clock())
@@ -118,12 +120,10 @@ class Redeemer:
 
     async def _sign(self, grant: Grant, request: str) -> bytes:
         found = await self._api.get(resources.SECRETS, CA_SECRET, self._namespace)
-        data = found.data or {}
-        ca = KeyPair(data.get("ca.crt", b""), data.get("ca.key", b""))
         try:
-            if signing.fingerprint(ca.certificate) != signing.fingerprint(
-                grant.cluster.authority.encode()
-            ):
+            chosen = grant.cluster.following or grant.cluster.authority
+            ca = signer(chosen.encode(), found.data or {})
+            if ca is None:
                 raise Refused(
                     "the authority was replaced since this token was granted: ask for a new one"
                 )
@@ -143,8 +143,13 @@ class Redeemer:
             raise
         return grants.parse(found.data or {})
 
-    async def _replace(self, before: Grant, after: Grant) -> None:
-        """Write one grant, unless it is not what it was: revoked, or used by somebody else."""
+    async def _replace(
+        self, before: Grant, after: Grant, beside: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Write one grant, unless it is not what it was: revoked, or used by somebody else.
+
+        ``beside``: other keys of the same Secret.
+        """
         kind = resources.untyped(resources.SECRETS)
         while True:
             found = await self._api.get(kind, GRANTS_SECRET, self._namespace)
@@ -152,7 +157,8 @@ class Redeemer:
             encoded = data.get(before.id, "")
             if base64.b64decode(encoded) != grants.encode(before):
                 raise Refused("this token was revoked or used meanwhile: ask for a new one")
-            data[before.id] = base64.b64encode(grants.encode(after)).decode()
+            fresh = {**(beside or {}), before.id: grants.encode(after)}
+            data |= {key: base64.b64encode(value).decode() for key, value in fresh.items()}
             try:
                 await self._api.update(kind, {**found, "data": data}, namespace=self._namespace)
                 return

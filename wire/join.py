@@ -56,12 +56,17 @@ class Introduction(msgspec.Struct, frozen=True):
     addresses: list[str] = []  # of the mesh store: IPs or DNS names
     port: int = 0
     authority: str = ""  # PEM of what signs the store's certificate
+    following: str = ""  # PEM of what is about to take its place, and signs for others already
+
+    def authorities(self) -> bytes:
+        """PEM of all that may sign for this cluster."""
+        return (self.authority + self.following).encode()
 
     def peer(self) -> Peer:
         """The facts, checked. Raises ``ValueError``."""
         if len(self.pod_cidrs) > CIDR_LIMIT:
             raise ValueError(f"{len(self.pod_cidrs)} pod CIDRs: at most {CIDR_LIMIT} are read")
-        if len(self.authority) > PEM_LIMIT:
+        if max(len(self.authority), len(self.following)) > PEM_LIMIT:
             raise ValueError(f"the authority has more than {PEM_LIMIT} bytes")
         check_places(self.addresses, self.port)
         return parse_peer(self.name, self.id, self.max_connected, self.tunnel, self.pod_cidrs)
