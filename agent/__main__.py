@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import os
 import signal
@@ -12,31 +10,15 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from agent import memory
 from agent.config import AgentConfig, ConfigError, SettingsChangedError, load
 from reconcile.tasks import TaskGroup
 from telemetry import logs
 
-# Objects made before the collector looks at the young ones again, and how often it looks at the
-# older: what an agent learns stays, and a look at it for each 700 new ones is a third of its start.
-GC_THRESHOLDS = (50_000, 20, 50)
-
-
-# glibc raises the first by itself when something large is freed: pages of listings would then lie
-# on the heap, between what stays for ever. Below it blocks come and go too often for the kernel; so
-# does the heap's end below the second.
-MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 1 << 20, 8 << 20
-# Threads take turns anyway, and a heap for each of them is as many heaps with holes.
-ARENAS = 1
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-
 
 async def run(config: AgentConfig) -> None:
     """Until cancelled."""
-    gc.set_threshold(*GC_THRESHOLDS)
-    c_library = ctypes.CDLL(None)
-    c_library.mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    c_library.mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
-    c_library.mallopt(_M_ARENA_MAX, ARENAS)
+    memory.settle()
     # Here and not above: a wrong setting is told without loading half the world.
     from agent import settings_watch
     from agent.daemon import Daemon

@@ -21,6 +21,7 @@ from model.address import parse_prefix
 from model.cluster import ClusterId, ClusterName, parse_cluster_id, parse_cluster_name
 from model.duration import parse_duration_s
 from model.service import Selection
+from policy.cidr_modes import CidrMode, parse_cidr_modes
 from policy.known import Mode
 from policy.table import LIMIT as POLICY_ROWS_MAX
 from telemetry.logs import LogOptions, parse_options
@@ -245,6 +246,7 @@ class AgentConfig:
     clustermesh_service_v2: Preference = _key(_preference, Preference.SLICES)
     enable_policy: Mode = _key(_mode, Mode.DEFAULT)
     policy_default_local_cluster: bool = _key(_boolean, False)
+    policy_cidr_match_mode: frozenset[CidrMode] = _key(parse_cidr_modes, frozenset())
     policy_audit_mode: bool = _key(_boolean, False)
     enable_non_default_deny_policies: bool = _key(_boolean, True)
     allow_localhost: bool = _key(_localhost, True)

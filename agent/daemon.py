@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import structs
 
-from agent import api, cni_conf, map_pressure
+from agent import api, cni_conf, map_pressure, memory
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
@@ -355,6 +355,7 @@ class Daemon:
             tasks.create_task(self._keep_cni_file(), name="cni-file")
             tasks.create_task(self._collect_garbage(), name="conntrack")
             tasks.create_task(self._report_late_clusters(), name="late-clusters")
+            tasks.create_task(self._give_back(), name="memory")
             tasks.create_task(self._end_drains(), name="drains")
             tasks.create_task(self._watch_maps(), name="maps")
             tasks.create_task(self._probe(), name="probes")
@@ -457,6 +458,10 @@ class Daemon:
             await self.remotes.configured.wait()
             interval_s = self.config.clustermesh_probe_interval
             await self.prober.run(Echo, lambda: self.remotes.statuses, interval_s)
+
+    async def _give_back(self) -> None:
+        await self.remotes.configured.wait()
+        await memory.give_back(lambda: self.remotes.statuses.values())
 
     async def _report_late_clusters(self) -> None:
         """Nothing waits for a remote cluster: what it last said is in force until it speaks."""

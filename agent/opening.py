@@ -12,6 +12,7 @@ from agent.routing import is_native
 from datapath.runtime import Datapath, DatapathConfig, Encryption, TraceConfig, open_datapath
 from model.endpoint import EndpointId
 from model.kernel_numbers import PIN_DIRECTORY
+from policy.cidr_modes import CidrMode
 
 log = logging.getLogger("isthmus.agent")
 
@@ -59,6 +60,8 @@ async def open_kernel(
             policy=policy_settings.enforced(config),
             policy_opens=_not_asked_so_far(config),
             policy_keeps_flows=config.policy_keep_connections,
+            cidr_nodes=CidrMode.NODES in config.policy_cidr_match_mode,
+            cidr_pods=CidrMode.PODS in config.policy_cidr_match_mode,
             host_policy=policy_settings.host_policy(config),
             events=config.enable_hubble,
             trace=TraceConfig(

@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.health import VERSION
 from agent.policy_shapes import enforcement
 from agent.view import View
-from datapath import kernel_table, memory
+from datapath import kernel_table, memory, syscall
 from kube.observed import OBSERVED
 from telemetry import logs, process
 from telemetry.metrics import Counter, Family, Histogram, family
@@ -23,6 +23,7 @@ _API = Histogram(("path", "method", "return_code"))
 _ROUNDS = Counter(("status",))
 _ROUND_TIMES = Histogram(("status",))
 _DELAY = Histogram(("source",))
+_FOLLOWED = Histogram(("scope",))
 _ACTIONS = {"create": "add", "update": "update", "delete": "delete"}
 
 
@@ -56,6 +57,7 @@ def listen(view: View) -> None:
     for loop in view.loops:
         loop.on_round = on_round
     view.policies.on_written = lambda took_s: _DELAY.observe(took_s, "k8s")
+    view.policies.on_followed = lambda took_s: _FOLLOWED.observe(took_s, "global")
 
 
 def collect(view: View) -> list[Family]:
@@ -118,6 +120,7 @@ def _maps() -> list[Family]:
                 for (n, o, r), value in operations
             ],
         ),
+        syscall.TIMES.family("cilium_bpf_syscall_duration_seconds", "How long bpf(2) calls took"),
     ]
 
 
@@ -147,6 +150,10 @@ def _policy(view: View) -> list[Family]:
             "cilium_policy_implementation_delay",
             "From the news of a policy until the kernel has it, seconds",
         ),
+        _FOLLOWED.family(
+            "cilium_policy_incremental_update_duration",
+            "From the news of an identity until policies in the kernel count with it, seconds",
+        ),
         family(
             "cilium_policy_endpoint_enforcement_status",
             "gauge",
@@ -158,7 +165,7 @@ def _policy(view: View) -> list[Family]:
 
 def _mesh(view: View) -> list[Family]:
     paths = [view.prober.paths[name] for name in view.remotes.statuses]
-    silent = sum(not probe.answered for path in paths for probe in path.last)
+    silent = [probe for path in paths for probe in path.last if not probe.answered]
     told = sorted(OBSERVED.events.values.items())
     return [
         family(
@@ -170,8 +177,14 @@ def _mesh(view: View) -> list[Family]:
         family(
             "cilium_unreachable_nodes",
             "gauge",
-            "Nodes of remote clusters that did not answer the latest probes",
-            [({}, silent)],
+            "Nodes of remote clusters that did not answer the latest probes at all",
+            [({}, sum(not probe.direct for probe in silent))],
+        ),
+        family(
+            "cilium_unreachable_health_endpoints",
+            "gauge",
+            "Nodes of remote clusters that did not answer the latest probes behind the tunnel",
+            [({}, len(silent))],
         ),
         family(
             "cilium_services_events_total",

@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 
 from agent.api_server import ApiServer, also_api_server
+from agent.cidr_rules import CidrRules
 from agent.endpoint_store import Endpoint, write_atomically
 from agent.known import UNKNOWN, KnownIdentities
 from agent.mesh_state import MeshState
 from agent.node_identities import SOURCE_NODE, NodeIdentities, with_node_labels
 from agent.policy_inputs import Port
+from agent.staged_rules import StagedRules
 from mesh.ipcache import Claimant, IpClaim
 from model.address import MAPPED_BITS, Prefix, parse_prefix
 from model.endpoint import EndpointId
@@ -90,6 +92,8 @@ class Policies:
         self.api_server = api_server
         api_server.on_change = lambda: self.touch()
         self._numbers = PrefixNumbers(_read_numbers(numbers_file))
+        self.rules = StagedRules(table)
+        self.cidr_rules = CidrRules(table, self._numbers.all())
         self._own: dict[int, dict[EndpointId, Labels]] = {}  # identities of this node's endpoints
         self._reserved = reserved_labels()
         self._node, self._nodes = node, nodes
@@ -105,6 +109,9 @@ class Policies:
         self.realized_revision = 0  # of those in the kernel
         self._changed_s: float | None = None  # when the first change that is not written was told
         self.on_written: Callable[[float], None] = lambda took_s: None  # since that change
+        self._moved_s: float | None = None  # the same of the first change of an identity,
+        self._following_s: float | None = None  # and of the first that is computed
+        self.on_followed: Callable[[float], None] = lambda took_s: None  # since that change
         self._told: dict[EndpointId, str] = {}
         self.errors: dict[EndpointId, str] = {}  # why an endpoint is closed
         self._in_kernel: frozenset[int] = frozenset()  # identities of a former life's addresses
@@ -140,7 +147,7 @@ class Policies:
         True: labels of an identity that addresses in the kernel have are lost. They must be
         nobody's before rows are written: what denies him would go with his labels.
         """
-        self._started = True
+        self._started, self.rules.holds = True, self.enforced
         labels: dict[int, Labels] = dict(self._mesh.identities.items())
         labels |= {n: next(iter(found.values())) for n, found in self._own.items()}
         labels |= self._reserved
@@ -248,6 +255,8 @@ class Policies:
         """What a number stands for may differ."""
         if not self._started:
             return
+        if self._moved_s is None:
+            self._moved_s = self._clock()
         labels = self._labels(number)
         if labels is not None:
             self._left.pop(number, None)
@@ -275,6 +284,8 @@ class Policies:
         """The ipcache's rows of prefixes, some of them ``wide``, may differ: those of our own that
         depend on them."""
         self.api_server.prefixes_changed(changed)
+        if not wide:
+            return []
         return [p for p in self._prefixes if any(around.covers(p) for around in wide)]
 
     def refresh(self) -> set[EndpointId]:
@@ -290,10 +301,15 @@ class Policies:
             if moved:
                 self._nodes.api_server_moved()
             self._nodes.save()
+        self.rules.hand_on(self._is_awaited)
         self._number_prefixes(moved)
         new, self._new = self._new, set()
         self._computed |= new
-        self._computed_revision = self.revision
+        if not self.rules.waiting:
+            self._computed_revision = self.revision
+        if self._following_s is None:
+            self._following_s = self._moved_s
+        self._moved_s = None
         changes = self.table.compute()
         changed = {EndpointId(int(name)) for name in changes}
         for number in changed:
@@ -323,12 +339,18 @@ class Policies:
         labels = cidr_labels(prefix)
         return also_api_server(labels) if prefix in self.api_server.outside else labels
 
+    def _is_awaited(self, prefix: Prefix) -> bool:
+        """Whether addresses are not known by it yet, and will be."""
+        there = prefix in self._prefixes and prefix not in self._fresh
+        return prefix.version in self._node.families and not there
+
     def _number_prefixes(self, moved: bool) -> None:
         # What no packet of this node can have is in no map of its kernel.
-        named = self.table.prefixes() | self.api_server.outside
+        named = self.table.prefixes() | self.rules.prefixes() | self.api_server.outside
         wanted = {prefix for prefix in named if prefix.version in self._node.families}
         for prefix, number in self._prefixes.items() if moved else ():
             self.table.put_identity(number, self._prefix_labels(prefix))
+        self.cidr_rules.keep(wanted)
         if wanted == self._prefixes.keys():
             return
         self._numbers.want(wanted)
@@ -340,13 +362,16 @@ class Policies:
             log.error('event=file-not-written path=%s error="%s"', self._file, error)
         for prefix in self._prefixes.keys() - before.keys():
             number = self._fresh[prefix] = self._prefixes[prefix]
-            self._left.pop(number, None)
+            for one in self.cidr_rules.numbers(number):
+                self._left.pop(one, None)
             self.table.put_identity(number, self._prefix_labels(prefix))
             self._new.add(number)
+            self.cidr_rules.named(prefix, number)
         for prefix in before.keys() - self._prefixes.keys():
             self._fresh.pop(prefix, None)
             self._mesh.ipcache.drop(prefix, _CLAIMANT)
-            self._leave(before[prefix], PREFIX_REST_S)
+            for number in self.cidr_rules.numbers(before[prefix]):
+                self._leave(number, PREFIX_REST_S)
 
     def written(self) -> None:
         """The rows are in the kernel: addresses may have the identities they are about."""
@@ -354,14 +379,20 @@ class Policies:
         if self._changed_s is not None and self.realized_revision == self.revision:
             self.on_written(self._clock() - self._changed_s)
             self._changed_s = None
+        if self._following_s is not None:
+            self.on_followed(self._clock() - self._following_s)
+            self._following_s = None
         if not (self._started and self.enforced):
             return
         computed, self._computed = self._computed, set()
         fresh, self._fresh = self._fresh, {}
         self.known.add(computed)
+        self.cidr_rules.written(fresh)
         for prefix, number in fresh.items():
             row = IpcacheEntry(NumericIdentity(number))
             self._mesh.ipcache.put(prefix, _CLAIMANT, IpClaim(row))
+        if self.rules.waiting:
+            self.touch()
 
 
 def _read_numbers(path: Path) -> dict[Prefix, int]:

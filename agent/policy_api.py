@@ -59,9 +59,10 @@ class PolicyApi:
 
     async def policies(self, request: web.Request) -> web.Response:
         """``Policy``: its revision, and every object as JSON text."""
+        inputs = self._view.policy_inputs
         found = [
-            shapes.policy(p.source, p.reading, p.generation)
-            for _, p in sorted(self._view.policy_inputs.policies.items())
+            shapes.policy(p.source, p.reading, p.generation, inputs.remarks(p.reading))
+            for _, p in sorted(inputs.policies.items())
         ]
         text = msgspec.json.encode(found).decode()
         return _json({"revision": self._view.policies.revision, "policy": text})
@@ -128,5 +129,6 @@ class PolicyApi:
             endpoints=endpoints,
             api_servers=tuple(map(str, sorted(view.tables.wanted_api_servers))),
             kubelet_port=view.config.policy_kubelet_port,
+            pod_cidrs=tuple(sorted(view.policy_inputs.pod_cidrs())),
         )
         return _json(to_json(found))

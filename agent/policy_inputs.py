@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from agent.staged_rules import StagedRules
 from kube.informer import Informer
 from kube.port import Client
 from kube.resources import (
@@ -18,7 +19,7 @@ from kube.resources import (
     NETWORK_POLICIES,
 )
 from mesh.problems import Problems
-from model.address import Address, host_prefix
+from model.address import Address, Prefix, host_prefix
 from model.labels import CLUSTER_LABEL, SOURCE_K8S, Labels
 from model.local_service import LocalService
 from model.service import ServiceName
@@ -29,8 +30,8 @@ from policy.objects.ports import PROTOCOLS
 from policy.objects.read import Kind, Reading, Source, read
 from policy.objects.selectors import in_namespace
 from policy.objects.settings import Settings
+from policy.overlaps import pods_meant
 from policy.rules import Operator, Requirement, Selector
-from policy.table import PolicyTable
 from telemetry.metrics import Counter
 from wire.k8s.cilium_endpoint import CiliumEndpoint
 from wire.k8s.meta import annotations_of, labels_of
@@ -58,12 +59,12 @@ class StoredPolicy:
 
 
 class PolicyInputs:
-    """Feeds a ``PolicyTable``; ``on_change`` is told that something is to be computed."""
+    """Feeds ``StagedRules``; ``on_change`` is told that something is to be computed."""
 
     def __init__(
         self,
         client: Client,
-        table: PolicyTable,
+        table: StagedRules,
         settings: Settings,
         on_change: Callable[[], None],
     ) -> None:
@@ -72,6 +73,9 @@ class PolicyInputs:
         self.groups: dict[str, cidr_group.CidrGroup] = {}
         self.problems: Problems[str] = Problems()
         self.changes = Counter(("outcome",))  # of policies
+        for outcome in ("success", "failure"):
+            self.changes.declare(outcome)
+        self.pod_cidrs: Callable[[], Iterable[Prefix]] = tuple  # that rules of prefixes pass by
         self._services: dict[ServiceName, LocalService] = {}
         self._addresses: dict[ServiceName, tuple[Address, ...]] = {}
         self._pod_ports: dict[tuple[str, str], frozenset[Port]] = {}
@@ -112,8 +116,14 @@ class PolicyInputs:
                 return  # its status, or what does not matter here
             self._table.put_object(key, reading.rules)
             self._report(key, reading.errors)
+            for remark in self.remarks(reading):
+                log.warning('event=policy-passes-pods-by policy="%s %s/%s" "%s"', *key, remark)
             self.changes.add("failure" if reading.errors else "success")
         self._on_change()
+
+    def remarks(self, reading: Reading) -> list[Finding]:
+        """What is probably not meant, as things are now."""
+        return pods_meant(self._table.known, reading.rules, self.pod_cidrs())
 
     async def _group_change(self, old: CidrGroupObject | None, new: CidrGroupObject | None) -> None:
         some = new or old

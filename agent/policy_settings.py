@@ -8,7 +8,12 @@ from policy.objects.settings import Settings
 
 def options(config: AgentConfig) -> Options:
     """What is enforced where no rule speaks."""
-    return Options(config.enable_policy, config.allow_localhost, config.policy_audit_mode)
+    return Options(
+        config.enable_policy,
+        config.allow_localhost,
+        config.policy_audit_mode,
+        config.policy_cidr_match_mode,
+    )
 
 
 def readings(config: AgentConfig) -> Settings:

@@ -80,8 +80,10 @@ def _peer(identity: int) -> str:
     return {ANY_IDENTITY: "anybody", UNKNOWN_IDENTITY: "unknown"}.get(identity, "")
 
 
-def policy(source: Source, reading: Reading, generation: int) -> dict[str, Any]:
-    """One policy object, and what it was read as."""
+def policy(
+    source: Source, reading: Reading, generation: int, remarks: Iterable[Finding] = ()
+) -> dict[str, Any]:
+    """One policy object, and what it was read as; ``remarks``: what else is probably not meant."""
     return {
         "kind": source.kind.value,
         "namespace": source.namespace,
@@ -92,7 +94,7 @@ def policy(source: Source, reading: Reading, generation: int) -> dict[str, Any]:
         "audit": any(rule.audit for rule in reading.rules),
         "closes": any(rule.closed for rule in reading.rules),
         "errors": _findings(reading.errors),
-        "warnings": _findings(reading.warnings),
+        "warnings": _findings((*reading.warnings, *remarks)),
         "unenforced": _findings(reading.unenforced),
         "spec": source.spec,
         "specs": source.specs,

@@ -22,8 +22,9 @@ from agent.policy_inputs import PolicyInputs, Port
 from agent.targets import Tables
 from datapath.runtime import Datapath
 from kube.client import HttpClient
-from model.address import Address, parse_address
+from model.address import Address, Prefix, parse_address
 from model.identity import NumericIdentity, ReservedIdentity
+from policy.cidr_modes import CidrMode
 from policy.table import PolicyTable
 
 log = logging.getLogger("isthmus.agent.policy")
@@ -50,9 +51,6 @@ class PolicyNode:
         self._mesh = mesh
         self._server = client.server
         self.table = PolicyTable(policy_settings.options(config), config.bpf_policy_map_max)
-        self.inputs = PolicyInputs(
-            client, self.table, policy_settings.readings(config), self._objects_changed
-        )
         selects_nodes = config.enable_node_selector_labels
         self.api_server = ApiServer(mesh, me.node.name, claims=not selects_nodes)
         self.nodes = self._node_identities(state) if selects_nodes else None
@@ -68,6 +66,11 @@ class PolicyNode:
             OwnNode(dict(me.node.labels), self.judges_node, me.families),
             self.nodes,
         )
+        self.inputs = PolicyInputs(
+            client, self.policies.rules, policy_settings.readings(config), self._objects_changed
+        )
+        if CidrMode.PODS not in config.policy_cidr_match_mode:
+            self.inputs.pod_cidrs = self._pod_cidrs
         self.host_addresses = {address.ip: _HOST for address in me.node.addresses}
         self._fixed = frozenset(self.host_addresses)
         self.api_servers: dict[Address, bool] = {}
@@ -79,6 +82,9 @@ class PolicyNode:
         made = NodeIdentities(self._mesh, self.api_server, state / "node-identities.json")
         self._mesh.nodes.on_node = both(self._mesh.nodes.on_node, made.gone)
         return made
+
+    def _pod_cidrs(self) -> set[Prefix]:
+        return {prefix for node in self._mesh.nodes for prefix in node.pod_cidrs}
 
     def _objects_changed(self) -> None:
         self.policies.objects_changed()

@@ -102,13 +102,11 @@ class Prober:
         self._remember()
 
     def _targets(self, cluster: ClusterName) -> list[Node]:
-        names = [n for n in self._mesh.nodes.names(cluster) if (cluster, n) != self._self]
+        names = self._mesh.nodes.names(cluster)
+        if cluster == self._mesh.own:
+            names = [name for name in names if name != self._me]
         found = (self._mesh.nodes.get(cluster, n) for n in rotate(names, self._turn, self._nodes))
         return [node for node in found if node is not None and node.address(CILIUM_INTERNAL_IP)]
-
-    @property
-    def _self(self) -> tuple[ClusterName, NodeName]:
-        return self._mesh.own, self._me
 
     async def _ask(
         self, echo: Asking, asked: dict[ClusterName, list[Node]]

@@ -17,7 +17,7 @@ from agent.endpoint_store import write_atomically
 from agent.mesh_state import MeshState
 from agent.remote_labels import RemoteLabels
 from kvstore.decoding import Change
-from kvstore.session import RemoteStatus
+from kvstore.status import RemoteStatus
 from mesh.ipcache import Claimant, IpClaim
 from mesh.remote_slices import Preference, RemoteServices
 from model.address import Prefix
@@ -47,6 +47,13 @@ class RemoteInputs:
         self._restored: dict[ClusterId, list[Prefix]] = {}  # last words that still count
         self.status: Callable[[ClusterName], RemoteStatus | None] = lambda cluster: None
         self._told = asyncio.Event()
+        self._claimants: dict[ClusterName, Claimant] = {}
+        self._takes = {
+            keys.NODES: self._node,
+            keys.IDENTITIES: self._identity,
+            keys.SERVICES: self._service,
+            keys.ENDPOINT_SLICES: self._slice,
+        }
 
     async def heard(self) -> None:
         """Wait until some cluster has told all of one type, or has left the mesh."""
@@ -99,12 +106,7 @@ class RemoteInputs:
         if resource == keys.IP:
             self._addresses(cluster, changes)
             return
-        take = {
-            keys.NODES: self._node,
-            keys.IDENTITIES: self._identity,
-            keys.SERVICES: self._service,
-            keys.ENDPOINT_SLICES: self._slice,
-        }.get(resource)
+        take = self._takes.get(resource)
         if take is not None:
             for key, value in changes:
                 take(cluster, key, value)
@@ -142,6 +144,7 @@ class RemoteInputs:
         self._mesh.identities.drop_cluster(cluster)
         self.labels.removed(cluster)
         self._mesh.forget(cluster)
+        self._claimants.pop(cluster, None)
         cluster_id = self._ids.pop(cluster, None)
         if cluster_id is not None:
             self._forget_addresses(cluster_id)
@@ -174,14 +177,16 @@ class RemoteInputs:
         self.labels.changed(cluster, key, value.labels if value is not None else None)
 
     def _addresses(self, cluster: ClusterName, changes: Sequence[Change]) -> None:
-        claimant = Claimant(Source.CLUSTERMESH, cluster)
+        claimant = self._claimants.get(cluster)
+        if claimant is None:
+            claimant = self._claimants[cluster] = Claimant(Source.CLUSTERMESH, cluster)
         cluster_id, ipcache = self._id_of(cluster), self._mesh.ipcache
         claims: dict[Prefix, IpClaim] = {}
         # Pods of one workload on one node have the same row: one object of it.
         rows: dict[tuple[int, bytes | None, int], IpcacheEntry] = {}
         for key, value in changes:
             prefix = cast("Prefix", key)
-            if value is None or prefix in claims:
+            if claims and (value is None or prefix in claims):
                 # In the order in which it was said: each lie counts, also one soon taken back.
                 ipcache.put_all(claimant, claims.items())
                 claims = {}
@@ -193,7 +198,8 @@ class RemoteInputs:
             if row is None:
                 row = rows[said] = IpcacheEntry(*said, cluster_id)
             claims[prefix] = IpClaim(row, value.namespace, value.pod)
-        ipcache.put_all(claimant, claims.items())
+        if claims:
+            ipcache.put_all(claimant, claims.items())
 
     def _service(self, cluster: ClusterName, key: Any, value: Any) -> None:
         self._mesh.services.set_shared(cluster, key, self._services.record(cluster, key, value))

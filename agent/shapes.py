@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from agent.endpoint_store import Endpoint
-from kvstore.session import RemoteStatus
+from kvstore.status import RemoteStatus
 from mesh.ipcache import SaidIp
 from mesh.problems import Tally
 from model.address import Address, Prefix

@@ -25,6 +25,7 @@ from reconcile.table import Desired, Table
 ORDER = (
     "api-servers",  # what the node always reaches, before it is told what it may reach
     "policy",  # what a pod may do, before it or anybody it is about can be reached
+    "cidr-rules",  # which rows are about a pod's or node's address, when they are there
     "host-addresses",  # the router and the node: where packets for neither pod nor peer end
     "endpoints",  # a pod must be deliverable before anything leads to its address
     "wireguard",  # who encrypts for a node, before anything leads to what is behind it
@@ -121,6 +122,10 @@ class Tables:
             "api-servers", datapath.api_servers, api_servers, clock=clock, draw=draw
         )
         self.policy = PolicyRowsTable(datapath.policy, policies, clock=clock, draw=draw)
+        self.cidr_rules: Table[Prefix, int] = Table(
+            "cidr-rules", datapath.cidr_rules, policies.cidr_rules.rows, clock=clock, draw=draw
+        )
+        policies.cidr_rules.on_prefix = self.cidr_rules.mark
         self._policies = policies
         policies.known.on_prefix, policies.known.on_endpoint = (
             self.ipcache.mark,
@@ -138,6 +143,7 @@ class Tables:
         every: tuple[Table[Any, Any], ...] = (
             self.api_servers,
             self.policy,
+            self.cidr_rules,
             self.host_addresses,
             self.endpoints,
             self.ipcache,

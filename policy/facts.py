@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.address import parse_prefix
+from model.address import Prefix, parse_prefix
 from model.labels import Label, Labels
 from model.policy_map import Direction
+from policy.cidr_modes import CidrMode
 from policy.known import CidrGroup, Known, Mode, Options, PolicyService, Subject
 from policy.objects.read import Kind, Reading, Source, read
 from policy.objects.settings import Settings
@@ -53,7 +54,7 @@ class Facts:
     """One node's. ``endpoints`` by their number, ``identities`` by theirs.
 
     ``api_servers``: addresses that the node reaches by TCP whatever policy says, and that reach its
-    ``kubelet_port``.
+    ``kubelet_port``. ``pod_cidrs``: where pods live, if rules of prefixes do not select them.
     """
 
     node: str
@@ -65,6 +66,7 @@ class Facts:
     endpoints: Mapping[int, EndpointFact] = field(default_factory=dict)
     api_servers: tuple[str, ...] = ()
     kubelet_port: int = 0
+    pod_cidrs: tuple[Prefix, ...] = ()
 
     def readings(self) -> list[tuple[Source, Reading]]:
         """Each policy with what it is read as."""
@@ -110,6 +112,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
             "mode": facts.options.mode.value,
             "localhost": facts.options.allow_localhost,
             "audit": facts.options.audit,
+            "cidr-modes": sorted(facts.options.cidr_modes),
         },
         "settings": {name: getattr(facts.settings, name) for name in _SETTINGS},
         "policies": [_source(source) for source in facts.sources],
@@ -151,6 +154,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
         ],
         "api-servers": list(facts.api_servers),
         "kubelet-port": facts.kubelet_port,
+        "pod-cidrs": list(map(str, facts.pod_cidrs)),
     }
 
 
@@ -174,7 +178,12 @@ def from_json(said: Mapping[str, Any]) -> Facts:
     )
     return Facts(
         node=said["node"],
-        options=Options(Mode(options["mode"]), options["localhost"], options["audit"]),
+        options=Options(
+            Mode(options["mode"]),
+            options["localhost"],
+            options["audit"],
+            frozenset(map(CidrMode, options.get("cidr-modes", ()))),
+        ),
         settings=Settings(**{name: said["settings"][name] for name in _SETTINGS}),
         sources=tuple(_parse_source(source) for source in said["policies"]),
         known=known,
@@ -182,6 +191,7 @@ def from_json(said: Mapping[str, Any]) -> Facts:
         endpoints={e["id"]: _parse_endpoint(e) for e in said["endpoints"]},
         api_servers=tuple(said["api-servers"]),
         kubelet_port=said["kubelet-port"],
+        pod_cidrs=tuple(map(parse_prefix, said.get("pod-cidrs", ()))),
     )
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from model.address import Prefix
 from model.labels import Labels
 from model.policy_map import Direction
+from policy.cidr_modes import CidrMode, cidr_mode
 from policy.rules import CidrGroupPeer, CidrPeer, Peer, Selector, ServicePeer
 from policy.selectors import selects
 
@@ -24,12 +25,18 @@ class Options:
     """Settings of a node.
 
     ``allow_localhost``: the node may reach its pods (kubelet probes). ``audit``: what would be
-    forbidden passes; the rules themselves are read so, and the modes follow.
+    forbidden passes; the rules themselves are read so, and the modes follow. ``cidr_modes``: whom
+    rules of prefixes select by address although they are of the mesh.
     """
 
     mode: Mode = Mode.DEFAULT
     allow_localhost: bool = True
     audit: bool = False
+    cidr_modes: frozenset[CidrMode] = frozenset()
+
+    def selected_by(self, identity: int, address: Prefix | None) -> Prefix | None:
+        """The address, if rules of prefixes select who has this identity by it."""
+        return address if cidr_mode(identity) in self.cidr_modes else None
 
 
 @dataclass(frozen=True, slots=True)

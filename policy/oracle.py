@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from model.address import Prefix
 from model.identity import ReservedIdentity
 from model.labels import SOURCE_RESERVED, Labels
 from model.policy_map import ANY_IDENTITY, Direction, PolicyEntry, PolicyKey
@@ -33,12 +34,16 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The peer's identity, the IP protocol, the destination port (of ICMP: the type)."""
+    """The peer's identity, the IP protocol, the destination port (of ICMP: the type).
+
+    ``address``: the peer's, where rules of prefixes select him by it (``Options.selected_by``).
+    """
 
     identity: int
     labels: Labels
     protocol: int
     port: int
+    address: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def _is_peer(known: Known, rule: DirectionRule, packet: Packet) -> bool:
     parts = [part for peer in rule.peers for part in known.expand(peer)]
     if rule.or_anybody and not parts:
         return True
-    prefix = prefix_of(packet.labels)
+    prefix = packet.address or prefix_of(packet.labels)
     for peer in parts:
         if isinstance(peer, CidrPeer):
             if prefix is not None and inside(peer, prefix):
@@ -146,14 +151,20 @@ def verdict(
 
 
 def lookup(
-    rows: Mapping[PolicyKey, PolicyEntry], way: Direction, identity: int, protocol: int, port: int
+    rows: Mapping[PolicyKey, PolicyEntry],
+    way: Direction,
+    identity: int,
+    protocol: int,
+    port: int,
+    inner: int | None = None,
 ) -> tuple[Verdict, PolicyEntry | None]:
     """What the datapath says of a packet: the longest match for the identity, and for anybody.
 
-    Of the two the one that forbids decides, then the one that forbids on paper, then the longer.
+    Of them the one that forbids decides, then the one that forbids on paper, then the longer.
+    ``inner``: the number of the longest prefix around the peer's address, where it counts.
     """
     found = []
-    for who in (identity, ANY_IDENTITY):
+    for who in (identity, ANY_IDENTITY, *(() if inner is None else (inner,))):
         block = ports.Block(protocol, port, 24)
         keys = [PolicyKey(who, way, *block.at(bits)) for bits in (*range(24, 7, -1), 0)]
         hit = next((key for key in keys if key in rows), None)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from model.address import Prefix
 from model.labels import Labels
 from policy.rules import ANY_SOURCE, CidrPeer, Operator, Requirement, Selector
-from policy.selectors import holds, inside, prefix_of, selects
+from policy.selectors import holds, inside, is_inner, prefix_of, selects
 
 Who = Selector | CidrPeer
 User = TypeVar("User", bound=Hashable)
@@ -67,6 +67,7 @@ class SelectorCache(Generic[User]):
 
     def __init__(self) -> None:
         self._labels: dict[int, Labels] = {}
+        self._inner: set[int] = set()
         self._by_value: dict[tuple[str, str], set[int]] = {}
         self._by_prefix: dict[Prefix, set[int]] = {}
         self._members: dict[Who, set[int]] = {}
@@ -111,6 +112,7 @@ class SelectorCache(Generic[User]):
         labels = self._labels.pop(identity, None)
         if labels is None:
             return set()
+        self._inner.discard(identity)
         for label in labels:
             self._by_value[label.key, label.value].discard(identity)
         prefix = prefix_of(labels)
@@ -167,9 +169,12 @@ class SelectorCache(Generic[User]):
         prefix = prefix_of(labels)
         if prefix is not None:
             self._by_prefix.setdefault(prefix, set()).add(identity)
+            if is_inner(labels):
+                self._inner.add(identity)
 
     def _selecting(self, labels: Labels) -> Iterable[Who]:
-        yield from self._index.selecting(labels)
+        if not is_inner(labels):
+            yield from self._index.selecting(labels)
         prefix = prefix_of(labels)
         if prefix is None:
             return
@@ -190,7 +195,7 @@ class SelectorCache(Generic[User]):
         rest += [r for r in exact if r.source != ANY_SOURCE]
         if rest:
             found = {i for i in found if all(holds(r, self._labels[i]) for r in rest)}
-        return found
+        return found - self._inner
 
     def _having(self, requirement: Requirement) -> set[int]:
         sets = [self._by_value.get((requirement.key, v), set()) for v in requirement.values]

@@ -8,6 +8,7 @@ from model.labels import SOURCE_RESERVED, Label, Labels
 from policy.rules import ANY_SOURCE, CidrPeer, Operator, Requirement, Selector
 
 SOURCE_CIDR = "cidr"
+SOURCE_INNER = "inner"  # of this source: what only prefixes select, and no selector of labels
 
 
 def holds(requirement: Requirement, labels: Labels) -> bool:
@@ -35,12 +36,20 @@ def selects(selector: Selector, labels: Labels) -> bool:
 
 def cidr_labels(prefix: Prefix) -> Labels:
     """The labels of the local identity that stands for the addresses of ``prefix``."""
+    world = ReservedIdentity.WORLD.name.lower()
+    return Labels.of([_label(prefix, SOURCE_CIDR), Label(world, "", SOURCE_RESERVED)])
+
+
+def inner_labels(prefix: Prefix) -> Labels:
+    """The labels of the number that stands for pods and nodes with addresses in ``prefix``."""
+    return Labels.of([_label(prefix, SOURCE_INNER)])
+
+
+def _label(prefix: Prefix, source: str) -> Label:
     text = str(prefix).replace(":", "-")
     if text.startswith("-"):
         text = "0" + text
-    text = text.replace("-/", "-0/")
-    world = ReservedIdentity.WORLD.name.lower()
-    return Labels.of([Label(text, "", SOURCE_CIDR), Label(world, "", SOURCE_RESERVED)])
+    return Label(text.replace("-/", "-0/"), "", source)
 
 
 @lru_cache(maxsize=65536)
@@ -52,11 +61,18 @@ def _prefix(text: str) -> Prefix | None:
 
 
 def prefix_of(labels: Labels) -> Prefix | None:
-    """The prefix of an identity that stands for addresses; ``None``: it stands for something else.
+    """The prefix of a number that stands for addresses; ``None``: it stands for something else.
 
-    Pods and nodes have no such label, so no CIDR rule ever selects them.
+    Pods and nodes have no such label: whether a CIDR rule selects them is a matter of their
+    addresses, and of the setting (``policy.known.CidrMode``).
     """
-    return next((_prefix(label.key) for label in labels if label.source == SOURCE_CIDR), None)
+    kinds = (SOURCE_CIDR, SOURCE_INNER)
+    return next((_prefix(label.key) for label in labels if label.source in kinds), None)
+
+
+def is_inner(labels: Labels) -> bool:
+    """Whether the number stands for pods and nodes by their addresses, beside their identity."""
+    return any(label.source == SOURCE_INNER for label in labels)
 
 
 def inside(peer: CidrPeer, prefix: Prefix) -> bool:

@@ -13,9 +13,9 @@ from policy.objects.read import Kind, Reading, Source, read
 from policy.objects.settings import Settings
 from policy.oracle import applies
 from policy.rules import CidrGroupPeer, PolicyRule
-from policy.selectors import cidr_labels, prefix_of
+from policy.selectors import cidr_labels, inner_labels, prefix_of
 from policy.table import PolicyTable
-from policy.wanted import LAST, prefixes_of
+from policy.wanted import LAST, inner, prefixes_of
 from policy.whatif import Computed, computed, points
 
 ObjectKey = tuple[Kind, str, str]  # kind, namespace, name
@@ -77,7 +77,10 @@ def try_out(node: Facts, change: Change, reader: Reader = read) -> Trial:
     identities = dict(node.identities)
     wanted = prefixes_of(node.known, _all(old)) | prefixes_of(known, _all(new))
     wanted -= {prefix_of(labels) for labels in node.identities.values()}
-    identities |= {LAST - n: cidr_labels(prefix) for n, prefix in enumerate(sorted(wanted))}
+    for number, prefix in enumerate(sorted(wanted)):
+        identities[LAST - number] = cidr_labels(prefix)
+        if node.options.cidr_modes:
+            identities[inner(LAST - number)] = inner_labels(prefix)
     table = _table(node, identities, old, places)
     before = computed(table)
     asked = {place.name: _points(table, known, place) for place in places}

@@ -9,6 +9,7 @@ from policy.rules import CidrPeer, PolicyRule
 
 FIRST = (1 << 24) + 1
 LAST = (1 << 25) - 1
+_INNER = 2 << 24
 EVERY_V4 = parse_prefix("0.0.0.0/0")
 
 
@@ -25,6 +26,11 @@ def prefixes_of(known: Known, rules: Iterable[PolicyRule]) -> set[Prefix]:
         # Of an address of IPv4 the longest prefix in the map would be this one.
         found.add(EVERY_V4)
     return found
+
+
+def inner(number: int) -> int:
+    """The number for pods and nodes in a prefix, from that of the world's addresses in it."""
+    return number + _INNER
 
 
 K = TypeVar("K")

@@ -10,6 +10,7 @@ from itertools import product
 from typing import NamedTuple
 
 from model.policy_map import Direction, PolicyEntry, PolicyKey
+from policy.by_address import ByAddress
 from policy.oracle import Verdict, lookup
 from policy.rules import Origin, PolicyRule
 from policy.table import PolicyTable
@@ -39,7 +40,10 @@ class Difference:
 
 
 class Recorded(NamedTuple):
-    """A flow as it was seen: names are ``namespace/pod``, or empty; of ICMP the type is a port."""
+    """A flow as it was seen: names are ``namespace/pod``, or empty; of ICMP the type is a port.
+
+    Addresses are told where rules of prefixes ask for those of pods or nodes.
+    """
 
     source: str
     destination: str
@@ -47,6 +51,8 @@ class Recorded(NamedTuple):
     destination_identity: int
     protocol: int
     port: int
+    source_address: str = ""
+    destination_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,15 @@ class Computed:
     rows: Mapping[str, Rows]
     rules: Mapping[int, PolicyRule]
 
-    def judge(self, name: str, *packet: int) -> tuple[Verdict, Origin | None]:
-        """The verdict on (direction, identity, protocol, port) at an endpoint, and by whom."""
+    def judge(
+        self, name: str, *packet: int, inner: int | None = None
+    ) -> tuple[Verdict, Origin | None]:
+        """The verdict on (direction, identity, protocol, port) at an endpoint, and by whom.
+
+        ``inner``: the number of the rows about the peer's address.
+        """
         way, identity, protocol, port = packet
-        verdict, entry = lookup(self.rows[name], Direction(way), identity, protocol, port)
+        verdict, entry = lookup(self.rows[name], Direction(way), identity, protocol, port, inner)
         rule = self.rules.get(entry.rule) if entry else None
         return verdict, rule.origin if rule else None
 
@@ -91,6 +102,7 @@ def replay(
     after: Computed,
     endpoints: Mapping[str, int],
     flows: Mapping[Recorded, int],
+    by_address: ByAddress | None = None,
 ) -> Iterator[Replayed]:
     """Recorded flows at those of the endpoints (name -> identity) that both computed.
 
@@ -98,16 +110,17 @@ def replay(
     it is now.
     """
     for flow, seen in sorted(flows.items()):
-        ends = (
-            (flow.source, Direction.EGRESS, flow.destination, flow.destination_identity),
-            (flow.destination, Direction.INGRESS, flow.source, flow.source_identity),
-        )
-        for name, way, peer_name, recorded in ends:
+        to = flow.destination, flow.destination_identity, flow.destination_address
+        back = flow.source, flow.source_identity, flow.source_address
+        ends = (flow.source, Direction.EGRESS, *to), (flow.destination, Direction.INGRESS, *back)
+        for name, way, peer_name, recorded, address in ends:
             if name not in endpoints or name not in before.rows:
                 continue
             peer = endpoints.get(peer_name, recorded)
             packet = (way, peer, flow.protocol, flow.port)
-            (was, did), (will, does) = before.judge(name, *packet), after.judge(name, *packet)
+            inner = by_address.number(peer, address) if by_address else None
+            was, did = before.judge(name, *packet, inner=inner)
+            will, does = after.judge(name, *packet, inner=inner)
             if was is not will:
                 end = (name, way, peer, peer_name, flow.protocol, flow.port)
                 yield Replayed(*end, seen, was, will, did, does)

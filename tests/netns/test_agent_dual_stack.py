@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datapath import inspect
 from tests.support.agent import (
     NODE_IP,
     POD_CIDR,
@@ -121,10 +122,11 @@ async def test_services_of_both_families(node: AgentNode) -> None:
     six["metadata"] = six["metadata"] | {"name": "web-2"}
     put(node.fake, "endpointslices", six)
 
-    async def told() -> bool:
-        return len(await node.get("service")) >= 2
+    def in_force() -> bool:
+        lines = inspect.services(node.bpf_root / "isthmus")
+        return sum(any(b.selectable for b in line.backends) for line in lines) == 2
 
-    await until(told, "both frontends")
+    await until(in_force, "both frontends")
     for version, frontend in ((4, "10.204.0.10"), (6, "fd00:204::10")):
         server = traffic(web.namespace, "serve-tcp", _families(web)[version], 8080, "web").ready()
         for namespace in (client.namespace, web.namespace):  # itself, too

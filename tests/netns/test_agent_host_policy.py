@@ -4,13 +4,17 @@ Beside the node, on its underlay, stands a second namespace: the world, another 
 server, each by an address of its own.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datapath import inspect
+from datapath import inspect, map_names, namespaces, pins
+from datapath.kernel_table import KernelTable
 from model.endpoint import EndpointId
 from model.policy_map import Direction, PolicyKey
 from tests.support.agent import (
@@ -25,7 +29,8 @@ from tests.support.agent import (
 )
 from tests.support.agent_policy import kernel_rows
 from tests.support.kube import write_kubeconfig
-from tests.support.nodes import Process, new_namespace, sh
+from tests.support.nodes import Process, netns_path, sh
+from tests.support.underlay import beside
 
 pytestmark = pytest.mark.root
 
@@ -40,16 +45,7 @@ ANYBODY = {"fromEntities": ["all"]}
 async def stage(tmp_path: Path) -> AsyncIterator[tuple[AgentNode, str]]:
     """A ready agent whose API server is reached by the underlay, and the namespace beside it."""
     async with agent_node(tmp_path) as node:
-        outside = new_namespace("outside")
-        sh(
-            f"ip -n {node.namespace} link set wire0 netns {outside};"
-            f" ip -n {outside} link set lo up; ip -n {outside} link set wire0 up;"
-            f" ip -n {node.namespace} addr add {SECOND_ADDRESS}/32 dev under0;"
-            f" ip -n {outside} route add {SECOND_ADDRESS} dev wire0 || true"
-        )
-        for address in (WORLD, OTHER_NODE, API):
-            sh(f"ip -n {outside} addr add {address}/24 dev wire0")
-        sh(f"ip -n {outside} route replace {SECOND_ADDRESS} dev wire0")
+        outside = beside(node, SECOND_ADDRESS, WORLD, OTHER_NODE, API)
         assert node.forwarder is not None
         api = await Forwarder(outside, node.forwarder._target, "0.0.0.0").start()
         node.forwarder = api
@@ -255,3 +251,57 @@ async def test_a_policy_in_audit_forbids_the_node_nothing(stage: tuple[AgentNode
     await until(lambda: not rows(node), "no rows of the node are left")
     assert (await node.get("healthz"))["host-firewall"]["mode"] == "Disabled"
     server.kill()
+
+
+def _forget_connections(node: AgentNode) -> None:
+    """As when the programs come to a node whose connections are older than they are."""
+    fd = pins.open_pinned(pins.map_pin(node.bpf_root / "isthmus", map_names.CONNTRACK))
+    assert fd is not None
+    table = KernelTable(fd, map_names.CONNTRACK)
+    try:
+        table.remove([key for key, _ in list(table.rows())])
+    finally:
+        table.close()
+
+
+def _arrives(source: socket.socket, target: socket.socket) -> bool:
+    """Whether a byte comes through within a second."""
+    source.send(b"x")
+    target.settimeout(1.0)
+    try:
+        return target.recv(1) == b"x"
+    except TimeoutError:
+        return False
+
+
+async def test_connections_older_than_the_programs(stage: tuple[AgentNode, str]) -> None:
+    """One that the node has opened lives on when the other side speaks first; one that was opened
+    from outside is judged as such."""
+    node, outside = stage
+
+    def listener(address: str, port: int) -> socket.socket:
+        return socket.create_server((address, port))
+
+    def client(source: str, target: str, port: int) -> socket.socket:
+        return socket.create_connection((target, port), 3, (source, 0))
+
+    async def inside(namespace: str, work: Callable[..., socket.socket], *words: object) -> Any:
+        path = netns_path(namespace)
+        return await asyncio.to_thread(namespaces.run_inside, path, lambda: work(*words))
+
+    with contextlib.ExitStack() as opened:
+        keep = opened.enter_context
+        far = keep(await inside(outside, listener, WORLD, 7000))
+        near = keep(await inside(node.namespace, listener, NODE_IP, 9090))
+        own = keep(await inside(node.namespace, client, NODE_IP, WORLD, 7000))
+        answering = keep(far.accept()[0])
+        foreign = keep(await inside(outside, client, WORLD, NODE_IP, 9090))
+        served = keep(near.accept()[0])
+        assert _arrives(answering, own)
+        assert _arrives(foreign, served)
+        policy(node, {"ingress": [{"fromEndpoints": [{"matchLabels": {"app": "nobody"}}]}]})
+        await judged(node, Direction.INGRESS)
+        _forget_connections(node)
+        assert _arrives(answering, own), "the node has opened it"
+        assert _arrives(own, answering)
+        assert not _arrives(foreign, served)

@@ -69,6 +69,7 @@ OWN: Wanted = {
     "bpf_maps_virtual_memory_max_bytes": ("gauge", ""),
     "bpf_progs_virtual_memory_max_bytes": ("gauge", ""),
     "bpf_map_ops_total": ("counter", "map_name operation outcome"),
+    "bpf_syscall_duration_seconds": ("histogram", "operation outcome"),
     "bpf_map_pressure": ("gauge", "map_name"),
     "endpoint_regeneration_time_stats_seconds": ("histogram", "scope status"),
     "endpoint_regenerations_total": ("counter", "outcome"),
@@ -78,10 +79,12 @@ OWN: Wanted = {
     "policy_max_revision": ("gauge", ""),
     "policy_change_total": ("counter", "outcome"),
     "policy_implementation_delay": ("histogram", "source"),
+    "policy_incremental_update_duration": ("histogram", "scope"),
     "policy_endpoint_enforcement_status": ("gauge", "enforcement"),
     "nodes_all_num": ("gauge", ""),
     "nodes_all_events_received_total": ("counter", "event_type source"),
     "unreachable_nodes": ("gauge", ""),
+    "unreachable_health_endpoints": ("gauge", ""),
     "services_events_total": ("counter", "action"),
     "forward_count_total": ("counter", "direction"),
     "forward_bytes_total": ("counter", "direction"),
@@ -235,7 +238,13 @@ async def test_an_agent_tells_of_itself(node: AgentNode) -> None:
     assert total("process_open_fds") > 20
     assert total("policy") == total("policy_change_total", outcome="success") == 1
     assert total("policy_implementation_delay", source="k8s") >= 1
-    assert total("endpoint_regeneration_time_stats_seconds", status="success") == 2
+    for scope in ("total", "prepareBuild", "bpfLoadProg", "mapSync"):
+        found_s = {"scope": scope, "status": "success"}
+        assert total("endpoint_regeneration_time_stats_seconds", **found_s) == 2
+    assert total("policy_change_total", outcome="failure") == 0
+    assert total("policy_incremental_update_duration", scope="global") >= 1
+    assert total("bpf_syscall_duration_seconds", operation="update", outcome="success") > 5
+    assert total("kubernetes_events_received_total", scope="Service", equal="false") >= 1
     assert total("endpoint_regenerations_total", outcome="success") == 2
     assert total("services_events_total", action="add") == 1
     assert total("nodes_all_num") == 1

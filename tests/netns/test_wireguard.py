@@ -89,6 +89,11 @@ def _by_the_stack(node: Node) -> str:
     return node.sh("cat /sys/class/net/ist_host/statistics/tx_packets")
 
 
+def _by_the_tunnel(node: Node) -> str:
+    """How many packets have come to a node by the tunnel's device, if it has one."""
+    return node.sh("cat /sys/class/net/ist_vxlan/statistics/rx_packets 2>/dev/null || echo none")
+
+
 async def test_pods_speak_in_cipher(world: World) -> None:
     """Without encryption the sniffer sees everything; with it nothing, and nothing is dropped."""
     sniffer = Sniffer(world.stage.nodes[0].namespace, PODS, ALL_FRAMES)
@@ -106,6 +111,10 @@ async def test_pods_speak_in_cipher(world: World) -> None:
         world.traffic()
     assert sightings.bytes > 4 * 30_000
     assert [_by_the_stack(node) for node in world.stage.nodes] == before
+    before = [_by_the_tunnel(node) for node in world.stage.nodes]
+    assert world.client.run("ping", world.far.address, 2)["answered"] == 2
+    # Straight to the pod: nothing joins these into what goes the long way.
+    assert [_by_the_tunnel(node) for node in world.stage.nodes] == before
     too_big = (DropReason.DROP_FRAGMENTATION_NEEDED, TrafficDirection.DIRECTION_EGRESS)
     for node in world.stage.nodes:
         # Pods that were there before learn of the smaller packets from ICMP.
