@@ -50,13 +50,12 @@ class Decoding:
         self, resource: str, prefix: str, rows: Sequence[Told], refuse: Callable[[str], None]
     ) -> list[Change]:
         """Rows by their names below ``prefix``; a value that is no good is passed over and told."""
-        changes: list[Change] = []
         purse = self._purse
         if resource == keys.IP:
             assert self._range is not None  # a session believes first
             most = purse.most_bytes(resource)
-            changes += ip_v1.decode_rows(rows, prefix, self._range, most, refuse)
-            return changes
+            return [*ip_v1.decode_rows(rows, prefix, self._range, most, refuse)]
+        changes: list[Change] = []
         for name, data in rows:
             key = prefix + name
             try:

@@ -37,7 +37,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
-from kvstore.shared_watch import BehindError, Follower, SharedWatch, Take, Told, following
+from kvstore.shared_watch import BehindError, Take, Told
 from kvstore.watch_call import WatchCall
 
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
@@ -177,9 +177,20 @@ class EtcdStore:
         shared = self._held.watch(within, self._shared_stream) if within else None
         told = self._taking(take) if take else None
         if shared is not None and (follower := shared.follow(prefix, revision, told)) is not None:
-            with following(shared, prefix, follower):
-                async for reply, events in self._told(f"watch {prefix}", shared, follower):
-                    yield Batch(reply.header.revision, tuple(map(messages.event, events)))
+            try:
+                while True:
+                    try:
+                        reply, batch = await shared.next(follower)
+                    except (StreamLostError, BehindError) as error:
+                        raise self._lost(f"watch {prefix} on {self.endpoint}", error) from error
+                    self._pin(reply.header)
+                    if reply.canceled:
+                        raise messages.cancelled(f"watch {prefix} on {self.endpoint}", reply)
+                    handed = perf_counter()
+                    yield batch
+                    messages.observe(batch.events, handed)
+            finally:
+                shared.leave(prefix, follower)
         request = pb.WatchCreateRequest(
             key=prefix.encode() or b"\0",
             range_end=b"" if exact else prefix_end(prefix),
@@ -189,14 +200,15 @@ class EtcdStore:
         )
         async with contextlib.aclosing(self._watch(f"watch {prefix}", request)) as replies:
             async for reply in replies:
-                yield Batch(reply.header.revision, tuple(messages.event(e) for e in reply.events))
+                batch = Batch(reply.header.revision, tuple(map(messages.event, reply.events)))
+                handed = perf_counter()
+                yield batch
+                messages.observe(batch.events, handed)
 
     def _taking(self, take: Callable[[Batch], bool]) -> Take:
         def taken(told: Told) -> bool:
-            header, events = told[0].header, told[1]
-            if not self._cluster_id or header.cluster_id != self._cluster_id:
-                return False
-            return take(Batch(header.revision, tuple(map(messages.event, events))))
+            known = self._cluster_id
+            return bool(known) and told[0].header.cluster_id == known and take(told[1])
 
         return taken
 
@@ -211,7 +223,9 @@ class EtcdStore:
                 if events := reply.events:
                     # The header may be ahead of a part of a backlog: only the rows tell.
                     rows = [(e.kv.key, None if e.type else e.kv.value) for e in events]
+                    handed = perf_counter()
                     yield events[-1].kv.mod_revision, rows
+                    messages.observe((messages.event(events[0]),), handed)
 
     def _shared_stream(self) -> WatchCall:
         return WatchCall(self._endpoint, self._config)
@@ -223,25 +237,13 @@ class EtcdStore:
             response_deserializer=pb.WatchResponse.FromString,
         )(metadata=_REQUIRE_LEADER)
 
-    async def _told(
-        self, what: str, shared: SharedWatch, follower: Follower
-    ) -> AsyncGenerator[Told]:
-        """A part of a shared watch."""
-        try:
-            while True:
-                reply, events = await shared.next(follower)
-                self._pin(reply.header)
-                if reply.canceled:
-                    raise messages.cancelled(f"{what} on {self.endpoint}", reply)
-                handed = perf_counter()
-                yield reply, events
-                messages.observe(events, handed)
-        except StreamLostError as error:
-            OBSERVED.quorum_errors.add("unavailable")
-            self._held.distrust()
-            raise UnavailableError(f"{what} on {self.endpoint}: {error}") from error
-        except BehindError as error:
-            raise CompactedError(f"{what} on {self.endpoint}: too far behind", 0) from error
+    def _lost(self, what: str, error: StreamLostError | BehindError) -> StoreError:
+        """A shared watch has ended."""
+        if isinstance(error, BehindError):
+            return CompactedError(f"{what}: too far behind", 0)
+        OBSERVED.quorum_errors.add("unavailable")
+        self._held.distrust()
+        return UnavailableError(f"{what}: {error}")
 
     async def _watch(self, what: str, request: Any) -> AsyncGenerator[Any]:
         call = self._watch_stream()
@@ -254,9 +256,7 @@ class EtcdStore:
                 self._pin(reply.header)
                 if reply.canceled:
                     raise messages.cancelled(f"{what} on {self.endpoint}", reply)
-                handed = perf_counter()
                 yield reply
-                messages.observe(reply.events, handed)
         except grpc.aio.AioRpcError as error:
             raise self._error(what, error) from error
         except asyncio.InvalidStateError as error:  # the channel was closed under us

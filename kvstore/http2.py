@@ -6,8 +6,8 @@ Only this one use is made of the protocol here; every other call is the library'
 """
 
 import asyncio
+import socket
 import ssl
-from collections import deque
 from typing import Final
 
 from kvstore.http2_frames import (
@@ -29,6 +29,8 @@ QUIET_S, PATIENCE_S = 8.0, 8.0  # until a ping is sent, and for its answer
 CONNECT_S = 5.0
 MOST_BYTES: Final = 64 << 20  # of a message
 WINDOW_BYTES: Final = 4 << 20  # of what nobody has read yet
+BUFFER_BYTES: Final = 64 << 10  # that are taken from the connection at once
+GATHERED_BYTES: Final = 256 << 10  # nothing is left lying beyond this
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _STREAM = 1
 
@@ -37,8 +39,11 @@ class StreamLostError(OSError):
     """The stream has ended, or never stood; the text says why."""
 
 
-class Call(asyncio.Protocol):
-    """Connect with ``open``; then ``write`` and ``read``; ``cancel`` in the end."""
+class Call(asyncio.BufferedProtocol):
+    """Connect with ``open``; then ``write`` and ``read``; ``cancel`` in the end.
+
+    Buffered: all records of TLS that have come are handed over together, in memory that stays.
+    """
 
     def __init__(self, path: str, authority: str, secure: bool, more: dict[str, str]) -> None:
         """``more``: further headers."""
@@ -53,8 +58,9 @@ class Call(asyncio.Protocol):
             **more,
         }
         self._reader = Reader()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._transport: asyncio.Transport | None = None
-        self._messages: deque[bytes] = deque()
+        self._messages: list[bytes] = []
         self._part = bytearray()  # of the message that is coming
         self._unread = 0  # bytes that are not yet acknowledged
         self._window = {0: _DEFAULT_WINDOW_BYTES, _STREAM: _DEFAULT_WINDOW_BYTES}  # of the other
@@ -66,6 +72,7 @@ class Call(asyncio.Protocol):
         self._heard_s = 0.0
         self._asked_s: float | None = None  # when a ping was sent that is not answered
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
 
     async def open(
         self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str
@@ -83,7 +90,7 @@ class Call(asyncio.Protocol):
             raise StreamLostError(str(error)) from error
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """``asyncio.Protocol``."""
+        """``asyncio.BufferedProtocol``."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if self._why is not None:  # cancelled meanwhile
@@ -99,11 +106,17 @@ class Call(asyncio.Protocol):
         self._look_later(QUIET_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """``asyncio.Protocol``."""
+        """``asyncio.BufferedProtocol``."""
         self._fail(str(exc) if exc else "the connection was closed")
 
-    def data_received(self, data: bytes) -> None:
-        """``asyncio.Protocol``."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """``asyncio.BufferedProtocol``."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``asyncio.BufferedProtocol``."""
+        data = bytes(self._buffer[:nbytes])
         self._heard_s = asyncio.get_running_loop().time()
         if self._why is not None:
             return
@@ -190,17 +203,45 @@ class Call(asyncio.Protocol):
                 self._window[number] -= size
             data = data[size:]
 
-    async def read(self) -> bytes:
-        """The next message. Raises ``StreamLostError``; what came before the end comes first."""
+    async def read(self) -> list[bytes]:
+        """The messages that have come, at least one.
+
+        Raises ``StreamLostError``; what came before the end comes first.
+        """
         while not self._messages:
             if self._why is not None:
                 raise self._why
             self._news.clear()
             await self._news.wait()
-        message = self._messages.popleft()
-        if self._unread >= WINDOW_BYTES // 4 and not self._messages and self._why is None:
+        messages, self._messages = self._messages, []
+        if self._unread >= WINDOW_BYTES // 4 and self._why is None:
             self._acknowledge()
-        return message
+        return messages
+
+    def rest(self, rest_s: float) -> None:
+        """Leave what comes from now on with the kernel for so long, and then take it together.
+
+        The connection's end, and more than ``GATHERED_BYTES``, are heard at once.
+        """
+        if self._why is None and self._resting is None and self._await_bytes(GATHERED_BYTES):
+            loop = asyncio.get_running_loop()
+            self._resting = loop.call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._await_bytes(1)
+
+    def _await_bytes(self, count: int) -> bool:
+        """Whether the kernel can tell us of the connection only when so much has come."""
+        transport = self._transport
+        found = transport.get_extra_info("socket") if transport is not None else None
+        if found is None or transport is None or transport.is_closing():
+            return False
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        except OSError:  # it was closed a moment ago, which is told by itself
+            return False
+        return True
 
     def cancel(self) -> None:
         """The end; more often does no harm."""
@@ -213,8 +254,9 @@ class Call(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if self._why is None:
             self._why = StreamLostError(why)
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._resting):
+                if timer is not None:
+                    timer.cancel()
             if self._transport is not None:
                 self._transport.abort()
         self._news.set()

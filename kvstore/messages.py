@@ -40,19 +40,20 @@ def row(kv: Any) -> KeyValue:
 def event(event: Any) -> Event:
     """An event, decoded."""
     previous = row(event.prev_kv) if event.HasField("prev_kv") else None
-    if event.type == pb.Event.PUT:
-        return Put(row(event.kv), previous)
-    key = event.kv.key.decode(errors="surrogateescape")
-    return Delete(key, event.kv.mod_revision, previous)
+    kv = event.kv
+    if event.type:
+        key = kv.key.decode("utf-8", "surrogateescape")
+        return Delete(key, kv.mod_revision, previous)
+    return Put(row(kv), previous)
 
 
-def observe(events: Sequence[Any], handed: float) -> None:
+def observe(events: Sequence[Event], handed: float) -> None:
     """How long the events of one message took whoever got them."""
     if events:
         first = events[0]
-        action = "delete" if first.type else "modify"
-        scope = scope_of(first.kv.key.decode(errors="replace"))
-        OBSERVED.events.observe(perf_counter() - handed, scope, action)
+        action = "delete" if isinstance(first, Delete) else "modify"
+        key = first.key.encode("utf-8", "surrogateescape").decode(errors="replace")
+        OBSERVED.events.observe(perf_counter() - handed, scope_of(key), action)
 
 
 def delete_request(key: str, prefix: bool) -> Any:

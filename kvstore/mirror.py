@@ -8,7 +8,7 @@ deletions. What is told is named without the prefix.
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from kvstore.port import Event, KeyValue, Put
+from kvstore.port import Batch, Event, KeyValue, Put
 
 Told: TypeAlias = tuple[str, bytes | None]  # name and value; ``None``: gone
 
@@ -16,12 +16,14 @@ Told: TypeAlias = tuple[str, bytes | None]  # name and value; ``None``: gone
 class Mirror:
     """Which rows there are, by key, with the revision in which each last changed."""
 
+    __slots__ = ("_floor", "_listed", "_prefix", "_rows")
+
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix  # of every key
         # By the rest of the key; as bytes, which take a quarter less than text.
         self._rows: dict[bytes, int] = {}
         self._floor = 0
-        self._listed: set[bytes] = set()
+        self._listed: set[bytes] | None = None  # by the listing in hand
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,6 +75,7 @@ class Mirror:
         """Take a part; returns what is new or changed."""
         changes: list[Told] = []
         known, listed, skip, last = self._rows, self._listed, len(self._prefix), 0
+        assert listed is not None, "begin_listing comes first"
         for row in rows:
             text, at = row.key[skip:], row.mod_revision
             name = text.encode("utf-8", "surrogateescape")
@@ -86,30 +89,57 @@ class Mirror:
 
     def end_listing(self, revision: int) -> list[Told]:
         """All of it has been taken; returns what is gone."""
-        gone = self._rows.keys() - self._listed
+        gone = self._rows.keys() - (self._listed or set())
         for name in gone:
             del self._rows[name]
         self._floor = revision
-        self._listed = set()
+        self._listed = None
         return [(_text(name), None) for name in sorted(gone)]
 
     def event(self, event: Event) -> Told | None:
         """Take one watch event; ``None`` when it says nothing new."""
-        value: bytes | None = None
-        if isinstance(event, Put):
-            key, at, value = event.row.key, event.row.mod_revision, event.row.value
-        else:
-            key, at = event.key, event.revision
-        text = key[len(self._prefix) :]
-        name = text.encode("utf-8", "surrogateescape")
-        # Compared with the snapshot and the key's own row, never with the last event: one
-        # transaction gives several keys the same revision.
-        if at <= self._floor or at <= self._rows.get(name, 0):
-            return None
-        if value is None:
-            return (text, None) if self._rows.pop(name, None) is not None else None
-        self._rows[name] = at
-        return text, value
+        told = self.events((event,))
+        return told[0] if told else None
+
+    def events(self, events: Iterable[Event]) -> list[Told]:
+        """Take watch events; returns what is new, changed, or (None) gone."""
+        rows, floor, skip = self._rows, self._floor, len(self._prefix)
+        told: list[Told] = []
+        for event in events:
+            if isinstance(event, Put):
+                row = event.row
+                text, at, value = row.key[skip:], row.mod_revision, row.value
+            else:
+                text, at, value = event.key[skip:], event.revision, None
+            name = text.encode("utf-8", "surrogateescape")
+            # Compared with the snapshot and the key's own row, never with the last event: one
+            # transaction gives several keys the same revision.
+            if at <= floor or at <= rows.get(name, 0):
+                continue
+            if value is not None:
+                rows[name] = at
+            elif rows.pop(name, None) is None:
+                continue
+            told.append((text, value))
+        return told
+
+
+class Heard:
+    """How far a watch has come."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+
+    def in_order(self, batch: Batch) -> bool:
+        """Whether nothing is older than what was heard before."""
+        revision = self.revision
+        return all([event.at >= revision for event in batch.events])  # a list: nearly always one
+
+    def note(self, batch: Batch) -> None:
+        """It has been heard."""
+        self.revision = max([self.revision, *[event.at for event in batch.events]])
 
 
 def _text(name: bytes) -> str:

@@ -72,6 +72,11 @@ class Put(msgspec.Struct, frozen=True):
     previous: KeyValue | None = None
 
     @property
+    def key(self) -> str:
+        """Of the row."""
+        return self.row.key
+
+    @property
     def at(self) -> int:
         """The revision of the change."""
         return self.row.mod_revision

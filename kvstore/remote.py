@@ -6,7 +6,6 @@ good value of its key stays.
 """
 
 import asyncio
-import itertools
 import logging
 import random
 import time
@@ -19,7 +18,9 @@ from kvstore import compare
 from kvstore.allowance import Limits, Pace, Purse
 from kvstore.connection import Action, Happening
 from kvstore.decoding import Change, Decoding
-from kvstore.mirror import Mirror, Told
+from kvstore.duties import Duties
+from kvstore.late import PART_ROWS, Late
+from kvstore.mirror import Heard, Mirror, Told
 from kvstore.port import Batch, CompactedError, KeyValue, Put, UnavailableError
 from kvstore.session import AnewError, RemoteStore, Session, now
 from kvstore.turns import Turns
@@ -29,13 +30,11 @@ from model.cluster import (
     ClusterName,
     identity_range,
 )
-from reconcile.tasks import TaskGroup
 from wire.etcd import freshness_v1, keys
 
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 5_000  # of a listing, held at once
-PART_ROWS = 512  # of a listing, between which others have their turn: about 5 ms
 COPY_TIMEOUT_S = 240.0  # KVStoreMesh speaks at least every two minutes
 BACKENDS = (keys.SERVICES, keys.ENDPOINT_SLICES)  # what new connections are sent to
 READ_ROWS_PER_S = 20_000  # of a watch whose events come faster than they may be taken over
@@ -84,13 +83,10 @@ class Remote(Session[RemoteStore]):
         self._turns = turns or Turns()
         self._limits = limits or Limits()
         self._decoding = Decoding(name, Purse(self._limits), node_labels)
-        self._refusals = {r: partial(self._reject, r) for r in keys.KNOWN}
         self._pace = Pace(self._limits.rows_per_s, self._limits.burst_rows)
         self._full: dict[str, int] = {}  # keys there was no room for, by type
-        # Changes that wait, by type and name the latest only, with the prefix they came under. They
-        # outlive a connection: what a mirror has told once, it does not tell again.
-        self._late: dict[tuple[str, str], tuple[str, bytes | None]] = {}
-        self._is_late = asyncio.Event()
+        self._late = Late(self._pace, now, self._hand_over, partial(setattr, self.status, "late"))
+        self._duties: Duties  # of the connection that stands
         self._sink = sink
         self._accept = accept
         self._mirrors = {r: Mirror() for r in keys.KNOWN}
@@ -104,8 +100,7 @@ class Remote(Session[RemoteStore]):
             mirror.snapshot((), 0)
         self._decoding.forget(Purse(self._limits))
         self._full.clear()
-        self._late.clear()
-        self.status.late = 0
+        self._late.drop()
         self._sink.on_removed(self._name)
 
     def _begin(self) -> None:
@@ -129,7 +124,7 @@ class Remote(Session[RemoteStore]):
         self.status.freshness = found
         self._heard_s = None if heard is None else now() - max(0.0, time.time() - heard)
         self._pulse_s = now()
-        self._judge_again.set()
+        self._judge_soon()
         if withheld and not self._withheld():
             self._move(Happening.RETURNED)
             raise AnewError("the copy follows its cluster again: read as a whole")
@@ -149,8 +144,7 @@ class Remote(Session[RemoteStore]):
         return bool(self.status.age.revoked and self._cached() and copy and not copy.connected)
 
     async def _revoke(self) -> None:
-        for key in [k for k in self._late if k[0] in BACKENDS]:
-            del self._late[key]
+        self._late.drop(BACKENDS)
         for resource in BACKENDS:
             gone = self._mirrors[resource].snapshot((), 0)
             for first in range(0, len(gone), PART_ROWS):
@@ -173,20 +167,19 @@ class Remote(Session[RemoteStore]):
 
     async def _guard_copy(self, store: RemoteStore) -> None:
         """A copy whose writer is gone is not followed into its end."""
-        self._pulse_s = now()
-        while True:
-            # What is no copy, or whose writer tells no age, is looked at again from time to time.
-            left_s = self._pulse_s + COPY_TIMEOUT_S - now()
-            await asyncio.sleep(left_s if left_s > 0 else COPY_TIMEOUT_S / 4)
-            silent_s = now() - self._pulse_s
-            if self._cached() and self.status.freshness and silent_s >= COPY_TIMEOUT_S:
-                self._copy_silent = True
-                self._count_loss()
-                self._move(Happening.SILENCE)
-                raise UnavailableError(
-                    f"{store.endpoint}: no word of KVStoreMesh for {COPY_TIMEOUT_S:.0f} s: its "
-                    f"copy of {self._name} is not believed: look at the container kvstoremesh"
-                )
+        silent_s = now() - self._pulse_s
+        if self._cached() and self.status.freshness and silent_s >= COPY_TIMEOUT_S:
+            self._copy_silent = True
+            self._count_loss()
+            self._move(Happening.SILENCE)
+            raise UnavailableError(
+                f"{store.endpoint}: no word of KVStoreMesh for {COPY_TIMEOUT_S:.0f} s: its "
+                f"copy of {self._name} is not believed: look at the container kvstoremesh"
+            )
+        # What is no copy, or whose writer tells no age, is looked at again from time to time.
+        left_s = self._pulse_s + COPY_TIMEOUT_S - now()
+        delay_s = left_s if left_s > 0 else COPY_TIMEOUT_S / 4
+        self._duties.later("guard", delay_s, partial(self._guard_copy, store))
 
     async def _believe(self, config: ClusterConfig) -> None:
         known = self._decoding.id
@@ -210,7 +203,7 @@ class Remote(Session[RemoteStore]):
         while True:
             again_s = now() + self._limits.relist_gap_s
             try:
-                heard = _Heard(await self._list(store, resource, prefix))
+                heard = Heard(await self._list(store, resource, prefix))
                 self._synced(resource)
                 watch = store.watch(
                     prefix,
@@ -237,7 +230,7 @@ class Remote(Session[RemoteStore]):
                 log.info("event=relist cluster=%s resource=%s", self._name, resource)
             await asyncio.sleep(max(0.0, again_s - now()))
 
-    def _take_at_once(self, resource: str, prefix: str, heard: "_Heard", batch: Batch) -> bool:
+    def _take_at_once(self, resource: str, prefix: str, heard: Heard, batch: Batch) -> bool:
         """What a watch tells, unless there is more to it than handing it over."""
         if self._late or self._full.get(resource) or not heard.in_order(batch):
             return False
@@ -248,13 +241,15 @@ class Remote(Session[RemoteStore]):
             self._hand_over(resource, prefix, told)
         return True
 
-    def _news(self, resource: str, heard: "_Heard", batch: Batch) -> list[Told]:
-        mirror = self._mirrors[resource]
+    def _news(self, resource: str, heard: Heard, batch: Batch) -> list[Told]:
+        mirror, events = self._mirrors[resource], batch.events
         heard.note(batch)
+        if len(mirror) + len(events) <= self._limits.rows[resource]:
+            return mirror.events(events)
         return [
             change
-            for event in batch.events
-            if (not isinstance(event, Put) or self._admits(resource, event.row.key))
+            for event in events
+            if (not isinstance(event, Put) or self._admits(resource, event.key))
             and (change := mirror.event(event)) is not None
         ]
 
@@ -312,30 +307,31 @@ class Remote(Session[RemoteStore]):
         if not self._late and self._pace.take(len(rows), now()):
             self._hand_over(resource, prefix, rows)
             return
-        for name, data in rows:
-            self._late[resource, name] = (prefix, data)
-        self.status.late = len(self._late)
+        self._late.put(resource, prefix, rows)
         self.status.throttled += len(rows)
-        self._is_late.set()
         # While we do not read, the other side is not asked for more.
         await asyncio.sleep(len(rows) / READ_ROWS_PER_S)
 
-    async def _catch_up(self, store: RemoteStore) -> None:
-        async with TaskGroup() as tasks:
-            tasks.create_task(self._work_off())
-            tasks.create_task(self._guard_copy(store))
-            if self._limits.compare_s:
-                tasks.create_task(self._compare(store))
+    def _catch_up(self, store: RemoteStore, duties: Duties) -> None:
+        self._duties = duties
+        self._pulse_s = now()
+        duties.later("guard", COPY_TIMEOUT_S, partial(self._guard_copy, store))
+        self._compare_later(store)
+        self._late.begin(duties)
+
+    def _compare_later(self, store: RemoteStore) -> None:
+        if self._limits.compare_s:
+            delay_s = self._limits.compare_s * self._random.uniform(0.75, 1.25)
+            self._duties.later("compare", delay_s, partial(self._compare, store))
 
     async def _compare(self, store: RemoteStore) -> None:
-        """Look from time to time whether the watches have told everything."""
-        while True:
-            await asyncio.sleep(self._limits.compare_s * self._random.uniform(0.75, 1.25))
-            for resource in self._resources:
-                if resource not in self.status.synced or self._withheld():
-                    continue
-                await self._compare_type(store, resource)
-            self.status.compares += 1
+        """Look whether the watches have told everything."""
+        for resource in self._resources:
+            if resource not in self.status.synced or self._withheld():
+                continue
+            await self._compare_type(store, resource)
+        self.status.compares += 1
+        self._compare_later(store)
 
     async def _compare_type(self, store: RemoteStore, resource: str) -> None:
         mirror = self._mirrors[resource]
@@ -368,27 +364,10 @@ class Remote(Session[RemoteStore]):
             count,
         )
 
-    async def _work_off(self) -> None:
-        """Hand over what is late, as fast as this cluster's pace allows."""
-        while True:
-            while self._late:
-                count = min(len(self._late), PART_ROWS)
-                if not self._pace.take(count, now()):
-                    await asyncio.sleep(self._pace.wait_s(count))
-                    continue
-                for key in list(itertools.islice(self._late, count)):
-                    prefix, data = self._late.pop(key)
-                    self._hand_over(key[0], prefix, [(key[1], data)])
-                self.status.late = len(self._late)
-                await asyncio.sleep(0)
-            self._is_late.clear()
-            await self._is_late.wait()
-
     def _take_over(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
         """What a listing says is newer than what waits."""
         if self._late:
-            for name, _ in rows:
-                self._late.pop((resource, name), None)
+            self._late.forget(resource, (name for name, _ in rows))
         self._hand_over(resource, prefix, rows)
 
     def _synced(self, resource: str) -> None:
@@ -403,7 +382,7 @@ class Remote(Session[RemoteStore]):
     def _hand_over(self, resource: str, prefix: str, rows: Sequence[Told]) -> None:
         if resource in BACKENDS and self._withheld():
             rows = [row for row in rows if row[1] is None]
-        changes = self._decoding.rows(resource, prefix, rows, self._refusals[resource])
+        changes = self._decoding.rows(resource, prefix, rows, partial(self._reject, resource))
         if changes:
             self._sink.on_changes(self._name, resource, changes)
         self.status.counts[resource] = len(self._mirrors[resource])
@@ -416,22 +395,3 @@ class Remote(Session[RemoteStore]):
             log.warning(
                 'event=rejected cluster=%s count=%d why="%s"', self._name, count, why[:1000]
             )
-
-
-class _Heard:
-    """How far a watch has come."""
-
-    def __init__(self, revision: int) -> None:
-        self.revision = revision
-
-    def in_order(self, batch: Batch) -> bool:
-        """Whether nothing is older than what was heard before."""
-        if len(batch.events) == 1:  # nearly always
-            return batch.events[0].at >= self.revision
-        return all(event.at >= self.revision for event in batch.events)
-
-    def note(self, batch: Batch) -> None:
-        """It has been heard."""
-        for event in batch.events:
-            if event.at > self.revision:
-                self.revision = event.at

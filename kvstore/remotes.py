@@ -16,8 +16,9 @@ from kvstore.config import StoreConfig
 from kvstore.config_directory import ConfigDirectory, Directory, RemoteConfig
 from kvstore.connection import Happening
 from kvstore.remote import Remote, Sink
-from kvstore.session import RemoteStatus, RemoteStore
+from kvstore.session import RemoteStore
 from kvstore.staleness import KEEP
+from kvstore.status import RemoteStatus
 from kvstore.turns import Turns
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName, parse_cluster_id
 from reconcile.tasks import TaskGroup
@@ -47,7 +48,7 @@ class Remotes:
         how old a cluster's data may become unless its file says otherwise."""
         self._limits, self._wanted, self._cache_ttl_s = limits, wanted, cache_ttl_s
         self._connect = connect
-        self._randomness = randomness  # jitter only
+        self._randomness = randomness or random.Random()  # jitter only; one has 2.5 KB
         self._directory = directory
         self._turns = Turns()
         self._node_labels = node_labels

@@ -10,64 +10,23 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from kvstore.backoff import Backoff
 from kvstore.connection import TABLE, Action, Happening, State
+from kvstore.duties import Duties, Signal
 from kvstore.observed import OBSERVED
 from kvstore.port import ClusterIdChangedError, Store, StoreError, UnavailableError
-from kvstore.staleness import KEEP, Age
+from kvstore.status import RemoteStatus
 from model.cluster import ClusterConfig, ClusterName
 from reconcile.tasks import TaskGroup
 from wire.etcd import cluster_config_v1, keys
-from wire.etcd.freshness_v1 import Freshness
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_TIMEOUT_S = 120.0  # a writer beats once a minute
 CONFIG_TIMEOUT_S = 180.0
 CONFIG_POLL_S = 0.5
-
-
-@dataclass(slots=True)
-class RemoteStatus:
-    """What is known of a remote cluster, for people."""
-
-    name: ClusterName
-    state: State = State.DISCONNECTED
-    event: Happening | None = None  # the latest that the table did not pass over
-    event_s: float = 0.0  # when, of the loop's clock
-    action: Action = Action.NOTHING  # what followed
-    age: Age = field(default_factory=lambda: Age(KEEP, 0.0))
-    message: str = "Waiting for initial connection to be established"
-    endpoint: str = ""
-    etcd_id: int = 0
-    config: ClusterConfig | None = None
-    synced: set[str] = field(default_factory=set)  # this connection's listings
-    counts: dict[str, int] = field(default_factory=dict)
-    failures: int = 0  # of a connection that once stood
-    last_failure_s: float = 0.0  # of the loop's clock; 0: never
-    last_heartbeat_s: float = 0.0
-    rejected: dict[str, int] = field(default_factory=dict)  # by type
-    last_rejected: str = ""
-    examples: dict[str, str] = field(default_factory=dict)  # by type, the latest
-    late: int = 0  # changes that wait because this cluster has said too much too fast
-    throttled: int = 0  # changes that had to wait
-    compares: int = 0  # full compares with the store
-    repaired: int = 0  # rows that such a compare found to be wrong or missing
-    disorders: int = 0  # watches that told twice, backwards or out of order
-    freshness: Freshness | None = None  # what a mirror in between says of its own connection
-
-    @property
-    def connected(self) -> bool:
-        """The connection stands."""
-        return self.state in (State.SILENT, State.CONNECTED, State.CONFIGURED, State.READY)
-
-    @property
-    def ready(self) -> bool:
-        """Everything required has been read over this connection."""
-        return self.state is State.READY
 
 
 class RemoteStore(Store, Protocol):
@@ -107,9 +66,9 @@ class Session(ABC, Generic[S]):
         self._random = randomness or random.Random()  # jitter only
         self._backoff = Backoff()
         self._silent = False  # the last session ended because no heartbeat came
-        self._heard = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._judge_again = asyncio.Event()
+        self._heard, self._changed = Signal(), Signal()
+        self._life: Duties | None = None  # of ``run``
+        self._revoking = False
 
     @abstractmethod
     def _begin(self) -> None:
@@ -130,8 +89,8 @@ class Session(ABC, Generic[S]):
     async def _beat(self) -> None:
         """A heartbeat has come."""
 
-    async def _catch_up(self, store: S) -> None:
-        """What the heir has to do beside following, as long as the connection stands."""
+    def _catch_up(self, store: S, duties: Duties) -> None:
+        """Begin what the heir has to do beside following, as long as the connection stands."""
 
     async def _admit(self, store: S, cached: bool) -> None:
         """Wait until what the store holds may be believed."""
@@ -148,14 +107,20 @@ class Session(ABC, Generic[S]):
 
     async def run(self) -> None:
         """Connect, follow, and connect again."""
+        self.status.age.since_s = self.status.age.since_s or now()
         async with TaskGroup() as tasks:
-            tasks.create_task(self._grow_old())
-            await self._live()
+            self._life = Duties(tasks)
+            self._judge_soon()
+            try:
+                await self._live()
+            finally:
+                self._life.end()
+                self._life = None
 
     def set_policy(self, revoke_after_s: float) -> None:
         """How old the data may become; ``staleness.KEEP``: any age."""
         self.status.age.revoke_after_s = revoke_after_s
-        self._judge_again.set()
+        self._judge_soon()
 
     async def _live(self) -> None:
         while True:
@@ -179,7 +144,6 @@ class Session(ABC, Generic[S]):
                 continue
             await self._lost(failure)
             delay = self._backoff.next_s(stood_s, self._random.random())
-            self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._changed.wait()
@@ -207,7 +171,7 @@ class Session(ABC, Generic[S]):
         """Something was mended: an attempt that waits for its time is made at once."""
         if self._move(Happening.MENDED) is Action.RETRY_NOW:
             self._backoff.reset()
-            self._changed.set()
+            self._changed.give()
 
     def disconnected(self, why: Happening = Happening.STOPPED) -> None:
         """The owner ended ``run``; what was learnt stays, unless the table says otherwise."""
@@ -222,28 +186,36 @@ class Session(ABC, Generic[S]):
         status.state, action = TABLE[before, happening]
         if action is not Action.NOTHING or status.state is not before:
             status.event, status.event_s, status.action = happening, now(), action
-        self._judge_again.set()
+        self._judge_soon()
         return action
 
+    def _judge_soon(self) -> None:
+        """In the next turn, once for all that happens until then."""
+        if self._life is not None and not self._revoking:
+            self._life.later("age", 0.0, self._grow_old)
+
     async def _grow_old(self) -> None:
-        """Revoke what has become older than it may."""
+        """Revoke what has become older than it may; else look again when it may have."""
+        if self._revoking:
+            return
         age = self.status.age
-        age.since_s = age.since_s or now()
-        while True:
-            self._judge_again.clear()
-            fresh, heard_s = self._fresh()
-            age.update(fresh, now(), heard_s)
-            may = TABLE[self.status.state, Happening.AGED][1] is Action.REVOKE
-            if may and age.expire(now()) and self._move(Happening.AGED) is Action.REVOKE:
-                log.warning(
-                    "event=revoked cluster=%s age_s=%.0f: its services' backends are taken back",
-                    self._name,
-                    age.age_s(now()),
-                )
+        fresh, heard_s = self._fresh()
+        age.update(fresh, now(), heard_s)
+        may = TABLE[self.status.state, Happening.AGED][1] is Action.REVOKE
+        if may and age.expire(now()) and self._move(Happening.AGED) is Action.REVOKE:
+            log.warning(
+                "event=revoked cluster=%s age_s=%.0f: its services' backends are taken back",
+                self._name,
+                age.age_s(now()),
+            )
+            self._revoking = True  # until all is gone nothing is fresh again
+            try:
                 await self._revoke()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(age.left_s(now()) if may else None):
-                    await self._judge_again.wait()
+            finally:
+                self._revoking = False
+            self._judge_soon()
+        elif may and self._life is not None and (left_s := age.left_s(now())) is not None:
+            self._life.later("age", left_s, self._grow_old)
 
     async def _session(self, store: S) -> None:
         beats = await store.range(keys.HEARTBEAT)
@@ -252,34 +224,42 @@ class Session(ABC, Generic[S]):
         self.status.last_heartbeat_s = now()
         self._move(Happening.ANSWERED)
         self.status.message = "connected"
-        self._heard.clear()
         async with TaskGroup() as tasks:
-            tasks.create_task(self._heartbeat(store, beats.revision))
-            # The keys of a writer that is gone run out after a while, and that must not look like
-            # its word: after a silence nothing is read before it speaks again.
-            if self._silent and self._move(Happening.MUTE) is Action.AWAIT_BEAT:
-                self.status.message = (
-                    f"{store.endpoint}: waiting for a heartbeat: the remote cluster's "
-                    "clustermesh-apiserver does not write"
-                )
-                await self._heard.wait()
-            data = await self._configuration(store)
-            config = cluster_config_v1.decode(data, keys.cluster_config(self._name))
-            await self._believe(config)
-            self.status.config = config
-            cached = config.capabilities.cached
-            await self._admit(store, cached)
-            tasks.create_task(self._keep_to(store, data, cached))
-            tasks.create_task(self._catch_up(store))
-            if self._move(Happening.CONFIG_ACCEPTED) is not Action.FOLLOW:
-                raise UnavailableError(f"{store.endpoint}: given up meanwhile")
-            if not config.capabilities.synced_canaries:
-                for resource in self._resources:
-                    tasks.create_task(self._follow(store, resource, cached))
-                return
-            await self._canaries(store, cached, tasks)
+            duties = Duties(tasks)
+            try:
+                duties.begin(self._heartbeat(store, beats.revision))
+                await self._stand(store, duties)
+            finally:
+                duties.end()
 
-    async def _canaries(self, store: S, cached: bool, tasks: TaskGroup) -> None:
+    async def _stand(self, store: S, duties: Duties) -> None:
+        """Believe and follow, as long as nothing fails."""
+        # The keys of a writer that is gone run out after a while, and that must not look like
+        # its word: after a silence nothing is read before it speaks again.
+        if self._silent and self._move(Happening.MUTE) is Action.AWAIT_BEAT:
+            self.status.message = (
+                f"{store.endpoint}: waiting for a heartbeat: the remote cluster's "
+                "clustermesh-apiserver does not write"
+            )
+            await self._heard.wait()
+        data = await self._configuration(store)
+        config = cluster_config_v1.decode(data, keys.cluster_config(self._name))
+        await self._believe(config)
+        self.status.config = config
+        cached = config.capabilities.cached
+        await self._admit(store, cached)
+        duties.begin(self._keep_to(store, data, cached))
+        self._catch_up(store, duties)
+        if self._move(Happening.CONFIG_ACCEPTED) is not Action.FOLLOW:
+            raise UnavailableError(f"{store.endpoint}: given up meanwhile")
+        if config.capabilities.synced_canaries:
+            await self._canaries(store, cached, duties)
+        else:
+            for resource in self._resources:
+                duties.begin(self._follow(store, resource, cached))
+        await Signal().wait()  # for ever
+
+    async def _canaries(self, store: S, cached: bool, duties: Duties) -> None:
         """Follow each type from its canary on."""
         started: set[str] = set()
 
@@ -293,16 +273,21 @@ class Session(ABC, Generic[S]):
             resource = keys.canary_resource(key, self._name, cached)
             if resource in self._resources and resource not in started:
                 started.add(resource)
-                tasks.create_task(self._follow(store, resource, cached))
+                duties.begin(self._follow(store, resource, cached))
             elif resource is None:
                 self._noted(key, value)
 
-        canaries = await store.range(keys.canary_prefix(self._name))
-        for row in sorted(canaries.rows, key=lambda row: place(row.key)):
-            start(row.key, row.value)
+        prefix = keys.canary_prefix(self._name)
+
+        async def listed() -> int:  # rows stay no longer than this
+            canaries = await store.range(prefix)
+            for row in sorted(canaries.rows, key=lambda row: place(row.key)):
+                start(row.key, row.value)
+            return canaries.revision
+
         watch = store.watch(
-            keys.canary_prefix(self._name),
-            canaries.revision + 1,
+            prefix,
+            await listed() + 1,
             within=keys.SYNCED_PREFIX if cached else "",
         )
         async for batch in watch:
@@ -330,7 +315,7 @@ class Session(ABC, Generic[S]):
                 self.status.last_heartbeat_s = now()
                 self._silent = False
                 self._move(Happening.BEAT)
-                self._heard.set()
+                self._heard.give()
                 await self._beat()
 
     async def _keep_to(self, store: RemoteStore, data: bytes, cached: bool) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kvstore.session import RemoteStatus
 from kvstore.staleness import KEEP
+from kvstore.status import RemoteStatus
 
 
 def connection(status: RemoteStatus, now_s: float) -> dict[str, Any]:

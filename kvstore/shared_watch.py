@@ -4,36 +4,37 @@ An agent behind a KVStoreMesh follows hundreds of clusters in one etcd. A stream
 every cluster costs each 35 KB and half a millisecond to begin, and etcd sends every change as a
 message of its own, each of which costs more than what it says.
 
-When changes come one by one and fast, the watch is begun again a little in the past: etcd takes it
-for a late reader and sends all that has gathered, ten times a second, in one message.
+When changes come one by one and fast, nothing is read for a tenth of a second at a time: what has
+come meanwhile is read, decrypted and decoded together.
 
 Who has nothing else to do is told by a call in the turn in which a message is read: to wake
 hundreds of followers for a change each costs more than what they do with it.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeAlias
 
 from kvstore import messages
 from kvstore import rpc_pb2 as pb
-from kvstore.port import prefix_end
+from kvstore.port import Batch, Event, prefix_end
 from kvstore.watch_call import WatchCall
 
 RECENT_EVENTS = 2_000  # for a follower whose listing is older than what has been read since
 BEHIND_MESSAGES = 5_000  # a follower that does not keep up lists again
 BURST_MESSAGES, BURST_S = 12, 0.1  # from here on changes are awaited together
+GATHER_S = 0.11  # so long: what comes last is late by this, and by what taking over takes
+PLACES = 4_096  # of which it is remembered whom they concern
 AT_ONCE_EVENTS = 256  # of a message, that may be taken in one turn of the loop
-FEW_EVENTS = 8  # gathered in a tenth of a second: from here on down each comes by itself
+FEW_EVENTS = 10  # gathered in this time: from here on down each comes by itself
 
-NONE, REFUSED = -2, -1  # no number of a watch; that of a watch that cannot be
+REFUSED = -1  # the number of a watch that cannot be
 
 Open: TypeAlias = Callable[[], WatchCall]
-Told: TypeAlias = tuple[Any, Sequence[Any]]  # a reply, and those of its events that concern
+Told: TypeAlias = tuple[Any, Batch]  # a reply, and those of its events that concern
 Take: TypeAlias = Callable[[Told], bool]  # whether it was taken at once
 
 
@@ -44,11 +45,13 @@ class BehindError(Exception):
 class Follower:
     """One reader's part."""
 
+    __slots__ = ("_take", "ended", "idle", "revision", "told")
+
     def __init__(self, revision: int, take: Take | None = None) -> None:
         self.revision = revision  # nothing before it
         self.idle = False  # waits, and has seen to everything it was told
         self._take = take
-        self.told: deque[Told] = deque()
+        self.told: deque[Told] | None = None  # made when it is needed: an empty one has 600 bytes
         self.ended: BaseException | None = None  # after what has been told
 
     def take(self, told: Told) -> bool:
@@ -63,11 +66,24 @@ class Follower:
 
     def give(self, told: Told) -> None:
         """One more message, for later."""
+        if self.told is None:
+            self.told = deque()
         if len(self.told) >= BEHIND_MESSAGES:
             self.told.clear()
             self.ended = BehindError()
         if self.ended is None:
             self.told.append(told)
+
+    def get(self) -> Told | None:
+        """What was given first; ``None``: nothing is left. Raises what ended the watch, then."""
+        if self.told:
+            first = self.told.popleft()
+            if not self.told:
+                self.told = None
+            return first
+        if self.ended is not None:
+            raise self.ended
+        return None
 
 
 class Pace:
@@ -77,30 +93,24 @@ class Pace:
         self._gathered = False
         self._messages, self._since_s = 0, 0.0
 
-    def begun_again(self) -> None:
-        """The next message is what has gathered."""
-        self._gathered = True
-
     def is_fast(self, events: int, now_s: float) -> bool:
-        """One more message, with so many events."""
+        """What was read: so many events. True: the next is read when some have gathered."""
         if self._gathered:
-            self._gathered = False
+            self._gathered = events > FEW_EVENTS
             self._messages, self._since_s = 0, now_s
-            return events > FEW_EVENTS
+            return self._gathered
         self._messages += 1
         if self._messages < BURST_MESSAGES:
             return False
-        fast = now_s - self._since_s < BURST_S
+        self._gathered = now_s - self._since_s < BURST_S
         self._messages, self._since_s = 0, now_s
-        return fast
+        return self._gathered
 
 
 @dataclass(slots=True)
 class _Stream:
     call: WatchCall
-    current: int = NONE  # etcd's number of the watch that counts
-    beginning: bool = True  # one is about to be that
-    again: bool = False  # it is not the first
+    watch: int | None = None  # etcd's number of it, once it stands
     pace: Pace = field(default_factory=Pace)
 
 
@@ -109,14 +119,16 @@ class SharedWatch:
 
     def __init__(self, prefix: str, open_stream: Open) -> None:
         self._prefix, self._open = prefix, open_stream
-        self._followers: dict[bytes, list[Follower]] = {}
+        self._followers: dict[str, list[Follower]] = {}
+        # Whom what lies below a slash concerns, unless it is followed by its whole name.
+        self._concerned: dict[str, tuple[Follower, ...]] = {}
         self._waiting: dict[Follower, asyncio.Future[None]] = {}
         self._led = False  # somebody reads
         self._stream: _Stream | None = None
         self._began: Any = None  # the reply that said that the watch stands
         self._at = 0  # the last revision told
         self._floor: int | None = 0  # every event from here on is recent or to come
-        self._recent: deque[Any] = deque()
+        self._recent: deque[Event] = deque()
 
     def follow(self, prefix: str, revision: int, take: Take | None = None) -> Follower | None:
         """Follow a key, or what is below a prefix that ends in a slash, from a revision on.
@@ -130,47 +142,43 @@ class SharedWatch:
         elif revision and (self._floor is None or revision < self._floor):
             return None
         follower = Follower(revision, take)
-        head = prefix.encode()
-        if self._began is not None:
-            follower.give((self._began, ()))
-            past = [e for e in self._recent if e.kv.mod_revision >= revision and _below(e, head)]
+        if (began := self._began) is not None:
+            follower.give((began, Batch(began.header.revision, ())))
+            past = tuple(e for e in self._recent if e.at >= revision and _below(e.key, prefix))
             if past and revision:
-                follower.give((self._began, past))
-        self._followers.setdefault(head, []).append(follower)
+                follower.give((began, Batch(began.header.revision, past)))
+        self._followers.setdefault(prefix, []).append(follower)
+        self._concerned.clear()
         return follower
 
     def leave(self, prefix: str, follower: Follower) -> None:
         """The end of following; the last one ends the stream."""
-        head = prefix.encode()
-        there = self._followers.get(head, [])
+        there = self._followers.get(prefix, [])
         if follower in there:
             there.remove(follower)
         if not there:
-            self._followers.pop(head, None)
+            self._followers.pop(prefix, None)
+        self._concerned.clear()
         if not self._followers:
             self._close()
 
     async def next(self, follower: Follower) -> Told:
         """What concerns a follower next. Raises what ended the watch."""
-        while not follower.told:
-            if follower.ended is not None:
-                raise follower.ended
+        while (told := follower.get()) is None:
             follower.idle = True
             try:
-                await (self._wait(follower) if self._led else self._lead(follower))
+                if self._led:
+                    self._waiting[follower] = asyncio.get_running_loop().create_future()
+                    await self._waiting[follower]
+                else:
+                    await self._lead(follower)
+            except asyncio.CancelledError:
+                self._pass_on()  # it may have been chosen to read
+                raise
             finally:
                 follower.idle = False
-        return follower.told.popleft()
-
-    async def _wait(self, follower: Follower) -> None:
-        self._waiting[follower] = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiting[follower]
-        except asyncio.CancelledError:
-            self._pass_on()  # it may have been chosen to read
-            raise
-        finally:
-            self._waiting.pop(follower, None)
+                self._waiting.pop(follower, None)
+        return told
 
     async def _lead(self, follower: Follower) -> None:
         """Read for all until there is something for this one."""
@@ -183,6 +191,7 @@ class SharedWatch:
             raise
         except Exception as error:  # whatever it is, each follower raises it as its own
             everybody, self._followers = self._followers, {}
+            self._concerned.clear()
             self._close()
             for one in (f for part in everybody.values() for f in part):
                 one.ended = one.ended or error
@@ -209,29 +218,22 @@ class SharedWatch:
             self._began = None
 
     async def _read(self) -> None:
-        """One message."""
+        """One message, or all that have gathered."""
         if self._stream is None:
             stream = self._stream = _Stream(self._open())
             await stream.call.write(self._request(0 if self._floor is None else self._at + 1))
         stream = self._stream
-        reply = await stream.call.read()
-        if reply.canceled and reply.watch_id in (REFUSED, stream.current):
-            self._tell_all(reply)
-        elif reply.created:
-            stream.beginning, stream.current = False, reply.watch_id
-            if stream.again:
-                stream.pace.begun_again()
-            elif self._began is None:
-                self._stands(reply)
-        elif reply.watch_id == stream.current and reply.events:
-            new = self._take(reply)
-            now_s = asyncio.get_running_loop().time()
-            if not stream.beginning and stream.pace.is_fast(new, now_s):
-                # What the one that ends would still tell is told again by the one that begins.
-                ended = pb.WatchCancelRequest(watch_id=stream.current)
-                stream.beginning, stream.again, stream.current = True, True, NONE
-                end = pb.WatchRequest(cancel_request=ended)
-                await stream.call.write(self._request(self._at), end)
+        for reply in await stream.call.read():
+            if reply.canceled and reply.watch_id in (REFUSED, stream.watch):
+                self._tell_all(reply)
+            elif reply.created:
+                stream.watch = reply.watch_id
+                if self._began is None:
+                    self._stands(reply)
+            elif reply.watch_id == stream.watch and reply.events:
+                new = self._take(reply)
+                if stream.pace.is_fast(new, asyncio.get_running_loop().time()):
+                    stream.call.rest(GATHER_S)
 
     def _request(self, revision: int) -> Any:
         key, end = self._prefix.encode(), prefix_end(self._prefix)
@@ -246,7 +248,7 @@ class SharedWatch:
 
     def _tell_all(self, reply: Any) -> None:
         for follower in (f for part in self._followers.values() for f in part):
-            self._give(follower, (reply, ()))
+            self._give(follower, (reply, Batch(reply.header.revision, ())))
 
     def _give(self, follower: Follower, told: Told) -> None:
         follower.give(told)
@@ -254,50 +256,51 @@ class SharedWatch:
 
     def _take(self, reply: Any) -> int:
         """Tell each its part; how many events were new."""
-        parts: dict[Follower, list[Any]] = {}
-        heads = self._followers
-        count = 0
-        for event in reply.events:
-            revision = event.kv.mod_revision
-            if revision <= self._at:
-                continue
-            count += 1
-            for head in _heads(event.kv.key):
-                for follower in heads.get(head, ()):
-                    if revision >= follower.revision:
-                        parts.setdefault(follower, []).append(event)
-            self._recent.append(event)
-        self._at = max(self._at, reply.events[-1].kv.mod_revision)
-        while len(self._recent) > RECENT_EVENTS:
-            self._floor = self._recent.popleft().kv.mod_revision + 1
-        few, began, taken = len(reply.events) <= AT_ONCE_EVENTS, perf_counter(), False
+        parts: dict[Follower, list[Event]] = {}
+        at, recent = self._at, self._recent
+        new = [event for raw in reply.events if (event := messages.event(raw)).at > at]
+        for event in new:
+            revision = event.at
+            for follower in self._whom(event.key):
+                if revision >= follower.revision:
+                    parts.setdefault(follower, []).append(event)
+        if new:
+            self._at = new[-1].at
+        recent.extend(new)
+        while len(recent) > RECENT_EVENTS:
+            self._floor = recent.popleft().at + 1
+        few, began, taken = len(new) <= AT_ONCE_EVENTS, perf_counter(), False
+        upto = reply.header.revision
         for follower, events in parts.items():
-            if few and follower.take((reply, events)):
+            told = reply, Batch(upto, tuple(events))
+            if few and follower.take(told):
                 taken = True
             else:
-                self._give(follower, (reply, events))
+                self._give(follower, told)
         if taken:
-            messages.observe(reply.events, began)
-        return count
+            messages.observe(new, began)
+        return len(new)
+
+    def _whom(self, key: str) -> Sequence[Follower]:
+        """Who follows a key, or a place above it."""
+        place = key[: key.rfind("/") + 1]
+        found = self._concerned.get(place)
+        if found is None:
+            if len(self._concerned) >= PLACES:
+                self._concerned.clear()
+            above = (self._followers.get(head, ()) for head in _heads(place))
+            found = self._concerned[place] = tuple(f for some in above for f in some)
+        exactly = self._followers.get(key)
+        return found if exactly is None or key == place else (*exactly, *found)
 
 
-@contextlib.contextmanager
-def following(shared: SharedWatch, prefix: str, follower: Follower) -> Iterator[Follower]:
-    """Leave in the end."""
-    try:
-        yield follower
-    finally:
-        shared.leave(prefix, follower)
-
-
-def _heads(key: bytes) -> list[bytes]:
+def _heads(key: str) -> list[str]:
     """The key, and every prefix of it that ends in a slash."""
     heads, cut = [key], len(key) - 1
-    while (cut := key.rfind(b"/", 0, cut)) > 0:
+    while (cut := key.rfind("/", 0, cut)) > 0:
         heads.append(key[: cut + 1])
     return heads
 
 
-def _below(event: Any, head: bytes) -> bool:
-    key: bytes = event.kv.key
-    return key == head or (head.endswith(b"/") and key.startswith(head))
+def _below(key: str, head: str) -> bool:
+    return key == head or (head.endswith("/") and key.startswith(head))

@@ -12,10 +12,7 @@ PATH: Final = "/etcdserverpb.Watch/Watch"
 
 
 class WatchCall:
-    """``write``, ``read`` and ``cancel``, as a stream of the gRPC library has them.
-
-    All raise ``http2.StreamLostError``.
-    """
+    """One stream; ``write`` and ``read`` raise ``http2.StreamLostError``."""
 
     def __init__(self, endpoint: Endpoint, config: StoreConfig) -> None:
         self._endpoint, self._config = endpoint, config
@@ -41,12 +38,24 @@ class WatchCall:
                 raise http2.StreamLostError(f"certificates: {error}") from error
         await self._call.open(endpoint.address, endpoint.port, tls, endpoint.server_name)
 
-    async def read(self) -> Any:
-        """The next ``WatchResponse``."""
+    async def read(self) -> list[Any]:
+        """The ``WatchResponse``s that have come, at least one; those that bring events in one.
+
+        Messages one after the other are one message of this kind: lists grow, and of all else
+        the last word counts. What is said of a watch itself must be told apart.
+        """
         try:
-            return pb.WatchResponse.FromString(await self._call.read())
+            said = await self._call.read()
+            whole = pb.WatchResponse.FromString(b"".join(said) if len(said) > 1 else said[0])
+            if len(said) > 1 and (whole.created or whole.canceled):
+                return [pb.WatchResponse.FromString(one) for one in said]
+            return [whole]
         except DecodeError as error:
             raise http2.StreamLostError(f"what came is no answer of a watch: {error}") from error
+
+    def rest(self, rest_s: float) -> None:
+        """Leave what comes from now on lying for so long, and then take it together."""
+        self._call.rest(rest_s)
 
     def cancel(self) -> None:
         """The end."""

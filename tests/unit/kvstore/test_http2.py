@@ -122,7 +122,10 @@ async def test_messages_however_they_are_cut() -> None:
             await asyncio.sleep(0.001)
 
     async with call(script) as made:
-        assert [await made.read() for _ in texts] == texts
+        got: list[bytes] = []
+        while len(got) < len(texts):
+            got += await made.read()
+        assert got == texts
 
 
 async def test_what_is_written_keeps_to_the_window() -> None:
@@ -149,7 +152,7 @@ async def test_what_is_written_keeps_to_the_window() -> None:
     async with call(script) as made:
         await asyncio.sleep(0.1)
         await made.write(text)
-        assert await made.read() == b"thanks"
+        assert await made.read() == [b"thanks"]
     assert max(seen) <= MAX_FRAME_BYTES
     assert sum(seen[:2]) <= 20_000
 
@@ -177,12 +180,39 @@ async def test_who_does_not_read_holds_the_server_up(monkeypatch: pytest.MonkeyP
     async with call(script) as made:
         await asyncio.sleep(0.1)
         assert not given
-        assert len(await made.read()) == 5_000
-        assert not given
-        assert len(await made.read()) == 30_000
+        assert [len(one) for one in await made.read()] == [5_000, 30_000]
         await asyncio.sleep(0.4)
         assert given > 100_000  # of what is not whole, too
-        assert len(await made.read()) == 300_000
+        assert [len(one) for one in await made.read()] == [300_000]
+
+
+async def test_what_comes_while_it_rests_comes_together() -> None:
+    """Nothing wakes it before its time, but an end does."""
+
+    async def script(peer: Peer) -> None:
+        await peer.frame(FrameType.HEADERS)
+        for number in range(10):
+            peer.say(data(message(bytes((number,)))))
+            await asyncio.sleep(0.03)  # the rhythm of changes: shorter than the rest
+        await peer.frame(FrameType.DATA)
+        peer.say(data(message(b"before")))
+        peer.writer.close()
+
+    async with call(script) as made:
+        got = await made.read()
+        assert len(got) < 3
+        made.rest(0.15)
+        together = await made.read()
+        assert len(together) > 2
+        got += together
+        while len(got) < 10:
+            got += await made.read()
+        assert got == [bytes((number,)) for number in range(10)]
+        made.rest(60.0)
+        await made.write(b"end")
+        assert await made.read() == [b"before"]
+        with pytest.raises(StreamLostError, match="the connection was closed"):
+            await made.read()
 
 
 async def test_pings_are_answered() -> None:
@@ -193,7 +223,7 @@ async def test_pings_are_answered() -> None:
         peer.say(data(message(b"good")))
 
     async with call(script) as made:
-        assert await made.read() == b"good"
+        assert await made.read() == [b"good"]
 
 
 async def test_a_silent_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +287,7 @@ async def test_every_end_has_its_reason(why: str) -> None:
         ENDS[why](peer)
 
     async with call(script) as made:
-        assert await made.read() == b"before"
+        assert await made.read() == [b"before"]
         with pytest.raises(StreamLostError, match=why):
             await made.read()
         with pytest.raises(StreamLostError, match=why):
