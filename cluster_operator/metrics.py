@@ -10,7 +10,7 @@ from cluster_operator.slice_counts import SliceCounts
 from kube.observed import OBSERVED as API_SERVER
 from kvstore.observed import OBSERVED
 from kvstore.remotes import Remotes
-from kvstore.session import RemoteStatus
+from kvstore.status import RemoteStatus
 from model.cluster import ClusterName
 from model.service import ServiceName
 from telemetry import logs, process

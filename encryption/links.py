@@ -1,17 +1,16 @@
 """Devices of encryption as links: made, adjusted, removed. Adapter; blocking.
 
-``datapath`` has its own; the two rooms do not import one another.
+``datapath`` has its own; the two rooms do not import one another. The library is loaded when there
+is something to ask: it costs 10 MB, and most nodes have no such device.
 """
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from model.address import Address
 from model.kernel_numbers import LINK_ALIAS
@@ -22,6 +21,8 @@ _IFF_UP = 0x1
 @contextmanager
 def doing(what: str) -> Iterator[None]:
     """Turn errors of the library into ``OSError`` that says what was tried."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         yield
     except NetlinkError as error:
@@ -29,9 +30,21 @@ def doing(what: str) -> Iterator[None]:
         raise OSError(code, f"{what}: {os.strerror(code)}") from error
 
 
+def _routing() -> Any:
+    from pyroute2 import IPRoute
+
+    return IPRoute()
+
+
 def find(name: str) -> Any | None:
     """The link of a name, or ``None``."""
-    with IPRoute() as ipr:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return None
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _routing() as ipr:
         try:
             return next(iter(ipr.link("get", ifname=name)), None)
         except NetlinkError as error:
@@ -53,7 +66,7 @@ def is_ours(link: Any) -> bool:
 
 def create(name: str, kind: str) -> None:
     """Raises ``OSError``; EOPNOTSUPP where the kernel has no such devices."""
-    with IPRoute() as ipr, doing(f"create device {name} of kind {kind}"):
+    with _routing() as ipr, doing(f"create device {name} of kind {kind}"):
         ipr.link("add", ifname=name, kind=kind)
 
 
@@ -62,7 +75,7 @@ def adjust(name: str, mtu: int) -> int:
     for setting in ("rp_filter", "send_redirects"):
         _sysctl(f"net/ipv4/conf/{name}/{setting}", "0")
     _sysctl(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
-    with IPRoute() as ipr, doing(f"set MTU {mtu} and flags of device {name}"):
+    with _routing() as ipr, doing(f"set MTU {mtu} and flags of device {name}"):
         link = next(iter(ipr.link("get", ifname=name)))
         if (
             link.get_attr("IFLA_MTU") != mtu
@@ -75,7 +88,7 @@ def adjust(name: str, mtu: int) -> int:
 
 def mtu_of(address: Address, device: str | None) -> int:
     """The MTU of a device, or of the one that holds an address. Raises ``OSError``."""
-    with IPRoute() as ipr, doing(f"look for the device of {address}"):
+    with _routing() as ipr, doing(f"look for the device of {address}"):
         if device is not None:
             return int(next(iter(ipr.link("get", ifname=device))).get_attr("IFLA_MTU"))
         for found in ipr.addr("dump"):
@@ -87,7 +100,9 @@ def mtu_of(address: Address, device: str | None) -> int:
 
 def delete(name: str) -> None:
     """No error when it is gone."""
-    with IPRoute() as ipr, doing(f"delete device {name}"):
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with _routing() as ipr, doing(f"delete device {name}"):
         try:
             link = next(iter(ipr.link("get", ifname=name)))
             ipr.link("del", index=link["index"])

@@ -6,9 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyroute2 import WireGuard
-from pyroute2.netlink.exceptions import NetlinkError
-
 from encryption import links
 from encryption.device import DeviceState, PeerChange, PeerState
 from encryption.peers import PublicKey
@@ -40,7 +37,7 @@ class KernelDevice:
     def configure(self, key: PrivateKey, port: int, mark: int) -> None:
         """Set the device's own half."""
         secret = base64.b64encode(key.reveal()).decode()
-        with WireGuard() as wg, links.doing(f"configure device {self.name} on UDP port {port}"):
+        with _kernel() as wg, links.doing(f"configure device {self.name} on UDP port {port}"):
             wg.set(self.name, private_key=secret, listen_port=port, fwmark=mark)
 
     def read(self) -> DeviceState:
@@ -48,7 +45,7 @@ class KernelDevice:
         public: PublicKey | None = None
         port = mark = 0
         peers: dict[PublicKey, PeerState] = {}
-        with WireGuard() as wg, links.doing(f"read device {self.name}"):
+        with _kernel() as wg, links.doing(f"read device {self.name}"):
             for message in wg.info(self.name):
                 if message.get_attr("WGDEVICE_A_PUBLIC_KEY"):
                     public = _text(message.get_attr("WGDEVICE_A_PUBLIC_KEY"))
@@ -61,8 +58,10 @@ class KernelDevice:
 
     def change(self, changes: Sequence[PeerChange]) -> Mapping[PublicKey, OSError]:
         """One message for each."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
         errors: dict[PublicKey, OSError] = {}
-        with WireGuard() as wg:
+        with _kernel() as wg:
             for change in changes:
                 try:
                     wg.set(self.name, peer=_arguments(change))
@@ -75,6 +74,12 @@ class KernelDevice:
     def remove(self) -> None:
         """With all peers."""
         links.delete(self.name)
+
+
+def _kernel() -> Any:
+    from pyroute2 import WireGuard  # not before it is needed: encryption.links
+
+    return WireGuard()
 
 
 def is_absent(error: OSError) -> bool:

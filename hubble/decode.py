@@ -31,7 +31,7 @@ _IS_REPLY = {0: False, 1: False, 2: True, 3: False, 4: False}
 _UNKNOWN_REASON, _ENCRYPT_OVERLAY = 5, 8
 _FILES = {
     w.SourceFile.SOURCE_FROM_CONTAINER: "from_container.bpf.c",
-    w.SourceFile.SOURCE_FROM_OVERLAY: "from_overlay.bpf.c",
+    w.SourceFile.SOURCE_FROM_OVERLAY: "overlay.h",
     w.SourceFile.SOURCE_FROM_HOST: "from_host.bpf.c",
     w.SourceFile.SOURCE_PARSE: "parse.h",
     w.SourceFile.SOURCE_CONNTRACK: "conntrack.h",
@@ -43,6 +43,7 @@ _FILES = {
     w.SourceFile.SOURCE_NEIGHBOUR: "neighbour.h",
     w.SourceFile.SOURCE_ACT: "act.h",
     w.SourceFile.SOURCE_POLICY: "policy.h",
+    w.SourceFile.SOURCE_FROM_WIREGUARD: "from_wireguard.bpf.c",
 }
 _BEFORE = frozenset(
     (w.TranslationPoint.TRANSLATION_BEFORE, w.TranslationPoint.TRANSLATION_ANSWER_BEFORE)

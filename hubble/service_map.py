@@ -23,7 +23,7 @@ _RESERVED: Final = "reserved:"
 _CIDR: Final = "cidr:"
 _NAME_KEYS: Final = ("app", "name", "functionName", "k8s-app")
 _REMOVED: Final = ("k8s:", "io.kubernetes.pod.", "app.kubernetes.io/")
-_ANSWERS: Final = (
+ANSWERS: Final = (
     f.SOCK_XLATE_POINT_PRE_DIRECTION_REV,
     f.SOCK_XLATE_POINT_POST_DIRECTION_REV,
 )
@@ -193,7 +193,7 @@ class Traffic:
 
     def _translation(self, flow: f.Flow) -> None:
         """A socket's: the service it asks for, then the backend that it gets."""
-        if flow.sock_xlate_point in _ANSWERS:
+        if flow.sock_xlate_point in ANSWERS:
             return
         key = flow.node_name, flow.socket_cookie
         if flow.verdict == f.TRACED and flow.destination_service.name:

@@ -3,9 +3,14 @@
 One object per process, since its page of metrics is one.
 """
 
+from msgspec.structs import replace
+
 from telemetry.metrics import Counter, Family, Histogram
+from wire.k8s.meta import K8sObject
 
 _CREATE, _UPDATE, _DELETE = "create", "update", "delete"
+# Kinds that dashboards know by another word.
+_SCOPES = {"EndpointSlice": "Endpoint"}
 
 
 class Observed:
@@ -22,15 +27,17 @@ class Observed:
         self.latency.observe(took_s, template(path), method)
         self.calls.add(server.partition("://")[2], method, str(status))
 
-    def told(self, scope: str, old: object | None, new: object | None) -> None:
+    def told(self, scope: str, old: K8sObject | None, new: K8sObject | None) -> None:
         """A watch told of an object, and it was taken."""
         action = _DELETE if new is None else _CREATE if old is None else _UPDATE
-        equal = "true" if action == _UPDATE and old == new else "false"
+        equal = "true" if old is not None and new is not None and same(old, new) else "false"
+        scope = _SCOPES.get(scope, scope)
         self.received.add(scope, action, "true", equal)
         self.events.add(scope, action, "success")
 
     def rejected(self, scope: str, number: int) -> None:
         """So many objects were told that do not decode."""
+        scope = _SCOPES.get(scope, scope)
         self.received.add(scope, _UPDATE, "false", "false", by=number)
         self.events.add(scope, _UPDATE, "failed", by=number)
 
@@ -52,6 +59,20 @@ class Observed:
                 "Objects that watches told of; equal: nothing that we read has changed",
             ),
         ]
+
+
+def same(old: K8sObject, new: K8sObject) -> bool:
+    """Whether two versions say the same in all that we read."""
+    meta = replace(
+        new.metadata,
+        resource_version=old.metadata.resource_version,
+        generation=old.metadata.generation,
+    )
+    return meta == old.metadata and all(
+        getattr(old, name) == getattr(new, name)
+        for name in old.__struct_fields__
+        if name != "metadata"
+    )
 
 
 def template(path: str) -> str:

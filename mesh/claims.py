@@ -34,6 +34,12 @@ class Claims(Generic[K, Owner, C]):
         said = Said(owner, claim)
         if self._by_key.setdefault(key, said) is said:
             return True
+        sole = self._by_key[key]
+        if not isinstance(sole, tuple) and sole.owner == owner:  # nearly always
+            if sole.claim == claim:
+                return False
+            self._by_key[key] = said
+            return True
         known = self.of(key)
         if said in known:
             return False
@@ -57,7 +63,14 @@ class Claims(Generic[K, Owner, C]):
 
     def drop(self, key: K, owner: Owner) -> bool:
         """Withdraw a claim. True when there was one."""
-        known = self.of(key)
+        known = self._by_key.get(key)
+        if known is None:
+            return False
+        if not isinstance(known, tuple):  # nearly always
+            if known.owner != owner:
+                return False
+            del self._by_key[key]
+            return True
         rest = tuple(said for said in known if said.owner != owner)
         if len(rest) == len(known):
             return False
@@ -87,6 +100,10 @@ class Claims(Generic[K, Owner, C]):
         """The claim of a key that has only one."""
         found = self._by_key.get(key)
         return None if isinstance(found, tuple) else found
+
+    def __contains__(self, key: K) -> bool:
+        """Whether anybody claims a key."""
+        return key in self._by_key
 
     def __iter__(self) -> Iterator[K]:
         """Every key with a claim."""

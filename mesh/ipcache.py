@@ -163,7 +163,8 @@ class Ipcache:
 
     def _dropped(self, prefixes: Sequence[Prefix]) -> None:
         for prefix in prefixes:
-            if not any(s.owner.source is Source.CLUSTERMESH for s in self._claims.of(prefix)):
+            rest = self._claims.of(prefix)
+            if not rest or not any(s.owner.source is Source.CLUSTERMESH for s in rest):
                 self._peers.discard(prefix)
         self._changed(prefixes)
 
@@ -187,12 +188,13 @@ class Ipcache:
 
     def _judge(self, prefixes: Sequence[Prefix], judged: bool = False) -> None:
         """Note what there is to say about claims: nearly always nothing."""
-        noted, sole, block = self._noted, self._claims.sole, b""
+        noted, claims, block = self._noted, self._claims, b""
         speaker, hosts = NOBODY
         for prefix in prefixes:
-            only = sole(prefix)
+            only = claims.sole(prefix)
             if only is None or prefix in noted:
-                self._note(prefix)
+                if prefix in noted or prefix in claims:
+                    self._note(prefix)
                 continue
             claimant = only.owner
             if judged or claimant.source is not Source.CLUSTERMESH:

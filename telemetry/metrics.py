@@ -54,6 +54,10 @@ class Counter:
     labels: tuple[str, ...]
     values: dict[tuple[str, ...], float] = field(default_factory=dict)
 
+    def declare(self, *labels: str) -> None:
+        """Show these labels before the first count, so that a rate sees that one as well."""
+        self.values.setdefault(labels, 0)
+
     def add(self, *labels: str, by: float = 1) -> None:
         """Count; values in the order of ``labels``."""
         self.values[labels] = self.values.get(labels, 0) + by

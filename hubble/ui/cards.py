@@ -10,7 +10,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from hubble.service_map import app_name
+from hubble.service_map import ANSWERS, app_name
 from wire.hubble import flow_pb2 as f
 from wire.hubble import ui_pb2 as ui
 
@@ -28,6 +28,11 @@ def is_shown(flow: f.Flow) -> bool:
     """It has two ends and a protocol: the UI can draw it."""
     has_ends = flow.HasField("source") and flow.HasField("destination")
     return has_ends and flow.l4.WhichOneof("protocol") is not None
+
+
+def is_answer(flow: f.Flow) -> bool:
+    """It goes back to who has asked: drawn as it flies, its link would be the wrong way round."""
+    return flow.is_reply.value or flow.sock_xlate_point in ANSWERS
 
 
 def card_id(endpoint: f.Endpoint, names: Iterable[str], side: str) -> str:
@@ -57,7 +62,8 @@ class Cards:
                 self._card(cards, flow.source, flow.source_names, "sender", flow.time),
                 self._card(cards, flow.destination, flow.destination_names, "receiver", flow.time),
             )
-            self._link(links, flow, *ids)
+            if not is_answer(flow):
+                self._link(links, flow, *ids)
         return list(cards.values()), list(links.values())
 
     def _card(

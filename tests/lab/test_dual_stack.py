@@ -12,6 +12,8 @@ import pytest
 
 from kind.story import C1, C2
 from tests.support import lab as labs
+from tests.support import metrics_page
+from tests.support.cilium_dashboards import DUAL
 from tests.support.lab import Json, Lab
 from tests.support.sniffer import CANARY, sniffing
 
@@ -24,10 +26,12 @@ pytestmark = [
 PODS = ["10.1.0.0/16", "10.2.0.0/16", "fd00:10:1::/48", "fd00:10:2::/48"]
 NODES = ["172.20.0.0/16", "fd00:172:20::/64"]
 OUTSIDE = "fd00:172:20::1"  # the underlay's own address: of no cluster
+TO_OVERLAY = 4  # where a packet goes into the tunnel
 STRANGER = "fd00:10:2:77::1"  # among the other cluster's pods, and nobody's
 SETTINGS = (
     "ipv6.enabled=true",
     "hubble.enabled=true",
+    "hubble.metrics.enabled={tcp,icmp}",
     "enable-wireguard=true",
     "encryption.strictMode.enabled=true",
     "encryption.strictMode.cidr=10.1.0.0/16,10.2.0.0/16,fd00:10:1::/48,fd00:10:2::/48",
@@ -146,6 +150,49 @@ def test_pods_reach_pods_and_nothing_shows(world: World) -> None:
     seen.assert_clean()
     for said in world.lab.get("node", f"{C1}-worker")["status"]["addresses"]:
         assert said["type"] == "Hostname" or world.ping(said["address"]), said
+
+
+def test_flows_say_whether_they_are_encrypted(world: World) -> None:
+    """To other nodes they are, by both families; on one node there is nothing to encrypt."""
+    near, far = world.addresses("near"), world.addresses("far", C2)
+    for address in (*near, *far):
+        host = f"[{address}]" if ":" in address else address
+        assert world.ask(f"http://{host}:8080/") is not None
+        assert world.ping(address)
+
+    def flows(*words: str) -> list[Json]:
+        command = ("hubble", "observe", "--last", "2000", "--type", "trace", "-o", "json", *words)
+        found: list[Json] = [
+            json.loads(line)["flow"] for line in world.inside(*command).split("\n") if line
+        ]
+        return found
+
+    for address in far:
+        sent = [f for f in flows("--to-ip", address) if f["event_type"]["sub_type"] == TO_OVERLAY]
+        assert sent, address
+        assert all(flow["IP"].get("encrypted") for flow in sent), address
+        encrypted = flows("--to-ip", address, "--encrypted")
+        assert {flow["uuid"] for flow in sent} <= {flow["uuid"] for flow in encrypted}
+    for address in near:
+        assert flows("--to-ip", address, "--unencrypted"), address
+        assert flows("--to-ip", address, "--encrypted") == [], address
+
+
+def test_hubble_counts_both_families(world: World) -> None:
+    """What Cilium's dashboards read of IPv6."""
+    page = f"{world.lab.node(f'{C1}-worker').address}:9965/metrics"
+
+    def missing() -> list[object]:
+        world.ask(f"http://[{world.addresses('near')[1]}]:8080/")
+        world.ping(world.addresses("far", C2)[1])
+        code, text = world.lab.exec(f"{C1}-worker", "curl", "-s", f"http://{page}")
+        assert code == 0, text
+        found = metrics_page.parse(text)
+        return [
+            fact for fact in DUAL if fact[0] not in found or not found[fact[0]].total(**fact[1])
+        ]
+
+    labs.wait_until("all are counted", lambda: not missing(), 30, 0.5)
 
 
 def test_objects_and_tables_have_both(world: World) -> None:

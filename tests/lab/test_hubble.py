@@ -15,7 +15,7 @@ import pytest
 from kind.lab import host
 from kind.lab.topology import Node
 from kind.story import C1, C2
-from tests.support import hubble_ui
+from tests.support import cilium_dashboards, hubble_ui
 from tests.support import lab as labs
 from tests.support.dashboards import queries
 from tests.support.hubble import asking
@@ -293,17 +293,17 @@ def test_the_ui_draws_the_map_of_both_clusters(world: World) -> None:
 def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
     """Frozen, killed and back again: the others' flows come, and the node's once it is back."""
     connected(world)
-    far = world.node_of(world.pod(C2, "x-wing"))
-    name = f"{C2}/{far.name}"
+    near, far = world.pod(C1, "x-wing"), world.node_of(world.pod(C2, "x-wing"))
+    name, pod = f"{C2}/{far.name}", f"default/{near['metadata']['name']}"
+    world.curl(f"http://{world.pod(C1, 'rebel-base')['status']['podIP']}/")
     pid = next(p for p in host.processes_of(world.lab.name) if _is_hubble(p) and _lives_on(p, far))
     os.kill(pid, signal.SIGSTOP)
     try:
-        code, said = world.lab.exec(
-            f"{C1}/tools", "isthmus", "hubble", "observe", "--last", "20", "--server", RELAY
-        )
+        words = ("observe", "--last", "20", "--from-pod", pod, "--server", RELAY)
+        code, said = world.lab.exec(f"{C1}/tools", "isthmus", "hubble", *words)
         assert code == 0
         assert re.search(rf'Error "no (sign|answer).*" on 1 nodes: {name}', said)
-        assert "x-wing" in said
+        assert pod in said
     finally:
         os.kill(pid, signal.SIGCONT)
     os.kill(pid, signal.SIGKILL)
@@ -342,8 +342,9 @@ def test_hubble_is_taken_away_and_put_back(world: World) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
-    """Prometheus reads every page of the mesh; with traffic each panel has something to show."""
+def test_no_query_of_dashboards_is_empty(world: World) -> None:
+    """Prometheus reads every page of the mesh; with traffic each panel of ours has something to
+    show, and Cilium's find every family, label and value that they read."""
     targets = pages(world)
     near = world.node_of(world.pod(C1, "x-wing"))
     with prometheus(near.netns, targets) as running:
@@ -351,6 +352,7 @@ def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
         with Talk(world):
             empty = [found for found in queries() if found[:2] not in QUIET]
             assert len(empty) > 100
+            empty += [("of Cilium", "", selector) for selector in cilium_dashboards.selectors()]
             deadline = time.monotonic() + 120
             socket = ("--unix-socket", str(near.root / "run/cilium/cilium.sock"))
             replaced = 0.0
@@ -365,6 +367,7 @@ def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
                     ask = ("curl", "-s", "-o", "/dev/null", *socket, f"http://x/v1/{path}")
                     subprocess.run(ask, check=True)
                 time.sleep(1)
+        assert [name for name in cilium_dashboards.ABSENT if running.query(name)] == []
         denied = 'sum(hubble_drop_total{reason="POLICY_DENY"})'
         assert running.query(denied)[0] > 0
         # What proxies told is told as it was: one answer in five failed.
@@ -376,3 +379,4 @@ def test_no_query_of_our_dashboards_is_empty(world: World) -> None:
         flows = [json.loads(line)["flow"] for line in exported.read_text().splitlines()]
         assert {flow["verdict"] for flow in flows} == {"DROPPED"}
     world.lab.kubectl("delete", "cnp", "no-probes", "--ignore-not-found", cluster=C2)
+    world.lab.kubectl("delete", "netpol", "one-port", "--ignore-not-found", cluster=C1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from certs import check
 from certs.issue import KeyPair, issue
 from certs.profiles import REMOTE_SECRET, mesh_profiles
 from kind import story
@@ -33,7 +34,7 @@ def apart(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, bool]]:
         labs.stop(made)
 
 
-def join_inside(lab: Lab, token: str, directory: Path) -> str:
+def join_inside(lab: Lab, token: str, directory: Path, *words: str) -> str:
     """``join`` by somebody of cluster2, in the network of its node and with its context alone."""
     node = lab.node("cluster2-control-plane")
     whole = yaml.safe_load(lab.kubeconfig.read_text())
@@ -45,7 +46,7 @@ def join_inside(lab: Lab, token: str, directory: Path) -> str:
     path = directory / "kubeconfig"
     path.write_text(yaml.safe_dump({**own, "current-context": story.C2}))
     argv = ["ip", "netns", "exec", node.netns, sys.executable, "-m", "cli.main"]
-    argv += ["--kubeconfig", str(path), "clustermesh", "join", token]
+    argv += ["--kubeconfig", str(path), "clustermesh", "join", token, *words]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=60, cwd=labs.CHECKOUT, check=False
     )
@@ -103,12 +104,73 @@ def until_when_it_is_good_is_told(lab: Lab, mesh: story.Mesh, copied: bool) -> N
     assert ends == datetime.fromisoformat(row["expires"]).timestamp()
 
 
+def issuers(mesh: story.Mesh, copied: bool) -> set[str]:
+    """Whose signature those of cluster2 show who read cluster1, and whose they accept."""
+    if copied:
+        pods = json.loads(
+            mesh.kubectl(
+                story.C2, "-n", "kube-system", "get", "pods", "-o", "json",
+                "-l", "k8s-app=clustermesh-apiserver",
+            )
+        )["items"]  # fmt: skip
+        name = pods[0]["metadata"]["name"]
+        argv = ("clustermesh-apiserver", "kvstoremesh-dbg", "status", "-o", "json")
+        words = ("-n", "kube-system", "exec", name, "-c", "kvstoremesh", "--", *argv)
+        (remote,) = json.loads(mesh.kubectl(story.C2, *words))
+    else:
+        node = mesh.objects(story.C2, "nodes")[0]["metadata"]["name"]
+        (remote,) = mesh.agent(node, "status")["cluster-mesh"]["clusters"]
+    said = remote["certificate"]
+    assert said["issuer"] in said["authorities"]
+    return {said["issuer"]} if remote["ready"] else set()
+
+
+def reads_with(mesh: story.Mesh, copied: bool, wanted: set[str]) -> None:
+    """Once they are connected again."""
+    labs.wait_until(f"read with {wanted}", lambda: issuers(mesh, copied) == wanted, 60, 1)
+
+
+def an_authority_is_replaced(lab: Lab, mesh: story.Mesh, copied: bool, directory: Path) -> None:
+    """``certs rotate --ca`` of cluster1 waits until cluster2 has been told by a new token."""
+    (before,) = issuers(mesh, copied)
+    words = ("certs", "rotate", "--ca", "--context", story.C1, "--peer-delay", "15s")
+    argv = [sys.executable, "-m", "cli.main", "--kubeconfig", str(lab.kubeconfig), *words]
+    with subprocess.Popen(
+        argv, cwd=labs.CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as rotating:
+        try:
+            assert rotating.stderr is not None
+            waits = "cluster cluster2, joined by a token, must learn the new authority"
+            assert any(waits in line for line in rotating.stderr)
+            # The store was started anew, and nothing that anybody shows has changed.
+            reads_with(mesh, copied, {before})
+            words = ("clustermesh", "grant", "--context", story.C1, "--name", story.C2)
+            token = mesh.isthmus(*words).strip()
+            join_inside(lab, token, directory, "--replace")
+            said, _ = rotating.communicate(timeout=200)
+        finally:
+            rotating.kill()  # or leaving this block would wait for it
+    assert rotating.returncode == 0
+    assert "the old authority is forgotten" in said
+    trust = base64.b64decode(
+        lab.get("secret", "clustermesh-apiserver-server-cert", "-n", "kube-system")["data"][
+            "ca.crt"
+        ]
+    )
+    (after,) = check.authorities(trust)
+    assert after != before
+    reads_with(mesh, copied, {after})
+    assert doctor(mesh) == []
+    rows = json.loads(mesh.isthmus("certs", "list", "--context", story.C2, "-o", "json"))
+    assert {r["state"] for r in rows} == {"good"}
+
+
 def put(lab: Lab, name: str, key: str, value: str) -> None:
     patch = json.dumps({"data": {key: value}})
     lab.kubectl("patch", "secret", name, "-n", "kube-system", "--type=merge", "-p", patch)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
     """No command sees both clusters until they are joined."""
     lab, copied = apart
@@ -140,6 +202,11 @@ def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
         assert step.held, step.checks
     until_when_it_is_good_is_told(lab, mesh, copied)
     doctor_looks_at_what_was_signed(lab, mesh, copied)
+    an_authority_is_replaced(lab, mesh, copied, tmp_path)
+    for number, part in enumerate((story.pod_to_pod, story.global_service), 4):
+        step = story.Step(number, "")
+        part(mesh, step)
+        assert step.held, step.checks
     step = story.Step(8, "")
     story.parted(mesh, step)
     assert step.held, step.checks

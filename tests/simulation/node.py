@@ -57,6 +57,7 @@ class Kernel:
     def __init__(self) -> None:
         self.policy: FakeTable[Any, Any] = FakeTable()
         self.host_addresses: FakeTable[Any, Any] = FakeTable()
+        self.cidr_rules: FakeTable[Any, Any] = FakeTable()
         self.api_servers: FakeTable[Any, Any] = FakeTable()
         self.endpoints: FakeTable[Any, Any] = FakeTable()
         self.ipcache: FakeTable[Any, Any] = FakeTable()

@@ -126,6 +126,7 @@ class Machine:
             "config_redirect_peer": 1,
             "config_policy": 0,
             "config_policy_keeps_flows": 0,
+            "config_cidr_modes": 0,
             "config_host_policy": 0,
             "config_kubelet_port": 10250,
             "config_wireguard_port": WIREGUARD_PORT,

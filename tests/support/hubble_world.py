@@ -21,19 +21,15 @@ TOOLS: Json = {
 }
 
 CONTEXT = (
+    "sourceContext=workload-name|pod-name|reserved-identity;"
+    "destinationContext=workload-name|pod-name|reserved-identity;"
     "labelsContext=source_namespace|source_workload|destination_namespace|destination_workload"
 )
-METRICS = (
-    "--set",
-    "hubble.metrics.enabled={"
-    + ",".join(
-        f"{name};{CONTEXT}" if ":" in name else f"{name}:{CONTEXT}"
-        for name in (
-            *("dns:query", "drop", "tcp", "flow", "icmp", "port-distribution", "policy"),
-            *("flows-to-world", "httpV2:exemplars=true"),
-        )
-    )
-    + "}",
+USUAL = (
+    *("dns:query", "drop", "tcp", "flow", "icmp", "port-distribution", "policy"),
+    "flows-to-world",
+)
+SETTINGS = (
     *("--set", "hubble.metrics.enableOpenMetrics=true"),
     *("--set", "hubble.dropEventEmitter.enabled=true"),
     *("--set", "hubble.dropEventEmitter.reasons={policy_denied,policy_deny}"),
@@ -41,6 +37,16 @@ METRICS = (
     *("--set", "hubble.export.static.enabled=true"),
     *("--set", 'hubble.export.static.allowList={"verdict":["DROPPED"]}'),
 )
+
+
+def metrics(*names: str) -> tuple[str, str]:
+    """The setting that has these counted, each by workload and namespace."""
+    each = (f"{name}{';' if ':' in name else ':'}{CONTEXT}" for name in names)
+    return "--set", f"hubble.metrics.enabled={{{','.join(each)}}}"
+
+
+# The first cluster counts requests with their answers, the second counts both.
+HTTP = {C1: "httpV2:exemplars=true", C2: "http"}
 
 
 class World:
@@ -52,7 +58,8 @@ class World:
             words = ("install", "--context", context, "--cluster-name", context)
             relay = f"hubble.relay.enabled={str(context == C1).lower()}"
             more = ("--set", "hubble.enabled=true", "--set", relay, "--wait")
-            self.mesh.isthmus(*words, "--cluster-id", str(number), *more, *METRICS)
+            counted = metrics(*USUAL, HTTP[context])
+            self.mesh.isthmus(*words, "--cluster-id", str(number), *more, *SETTINGS, *counted)
         for tell in (story.clusters, story.joined):
             step = story.Step(0, tell.__name__)
             tell(self.mesh, step)

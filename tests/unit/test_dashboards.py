@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support import cilium_dashboards
 from tests.support.dashboards import FILES, queries
 from tools import gen_dashboards
 
@@ -33,6 +34,10 @@ def test_a_dashboard_is_whole(path: Path) -> None:
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(board["panels"])))
     assert used <= known | {"__rate_interval"}
     assert all(panel["targets"] and panel["fieldConfig"] for panel in board["panels"])
+
+
+def test_what_stays_empty_of_ciliums_dashboards_is_explained() -> None:
+    assert cilium_dashboards.unexplained() == []
 
 
 def test_queries_and_rules_are_valid(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_values_are_read_as_what_they_mean() -> None:
         (["--cluster-id=3"], ["cluster-name", "default", "name of its own"]),
         (["--cluster-id=x"], ["cluster-id", '"x"', "0 to 511"]),
         (["--max-connected-clusters=300"], ["max-connected-clusters", "255, 511"]),
+        (
+            ["--policy-cidr-match-mode=nodes,all"],
+            ["policy-cidr-match-mode", "nodes,all", "or both"],
+        ),
         (["--routing-mode=eni"], ["routing-mode", "tunnel", "native"]),
         (["--auto-direct-node-routes"], ["auto-direct-node-routes", "tunnel", "native"]),
         (

@@ -1,6 +1,9 @@
 """The agent's policy table: when identities become known, prefixes' numbers, what is forgotten."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -9,16 +12,19 @@ from agent.endpoint_store import Endpoint
 from agent.known import KnownIdentities
 from agent.mesh_state import MeshState
 from agent.policies import IDENTITY_REST_S, PREFIX_REST_S, OwnNode, Policies
-from model.address import host_prefix, parse_address, parse_prefix
+from agent.staged_rules import ROUNDS
+from model.address import Prefix, host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.endpoint import EndpointId, LocalEndpoint
 from model.identity import Identity, NumericIdentity
 from model.labels import Label, Labels
 from model.node import INTERNAL_IP, Node, NodeAddress, NodeName
-from model.policy_map import UNKNOWN_IDENTITY, Direction, PolicyKey
+from model.policy_map import UNKNOWN_IDENTITY, Direction, PolicyEntry, PolicyKey
 from model.service import Selection
-from policy.known import Mode, Options
-from policy.rules import CidrPeer, DirectionRule, Origin, PolicyRule, Selector
+from policy.cidr_modes import CidrMode
+from policy.known import CidrGroup, Mode, Options
+from policy.oracle import lookup
+from policy.rules import CidrGroupPeer, CidrPeer, DirectionRule, Origin, PolicyRule, Selector
 from policy.table import PolicyTable
 
 IN = Direction.INGRESS
@@ -45,13 +51,17 @@ def endpoint(number: int, identity: int, app: str) -> Endpoint:
 
 class World:
     def __init__(
-        self, directory: Path, mode: Mode = Mode.DEFAULT, families: tuple[int, ...] = (4,)
+        self,
+        directory: Path,
+        mode: Mode = Mode.DEFAULT,
+        families: tuple[int, ...] = (4,),
+        modes: frozenset[CidrMode] = frozenset(),
     ) -> None:
         self.now_s = 100.0
         self.mesh = MeshState(OWN, NodeName("me"), Selection.RANDOM)
         self.mine: list[Endpoint] = []
         self.policies = Policies(
-            PolicyTable(Options(mode)),
+            PolicyTable(Options(mode, cidr_modes=modes)),
             self.mesh,
             KnownIdentities(),
             lambda: self.mine,
@@ -239,3 +249,117 @@ def test_the_api_server_is_who_it_is(world: World) -> None:
     row = world.mesh.ipcache.get(host_prefix(there))
     assert row is not None
     assert row.identity > 1 << 24
+
+
+@pytest.mark.parametrize("modes", [frozenset(), frozenset(CidrMode)])
+@pytest.mark.parametrize("seed", range(60))
+def test_no_moment_is_neither_old_nor_new(
+    tmp_path: Path, seed: int, modes: frozenset[CidrMode]
+) -> None:
+    """Rules of prefixes change: in each moment of the kernel every address is judged as before or
+    as after; nothing passes in between."""
+    chance = Random(seed)
+    world = World(tmp_path, modes=modes)
+    world.add(endpoint(5, 300, "web"))
+    world.policies.start()
+    cidrs = ("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.2.0.0/16")
+    addresses = ("10.1.1.1", "10.1.2.1", "10.2.0.1", "10.3.0.1", "192.0.2.1")
+    rules = world.policies.rules
+
+    def rule(name: str) -> PolicyRule:
+        parts = tuple(
+            DirectionRule(
+                Direction.EGRESS,
+                deny=chance.random() < 0.5,
+                peers=(CidrPeer(parse_prefix(chance.choice(cidrs))),),
+            )
+            for _ in range(chance.randint(1, 2))
+        )
+        return PolicyRule(Origin("CNP", "n", name), Selector(), parts, frozenset(Direction))
+
+    kernel = _Kernel(world)
+    rules.put_object("p", [rule("p")])
+    settle(kernel)
+    for _ in range(4):
+        before = {a: kernel.passes(a) for a in addresses}
+        rules.put_object(chance.choice("pq"), [rule("r")] if chance.random() < 0.8 else [])
+        seen = [{a: kernel.passes(a) for a in addresses} for _ in kernel.moments()]
+        after = {a: kernel.passes(a) for a in addresses}
+        assert not rules.waiting
+        for moment in seen:
+            assert all(moment[a] in (before[a], after[a]) for a in addresses), seed
+        world.now_s += PREFIX_REST_S + 1
+        settle(kernel)
+        assert after == {a: kernel.passes(a) for a in addresses}
+
+
+class _Kernel:
+    """What the programs have: written as the agent's tables are, one after the other."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rows: dict[PolicyKey, PolicyEntry] = {}
+        self.ipcache: dict[Prefix, int] = {}
+        self.inner: dict[Prefix, int] = {}
+
+    def moments(self) -> Iterator[None]:
+        """Rounds until nothing waits; yields after each write that programs may see."""
+        policies = self.world.policies
+        for _ in range(4):
+            policies.refresh()
+            self.rows = dict(policies.get(EndpointId(5)) or {})
+            yield
+            policies.written()
+            self.inner |= policies.cidr_rules.rows
+            yield
+            wanted = {p: int(row.identity) for p, row in self.world.mesh.ipcache.items()}
+            self.ipcache |= wanted
+            yield
+            self.ipcache = wanted
+            yield
+            self.inner = dict(policies.cidr_rules.rows)
+            yield
+
+    def passes(self, text: str) -> bool:
+        """As the world's, and as a pod's where rules of prefixes ask for these."""
+        own = host_prefix(parse_address(text))
+        by_address = self.world.policies.table.options.cidr_modes
+        table = self.inner if by_address else self.ipcache
+        around = max((p for p in table if p.covers(own)), key=lambda p: p.length, default=None)
+        who = table[around] if around is not None else None
+        if by_address:
+            found = lookup(self.rows, Direction.EGRESS, 131072, 6, 80, who)
+        else:
+            found = lookup(self.rows, Direction.EGRESS, 2 if who is None else who, 6, 80)
+        return found[0].passes
+
+
+def settle(kernel: _Kernel) -> None:
+    for _ in kernel.moments():
+        pass
+
+
+def test_a_revision_is_in_force_with_its_rules(world: World) -> None:
+    """Not while a new prefix is only made known; a group's prefixes are made known as well."""
+    world.add(endpoint(5, 300, "web"))
+    world.policies.start()
+    world.round()
+    group = CidrGroup((parse_prefix("10.9.0.0/16"),))
+    peers = (CidrGroupPeer("g"), CidrPeer(parse_prefix("10.8.0.0/16")))
+    part = DirectionRule(Direction.EGRESS, peers=peers)
+    rule = PolicyRule(Origin("CNP", "n", "p"), Selector(), (part,), frozenset(Direction))
+    rules, policies = world.policies.rules, world.policies
+    for put in (lambda: rules.put_object("p", [rule]), lambda: rules.put_group("g", group)):
+        put()
+        policies.objects_changed()
+        world.round()
+        assert policies.realized_revision < policies.revision
+        world.round()
+        assert policies.realized_revision == policies.revision
+    assert _prefixes_in_ipcache(world) == {"10.8.0.0/16", "10.9.0.0/16"}
+    more = DirectionRule(Direction.EGRESS, peers=(CidrPeer(parse_prefix("10.7.0.0/16")),))
+    rules.put_object("q", [replace(rule, rules=(more,))])
+    for _ in range(ROUNDS):
+        assert rules.waiting
+        policies.refresh()  # the rows of some endpoint cannot be written
+    assert not rules.waiting

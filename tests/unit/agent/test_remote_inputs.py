@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.mesh_state import MeshState
 from agent.remote_inputs import RemoteInputs
 from kvstore.connection import State
-from kvstore.session import RemoteStatus
+from kvstore.status import RemoteStatus
 from model.address import host_prefix, parse_address, parse_prefix
 from model.cluster import ClusterConfig, ClusterId, ClusterName
 from model.identity import NumericIdentity

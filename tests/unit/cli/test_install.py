@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.config import load
-from cli import cluster, install
+from cli import cluster, hubble_ui, install
 from hubble import config as hubble_config
 from hubble import relay_main
 
@@ -184,8 +184,17 @@ def test_hubble_metrics_are_served_and_found() -> None:
         "prometheus.io/scrape": "true",
         "prometheus.io/port": "9965",
     }
-    agent = one(made, "DaemonSet", "cilium")["spec"]["template"]["metadata"]["annotations"]
-    assert agent == {"prometheus.io/scrape": "true", "prometheus.io/port": "9962"}
+    # Prometheus' usual settings take pods that declare a port, and make labels of theirs.
+    for kind, name, port, label in (
+        ("DaemonSet", "cilium", 9962, {"k8s-app": "cilium"}),
+        ("Deployment", "cilium-operator", 9963, {"io.cilium/app": "operator"}),
+    ):
+        pod = one(made, kind, name)["spec"]["template"]
+        found = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
+        assert pod["metadata"]["annotations"] == found
+        assert label.items() <= pod["metadata"]["labels"].items()
+        (shown,) = pod["spec"]["containers"][0]["ports"]
+        assert (shown["name"], shown["containerPort"]) == ("prometheus", port)
     names = {item["metadata"]["name"] for item in objects("hubble.enabled=true")}
     assert "hubble-metrics" not in names
 
@@ -285,10 +294,46 @@ def test_the_relay_takes_its_arguments(
     assert {str(path) for path in files} <= there
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_ui_has_the_well_known_form(tls: bool) -> None:
+    """Names and ports as the front end's web server and people's ingresses expect them; the
+    backend's arguments are taken by its own command, and reach the relay's Service."""
+    more = ("hubble.ui.enabled=true", f"hubble.relay.tls.server.enabled={str(tls).lower()}")
+    items = objects(*RELAY, *more)
+    pod = one(items, "Deployment", "hubble-ui")["spec"]["template"]
+    front, backend = pod["spec"]["containers"]
+    ports = [
+        (c["name"], p["name"], p["containerPort"]) for c in (front, backend) for p in c["ports"]
+    ]
+    assert ports == [("frontend", "http", 8081), ("backend", "grpc", 8090)]
+    service = one(items, "Service", "hubble-ui")["spec"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    (shown,) = service["ports"]
+    assert (shown["name"], shown["port"], shown["targetPort"]) == ("http", 80, 8081)
+    config = one(items, "ConfigMap", "hubble-ui-nginx")["data"]["nginx.conf"]
+    assert "proxy_pass http://127.0.0.1:8090;" in config
+    assert "try_files $uri $uri/ /index.html;" in config
+    context = hubble_ui.ui.make_context("ui", list(backend["args"]))
+    assert context.params["listen_address"] == ":8090"
+    server = next(a for a in backend["args"] if a.startswith("--server="))
+    relay = one(items, "Service", "hubble-relay")["spec"]["ports"][0]["port"]
+    assert server.endswith(f"hubble-relay.kube-system.svc.cluster.local.:{relay}")
+    assert any(a.startswith("--tls") for a in backend["args"]) is tls
+    mount = next(m["mountPath"] for m in backend["volumeMounts"] if m["name"] == "certs")
+    (volume,) = (v["projected"] for v in pod["spec"]["volumes"] if v["name"] == "certs")
+    there = {f"{mount}/{i['path']}" for s in volume["sources"] for i in s["secret"]["items"]}
+    files = {a.partition("=")[2] for a in backend["args"] if a.startswith("--tls-ca")}
+    assert files <= there
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         (("hubble.relay.enabled=true",), "hubble.enabled is not: set both"),
+        (
+            ("hubble.enabled=true", "hubble.ui.enabled=true"),
+            "hubble.relay.enabled is not: set both",
+        ),
         (("hubble.enabled=true", "hubble.tls.enabled=maybe"), "true or false"),
     ],
 )

@@ -1,8 +1,12 @@
 """Counts about the API server."""
 
+from typing import Any
+
 import pytest
 
 from kube.observed import Observed, template
+from wire.k8s.meta import ObjectMeta
+from wire.k8s.pod import Pod
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,12 @@ def test_paths_without_names(path: str, said: str) -> None:
 def test_objects_by_what_happened_to_them() -> None:
     """What is as it was is told apart; what cannot be read is not valid."""
     observed = Observed()
-    for old, new in ((None, 1), (1, 1), (1, 2), (2, None)):
+
+    def pod(version: str, **meta: Any) -> Pod:
+        return Pod(metadata=ObjectMeta(name="a", resource_version=version, **meta))
+
+    first, again, other = pod("1"), pod("2"), pod("3", labels={"app": "a"})
+    for old, new in ((None, first), (first, again), (again, other), (other, None)):
         observed.told("Pod", old, new)
     observed.rejected("Pod", 2)
     assert observed.events.values == {
@@ -38,4 +47,11 @@ def test_objects_by_what_happened_to_them() -> None:
         ("Pod", "update", "failed"): 2,
     }
     assert observed.received.values["Pod", "update", "true", "true"] == 1
+    assert observed.received.values["Pod", "update", "true", "false"] == 1
     assert observed.received.values["Pod", "update", "false", "false"] == 2
+
+
+def test_slices_are_what_dashboards_call_endpoints() -> None:
+    observed = Observed()
+    observed.rejected("EndpointSlice", 1)
+    assert observed.events.values == {("Endpoint", "update", "failed"): 1}

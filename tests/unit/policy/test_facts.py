@@ -4,6 +4,7 @@ import json
 
 from model.address import parse_prefix
 from model.labels import Label, Labels
+from policy.cidr_modes import CidrMode
 from policy.facts import EndpointFact, Facts, from_json, parse_labels, to_json
 from policy.known import CidrGroup, Known, Mode, Options, PolicyService, Subject
 from policy.objects.read import Kind, Source
@@ -28,7 +29,7 @@ def test_round_trip() -> None:
     )
     facts = Facts(
         "n1",
-        Options(Mode.ALWAYS, allow_localhost=False),
+        Options(Mode.ALWAYS, allow_localhost=False, cidr_modes=frozenset({CidrMode.NODES})),
         Settings(cluster="alpha", invalid_open=True),
         (Source(Kind.CILIUM, "n", "p", SPEC, None, {"a": "b"}, "uid"),),
         known,
@@ -38,6 +39,7 @@ def test_round_trip() -> None:
                 "n", "web-0", 300, Subject(WEB, (("http", 6, 80),)), ("10.1.0.7",), "full"
             )
         },
+        pod_cidrs=(parse_prefix("10.1.0.0/24"),),
     )
     back = from_json(json.loads(json.dumps(to_json(facts))))
     assert back == facts

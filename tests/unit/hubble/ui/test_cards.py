@@ -89,6 +89,22 @@ def test_ids_are_those_that_the_front_end_knows(fields: dict[str, object], expec
     assert [link.service_link.id for link in links] == [expected]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"is_reply": True},
+        {"is_reply": None, "sock_xlate_point": "SOCK_XLATE_POINT_PRE_DIRECTION_REV"},
+        {"is_reply": None, "sock_xlate_point": "SOCK_XLATE_POINT_POST_DIRECTION_REV"},
+    ],
+)
+def test_answers_draw_no_link_back(fields: dict[str, object]) -> None:
+    """Who asks for flows without filters is told of both ends, and of no link against the way."""
+    back = {"source": PAY, "destination": CART, "l4": {"TCP": {"destination_port": 41000}}}
+    services, links = Cards().take([talk(**{**back, **fields})])
+    assert {s.service.id for s in services} == {"21001", "21002"}
+    assert links == []
+
+
 def test_what_cannot_be_drawn_is_not_shown() -> None:
     """Without ends or protocol."""
     assert is_shown(talk())
