@@ -5,7 +5,6 @@ endpoints and the remote clusters' last words, listen, read the API server, and 
 a table is never written from half of its inputs.
 """
 
-import asyncio
 import logging
 import random
 import time
@@ -16,11 +15,10 @@ from typing import Any
 from aiohttp import web
 from msgspec import structs
 
-from agent import api, cni_conf, map_pressure, memory
+from agent import api, upkeep
 from agent.cni import Cni
 from agent.config import AgentConfig, cluster_id, peer_limits, probe_rules
 from agent.delete_queue import drained
-from agent.echo import Echo
 from agent.endpoint_store import Endpoint, EndpointStore
 from agent.endpoints import Endpoints
 from agent.identities import IdentityAllocator, allocatable
@@ -54,10 +52,6 @@ from wire.k8s.meta import labels_of
 
 log = logging.getLogger("isthmus.agent")
 
-CONNTRACK_GC_S = 60.0
-CNI_FILE_S = 5.0
-DRAIN_CHECK_S = 1.0
-MAP_CHECK_S = 30.0
 ZONE_LABEL = "topology.kubernetes.io/zone"
 GAP_S = 0.01  # between writes to the kernel while changes keep coming: ten cost what one costs
 
@@ -352,13 +346,7 @@ class Daemon:
             tasks.create_task(self._forget_strangers(), name="strangers")
             await self._become_ready()
             tasks.create_task(self.relabeller.run(), name="relabel")
-            tasks.create_task(self._keep_cni_file(), name="cni-file")
-            tasks.create_task(self._collect_garbage(), name="conntrack")
-            tasks.create_task(self._report_late_clusters(), name="late-clusters")
-            tasks.create_task(self._give_back(), name="memory")
-            tasks.create_task(self._end_drains(), name="drains")
-            tasks.create_task(self._watch_maps(), name="maps")
-            tasks.create_task(self._probe(), name="probes")
+            upkeep.start(tasks, self.view)
             tasks.create_task(self.policy.keep(self.datapath), name="own-addresses")
             self.encryption.start(tasks, self.remotes, self.remote_inputs.heard)
             tasks.create_task(self.remote_inputs.labels.keep(), name="remote-labels")
@@ -402,73 +390,9 @@ class Daemon:
         remember_mode(self.config)
         self._step("ready")
         self.names.ready.set()
-        self._write_cni_file()
+        upkeep.write_cni_file(self.view)
 
     async def _forget_strangers(self) -> None:
         """Rows of clusters that left the mesh while we were away."""
         await self.remotes.configured.wait()
         self.remote_inputs.configured(self.remotes.statuses)
-
-    def _write_cni_file(self) -> None:
-        try:
-            cni_conf.write(self.config)
-        except OSError as error:
-            text = f"cannot write the CNI configuration: {error}"
-            if text != self.progress.cni_error:
-                log.error('event=cni-file error="%s"', text)
-            self.progress.cni_error = text
-        else:
-            self.progress.cni_error = ""
-            self.progress.cni_file = str(self.config.write_cni_conf_when_ready or "")
-
-    async def _keep_cni_file(self) -> None:
-        """Others write to that directory as well."""
-        while True:
-            await asyncio.sleep(CNI_FILE_S)
-            self._write_cni_file()
-
-    async def _collect_garbage(self) -> None:
-        period_s = self.config.conntrack_gc_interval or CONNTRACK_GC_S
-        while True:
-            await asyncio.sleep(period_s)
-            try:
-                count = await self.datapath.conntrack.collect_garbage(int(time.monotonic()))
-                log.debug("event=conntrack-collected entries=%d", count)
-            except OSError as error:
-                log.warning('event=conntrack-failed error="%s"', error)
-
-    async def _watch_maps(self) -> None:
-        """Say it when a map is nearly full, and once more when it grows fuller."""
-        told: dict[str, int] = {}
-        while True:
-            for found in map_pressure.pressures(self.tables, self.datapath):
-                pct = int(100 * found.share)
-                if found.share >= map_pressure.WARN_SHARE and pct > told.get(found.name, 0):
-                    log.warning("event=map-pressure %s", found.sentence())
-                told[found.name] = pct
-            await asyncio.sleep(MAP_CHECK_S)
-
-    async def _end_drains(self) -> None:
-        while True:
-            await asyncio.sleep(DRAIN_CHECK_S)
-            self.mesh.services.expire()
-
-    async def _probe(self) -> None:
-        if self.config.enable_health_checking:
-            await self.remotes.configured.wait()
-            interval_s = self.config.clustermesh_probe_interval
-            await self.prober.run(Echo, lambda: self.remotes.statuses, interval_s)
-
-    async def _give_back(self) -> None:
-        await self.remotes.configured.wait()
-        await memory.give_back(lambda: self.remotes.statuses.values())
-
-    async def _report_late_clusters(self) -> None:
-        """Nothing waits for a remote cluster: what it last said is in force until it speaks."""
-        await asyncio.sleep(self.config.clustermesh_sync_timeout)
-        late = [name for name, status in self.remotes.statuses.items() if not status.ready]
-        if late:
-            log.warning(
-                "event=late-clusters clusters=%s: their last known state stays in force",
-                ",".join(sorted(late)),
-            )

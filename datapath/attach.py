@@ -144,7 +144,7 @@ def _is_ours(found: Filter, wanted: Attachment) -> bool:
 
 def _own_filters() -> list[Attachment]:
     """Every filter of ours on any device."""
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         with netlink.doing("list devices"):
             devices = [(link.index, link.name) for link in kernel.links()]
         return [
@@ -169,13 +169,13 @@ def _has_filter(wanted: Attachment) -> bool:
         ifindex = socket.if_nametoindex(wanted.device)
     except OSError:
         return False
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         return wanted.program in _own_programs(kernel, ifindex, wanted.attach)
 
 
 def _replace_filter(wanted: Attachment, program: int) -> None:
     ifindex = _ifindex(wanted.device)
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         try:
             with netlink.doing(f"add clsact to {wanted.device}"):
                 kernel.add_clsact(ifindex)
@@ -200,7 +200,7 @@ def _remove_filter(wanted: Attachment) -> None:
         ifindex = socket.if_nametoindex(wanted.device)
     except OSError:
         return
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         try:
             filters = _filters(kernel, ifindex, wanted)
         except OSError:

@@ -58,7 +58,7 @@ def ensure_devices(
 
     ``routers``: the router's address of each family that is on.
     """
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         below = _underlay(kernel, node_ip, underlay)
         device_mtu = mtu if mtu is not None else below.mtu
         overhead = (0 if native else TUNNEL_OVERHEAD_BYTES) + encryption_overhead_bytes
@@ -92,7 +92,7 @@ def ensure_devices(
 def own_addresses() -> set[Address]:
     """Every address of the node that others can reach, except those that only stand for services
     (kube-proxy's IPVS holds all of them on one device)."""
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         passed = {0}
         for name in _SERVICE_DEVICES:
             link = netlink.find_link(kernel, name)
@@ -109,7 +109,7 @@ def own_addresses() -> set[Address]:
 def remove_devices() -> list[str]:
     """Delete our devices. Returns their names; repeatable."""
     removed = []
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         for name in (DEVICE_VXLAN, DEVICE_HOST):  # the peer goes with its pair
             link = netlink.find_link(kernel, name)
             if link is not None and _may_take(link):

@@ -121,7 +121,7 @@ def _in_scratch_namespace(kind: str, make: Callable[[netlink.Handle], None]) -> 
 
     def body() -> None:
         namespaces.leave_for_new()
-        with netlink.handle() as kernel, netlink.doing(f"create a {kind} device"):
+        with netlink.Handle() as kernel, netlink.doing(f"create a {kind} device"):
             make(kernel)
 
     namespaces.run_apart(body)

@@ -54,7 +54,7 @@ def create_endpoint_link(
     mac, host_mac = random_mac(), random_mac()
     target = os.open(netns_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with netlink.handle() as kernel:
+        with netlink.Handle() as kernel:
             _remove_ours(kernel, host_interface)
             namespaces.run_inside(netns_path, lambda: _remove_leftover(container_interface))
             what = f"create device pair {host_interface} with {container_interface} in {netns_path}"
@@ -78,20 +78,20 @@ def create_endpoint_link(
 
 def delete_endpoint_link(host_interface: str) -> None:
     """Remove the pair. No error when it is gone; a device that is not ours is left alone."""
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         _remove_ours(kernel, host_interface)
 
 
 def endpoint_link_exists(host_interface: str) -> bool:
     """True for a device of that name that is ours."""
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         link = netlink.find_link(kernel, host_interface)
         return link is not None and _is_ours(link)
 
 
 def endpoint_interfaces() -> list[str]:
     """Host ends of all pairs of ours in this namespace."""
-    with netlink.handle() as kernel, netlink.doing("list devices"):
+    with netlink.Handle() as kernel, netlink.doing("list devices"):
         names = [link.name for link in kernel.links() if _is_ours(link)]
     return sorted(name for name in names if name.startswith(ENDPOINT_PREFIX))
 
@@ -142,7 +142,7 @@ def _raise_host_end(kernel: netlink.Handle, name: str, addresses: Sequence[Addre
 
 def _remove_leftover(name: str) -> None:
     """The runtime hands over an empty namespace; a device of this name is from a failed attempt."""
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         link = netlink.find_link(kernel, name)
         if link is not None:
             with netlink.doing(f"delete left-over device {name} in the pod"):
@@ -157,7 +157,7 @@ def _disabled(addresses: Sequence[Address]) -> str:
 def _configure_pod(
     name: str, addresses: Sequence[Address], routers: Sequence[Address], route_mtu: int
 ) -> None:
-    with netlink.handle() as kernel:
+    with netlink.Handle() as kernel:
         link = netlink.find_link(kernel, name)
         if link is None:
             raise OSError(errno.ENODEV, f"device {name} vanished from the pod while it was set up")

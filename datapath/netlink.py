@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from datapath import filter_messages, link_messages, route_messages
 from datapath.filter_messages import Filter
@@ -56,7 +56,7 @@ class Socket:
         self.raw.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)  # an answer need not repeat the question
         self._sequence = 0
 
-    def __enter__(self) -> "Socket":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +111,8 @@ class Socket:
 
 
 class Handle(Socket):
-    """Devices, their addresses and filters, in one network namespace. Raises ``NetlinkError``."""
+    """Devices, their addresses and filters, in the calling thread's network namespace. Raises
+    ``NetlinkError``."""
 
     def link(self, *, name: str = "", index: int = 0) -> Link:
         """One device."""
@@ -187,16 +188,6 @@ class Handle(Socket):
     def delete_filter(self, device: int, parent: int, found: Filter) -> None:
         """Take all of its priority away."""
         self.ask(lambda n: filter_messages.delete(device, parent, found, n))
-
-
-@contextmanager
-def handle() -> Iterator[Handle]:
-    """An open socket in the calling thread's network namespace."""
-    opened = Handle()
-    try:
-        yield opened
-    finally:
-        opened.raw.close()
 
 
 def find_link(kernel: Handle, name: str) -> Link | None:
