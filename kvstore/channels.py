@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from kvstore.config import Endpoint, StoreConfig
+from kvstore.shared_listing import SharedListing
 from kvstore.shared_watch import Open, SharedWatch
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
@@ -37,6 +38,7 @@ class _Shared:
     channel: Any
     users: int = 0
     watches: dict[str, SharedWatch] = field(default_factory=dict)  # by prefix
+    listings: dict[str, SharedListing] = field(default_factory=dict)  # by prefix
 
 
 _shared: dict[_Key, _Shared] = {}
@@ -64,6 +66,10 @@ class Channel:
     def watch(self, prefix: str, open_stream: Open) -> SharedWatch:
         """The one watch of a prefix over this connection."""
         return self._held.watches.setdefault(prefix, SharedWatch(prefix, open_stream))
+
+    def listing(self, prefix: str) -> SharedListing:
+        """The one place where reads below a prefix over this connection are gathered."""
+        return self._held.listings.setdefault(prefix, SharedListing())
 
     def distrust(self) -> None:
         """It has failed somebody: who connects from now on gets a new one."""

@@ -71,7 +71,9 @@ class EtcdStore:
         """The address in use."""
         return self._endpoint.authority
 
-    async def get(self, key: str) -> KeyValue | None:
+    async def get(self, key: str, *, within: str = "") -> KeyValue | None:
+        if within and (listed := await self._listed(within, key, f"{key}\0".encode())) is not None:
+            return listed.rows[0] if listed.rows else None
         reply = await self._call("KV/Range", pb.RangeRequest(key=key.encode()), pb.RangeResponse)
         return messages.row(reply.kvs[0]) if reply.kvs else None
 
@@ -83,8 +85,11 @@ class EtcdStore:
         revision: int = 0,
         start: str = "",
         keys_only: bool = False,
+        within: str = "",
     ) -> Snapshot:
         end = prefix_end(prefix)
+        if within and (listed := await self._listed(within, prefix, end)) is not None:
+            return listed
         # "All keys" is asked for by the range from \0 to \0.
         key = (start or prefix).encode() or b"\0"
         rows: list[KeyValue] = []
@@ -105,6 +110,21 @@ class EtcdStore:
             if not reply.more or (limit and len(rows) >= limit):
                 return Snapshot(revision, tuple(rows), reply.more, count)
             key = reply.kvs[-1].key + b"\0"
+
+    async def _listed(self, within: str, start: str, end: bytes) -> Snapshot | None:
+        """Part of a listing for many; ``None``: there is none, or it does not go so far."""
+
+        async def read() -> Any:
+            request = pb.RangeRequest(
+                key=within.encode(), range_end=prefix_end(within), limit=PAGE_ROWS
+            )
+            return await self._call("KV/Range", request, pb.RangeResponse)
+
+        reply = await self._held.listing(within).ask(read)
+        if reply is None:
+            return None
+        self._pin(reply.header)
+        return messages.part(reply, start.encode(), end)
 
     async def pages(self, prefix: str) -> AsyncIterator[tuple[int, Sequence[RawRow]]]:
         key, revision = prefix.encode(), 0

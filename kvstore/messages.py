@@ -1,5 +1,6 @@
 """Values of the port and messages of etcd's protocol, one for the other."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from kvstore.port import (
     PermissionDeniedError,
     Put,
     PutOp,
+    Snapshot,
     StoreError,
     UnavailableError,
     prefix_end,
@@ -35,6 +37,19 @@ def row(kv: Any) -> KeyValue:
         kv.version,
         kv.lease,
     )
+
+
+def part(reply: Any, start: bytes, end: bytes) -> Snapshot | None:
+    """The rows of a listing from ``start`` to before ``end``; ``None``: it does not go so far."""
+    first, last = (bisect_left(reply.kvs, at, key=_key) for at in (start, end))
+    if last == len(reply.kvs) and reply.more:
+        return None
+    rows = tuple(map(row, reply.kvs[first:last]))
+    return Snapshot(reply.header.revision, rows, count=len(rows))
+
+
+def _key(row: Any) -> bytes:
+    return bytes(row.key)
 
 
 def event(event: Any) -> Event:

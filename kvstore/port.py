@@ -173,8 +173,8 @@ class StoreStatus:
 class Store(Protocol):
     """A connection to one etcd. Safe to use from many tasks."""
 
-    async def get(self, key: str) -> KeyValue | None:
-        """One row, or ``None``."""
+    async def get(self, key: str, *, within: str = "") -> KeyValue | None:
+        """One row, or ``None``; ``within`` as for ``range``."""
         ...
 
     async def range(
@@ -185,10 +185,13 @@ class Store(Protocol):
         revision: int = 0,
         start: str = "",
         keys_only: bool = False,
+        within: str = "",
     ) -> Snapshot:
         """Rows below ``prefix`` in key order, from ``start`` on, at ``revision`` (0: now).
 
         With ``limit`` 0 everything is read, in pages pinned to the first page's revision.
+        ``within`` is a wider prefix with few rows for each who asks: when many ask at the same
+        time for all that is below something of it, it is read once for all of them, if it may be.
         """
         ...
 

@@ -218,7 +218,7 @@ class Session(ABC, Generic[S]):
             self._life.later("age", left_s, self._grow_old)
 
     async def _session(self, store: S) -> None:
-        beats = await store.range(keys.HEARTBEAT)
+        beats = await store.range(keys.HEARTBEAT, within=keys.HEARTBEAT)
         self._begin()
         self.status.endpoint, self.status.etcd_id = store.endpoint, store.cluster_id
         self.status.last_heartbeat_s = now()
@@ -278,18 +278,15 @@ class Session(ABC, Generic[S]):
                 self._noted(key, value)
 
         prefix = keys.canary_prefix(self._name)
+        within = keys.SYNCED_PREFIX if cached else ""
 
         async def listed() -> int:  # rows stay no longer than this
-            canaries = await store.range(prefix)
+            canaries = await store.range(prefix, within=within)
             for row in sorted(canaries.rows, key=lambda row: place(row.key)):
                 start(row.key, row.value)
             return canaries.revision
 
-        watch = store.watch(
-            prefix,
-            await listed() + 1,
-            within=keys.SYNCED_PREFIX if cached else "",
-        )
+        watch = store.watch(prefix, await listed() + 1, within=within)
         async for batch in watch:
             for event in batch.events:
                 if hasattr(event, "row"):
@@ -324,7 +321,7 @@ class Session(ABC, Generic[S]):
         # The first batch says that the watch stands: what changed before it is seen by reading.
         within = keys.CLUSTER_CONFIG_PREFIX if cached else ""
         async for _ in store.watch(key, 0, exact=True, within=within):
-            row = await store.get(key)
+            row = await store.get(key, within=within)
             if row is not None and row.value != data:
                 self._count_loss()
                 self._move(Happening.CONFIG_CHANGED)
@@ -336,7 +333,7 @@ class Session(ABC, Generic[S]):
         key = keys.cluster_config(self._name)
         deadline = now() + CONFIG_TIMEOUT_S
         while True:
-            row = await store.get(key)
+            row = await store.get(key, within=keys.CLUSTER_CONFIG_PREFIX)
             if row is not None:
                 return row.value
             if now() > deadline:

@@ -312,7 +312,7 @@ class FakeStore:
         await self._link.trip()
         self._check()
 
-    async def get(self, key: str) -> KeyValue | None:
+    async def get(self, key: str, *, within: str = "") -> KeyValue | None:
         found = (await self._there()).get(key)
         await self._back()
         return found
@@ -325,6 +325,7 @@ class FakeStore:
         revision: int = 0,
         start: str = "",
         keys_only: bool = False,
+        within: str = "",
     ) -> Snapshot:
         rows: list[KeyValue] = []
         while True:
