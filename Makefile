@@ -7,7 +7,7 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,bpf/build/%.bpf.o,$(BPF_SOURCES))
 BPF_HEADERS := $(wildcard bpf/lib/*.h bpf/lib/abi/*.h bpf/lib/maps/*.h)
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Werror -Wno-unused-function -Ibpf -Ibpf/lib -isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: help setup build check format test test-vm demo bench fuzz clean layouts
+.PHONY: help setup build bytecode check format test test-vm demo bench fuzz clean layouts
 
 help:
 	@echo "make demo   set up, then two clusters, one mesh, real packets"
@@ -20,7 +20,11 @@ help:
 setup:
 	@tools/setup.sh
 
-build: $(BPF_OBJECTS) cni/build/cilium-cni bench/build/netbench
+build: $(BPF_OBJECTS) cni/build/cilium-cni bench/build/netbench bytecode
+
+# A process that may not write bytecode where the sources are compiles all it imports at every start.
+bytecode:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m compileall -q $(filter-out tests/,$(dir $(wildcard */__init__.py))); fi
 
 bpf/build/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS)
 	@mkdir -p $(@D)

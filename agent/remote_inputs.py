@@ -233,8 +233,12 @@ class RemoteInputs:
 
     def _append_id(self, cluster: ClusterName, number: ClusterId) -> None:
         """Before anything of the cluster is used; hundreds of clusters may speak at once."""
-        self._ids_file.parent.mkdir(parents=True, exist_ok=True)
-        with self._ids_file.open("ab") as file:
+        try:
+            file = self._ids_file.open("ab", buffering=0)
+        except FileNotFoundError:
+            self._ids_file.parent.mkdir(parents=True, exist_ok=True)
+            file = self._ids_file.open("ab", buffering=0)
+        with file:
             # A line that a kill has cut off ends where the next one begins.
             file.write(b"\n" + msgspec.json.encode({cluster: number}))
 

@@ -56,9 +56,15 @@ def _family(prefix: Prefix) -> int:
 
 
 def write(
-    prefix: Prefix, route: Route, protocol: int, sequence: int, *, replace: bool = False
+    prefix: Prefix,
+    route: Route,
+    protocol: int,
+    sequence: int,
+    *,
+    replace: bool = False,
+    silent: bool = False,
 ) -> bytes:
-    """Add a route; ``replace``: also over one that is there."""
+    """Add a route; ``replace``: also over one that is there; ``silent``: success is no answer."""
     on_link = route.gateway is None and prefix.version == 4
     body = _ROUTE.pack(
         *(_family(prefix), prefix.prefixlen, 0, 0, TABLE_MAIN, protocol),
@@ -72,16 +78,17 @@ def write(
         body += attribute(_PREFSRC, route.source.packed)
     if route.mtu is not None:
         body += attribute(_METRICS, attribute(_MTU, U32.pack(route.mtu)))
-    return message(NEW, ACK | CREATE | (REPLACE if replace else EXCLUSIVE), sequence, body)
+    flags = (0 if silent else ACK) | CREATE | (REPLACE if replace else EXCLUSIVE)
+    return message(NEW, flags, sequence, body)
 
 
-def delete(prefix: Prefix, protocol: int, sequence: int) -> bytes:
-    """Remove the route of a protocol to a prefix, of any scope."""
+def delete(prefix: Prefix, protocol: int, sequence: int, *, silent: bool = False) -> bytes:
+    """Remove the route of a protocol to a prefix, of any scope; ``silent`` as above."""
     body = _ROUTE.pack(
         *(_family(prefix), prefix.prefixlen, 0, 0, TABLE_MAIN, protocol, _NOWHERE, 0, 0)
     )
     body += attribute(_DST, prefix.network_address.packed)
-    return message(DELETE, ACK, sequence, body)
+    return message(DELETE, 0 if silent else ACK, sequence, body)
 
 
 def dump(family: int, protocol: int, sequence: int) -> bytes:

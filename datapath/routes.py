@@ -150,30 +150,34 @@ class _Socket(Socket):
         return self._each(list(prefixes), self._gone)
 
     def _new(
-        self, rows: dict[Prefix, messages.Route], replace: bool, prefix: Prefix, number: int
+        self,
+        rows: dict[Prefix, messages.Route],
+        replace: bool,
+        prefix: Prefix,
+        number: int,
+        silent: bool,
     ) -> bytes:
-        return messages.write(prefix, rows[prefix], ROUTE_PROTOCOL, number, replace=replace)
+        return messages.write(
+            prefix, rows[prefix], ROUTE_PROTOCOL, number, replace=replace, silent=silent
+        )
 
     @staticmethod
-    def _gone(prefix: Prefix, number: int) -> bytes:
-        return messages.delete(prefix, ROUTE_PROTOCOL, number)
+    def _gone(prefix: Prefix, number: int, silent: bool) -> bytes:
+        return messages.delete(prefix, ROUTE_PROTOCOL, number, silent=silent)
 
     def _each(
-        self, prefixes: list[Prefix], make: Callable[[Prefix, int], bytes]
+        self, prefixes: list[Prefix], make: Callable[[Prefix, int, bool], bytes]
     ) -> dict[Prefix, int]:
         failed: dict[Prefix, int] = {}
         for at in range(0, len(prefixes), _BATCH):
-            waiting: dict[int, Prefix] = {}
-            parts = []
-            for prefix in prefixes[at : at + _BATCH]:
-                number = self.next()
-                waiting[number] = prefix
-                parts.append(make(prefix, number))
+            batch = prefixes[at : at + _BATCH]
+            first, last = self._sequence + 1, self._sequence + len(batch)
+            # They are seen to in order: when the last is answered, who has not complained is there.
+            parts = [make(prefix, n := self.next(), n != last) for prefix in batch]
             self.raw.send(b"".join(parts))
             for answer in self.answers():
-                asked = waiting.pop(answer.sequence, None)
-                if asked is not None and (code := error_of(answer.body)):
-                    failed[asked] = code
-                if not waiting:
+                if first <= answer.sequence <= last and (code := error_of(answer.body)):
+                    failed[batch[answer.sequence - first]] = code
+                if answer.sequence == last:
                     break
         return failed

@@ -4,7 +4,7 @@ The value of a key is a function of the claims about this key alone, so a change
 costs and the order in which claims arrive never shows in the result (docs/adr/0050).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -95,6 +95,15 @@ class Claims(Generic[K, Owner, C]):
         if found is None:
             return ()
         return found if isinstance(found, tuple) else (found,)
+
+    def by(self, owners: Collection[Owner]) -> Iterator[tuple[K, Said[Owner, C]]]:
+        """What some claimants say; one walk over all keys, however many they are."""
+        for key, found in self._by_key.items():
+            if not isinstance(found, tuple):  # nearly always
+                if found.owner in owners:
+                    yield key, found
+            else:
+                yield from ((key, said) for said in found if said.owner in owners)
 
     def sole(self, key: K) -> Said[Owner, C] | None:
         """The claim of a key that has only one."""

@@ -54,10 +54,8 @@ class Identities:
     ) -> dict[ClusterName, dict[NumericIdentity, Labels]]:
         """What some clusters claim; one walk over all, however many they are."""
         found: dict[ClusterName, dict[NumericIdentity, Labels]] = {c: {} for c in clusters}
-        for number in self._claims:
-            for said in self._claims.of(number):
-                if said.owner in found:
-                    found[said.owner][number] = said.claim
+        for number, said in self._claims.by(found.keys()):
+            found[said.owner][number] = said.claim
         return found
 
     def __len__(self) -> int:

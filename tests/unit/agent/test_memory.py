@@ -1,8 +1,13 @@
 """What the process does about its memory."""
 
 import asyncio
+import gc
 import ssl
+import subprocess
+import sys
+import weakref
 from asyncio import sslproto
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +47,65 @@ async def test_a_cluster_that_never_answers_keeps_nothing(monkeypatch: pytest.Mo
     """The limit ends the wait."""
     one = RemoteStatus(ClusterName("one"), State.CONNECTING)
     assert await _told([one], 0.05, monkeypatch) >= 0.05
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """As it is while the mesh is read."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_collector_begins_when_all_clusters_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is there by then counts as old, and cycles among it are found all the same."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    gone = weakref.ref(_Holder(cycle))
+    await _told([RemoteStatus(ClusterName("one"), State.READY)], 60.0, monkeypatch)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    assert any(found is cycle for found in gc.get_objects(generation=2))
+    assert gone() is not None
+    del cycle
+    gc.collect()
+    assert gone() is None
+
+
+class _Holder:
+    """Lives as long as a cycle."""
+
+    def __init__(self, cycle: list[Any]) -> None:
+        cycle.append(self)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_collector_begins_without_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether anything is read or not."""
+    monkeypatch.setattr(memory, "LEARNING_S", 0.05)
+    gc.enable()
+    memory.rest_collector()
+    assert not gc.isenabled()
+    await asyncio.sleep(0.1)
+    assert gc.isenabled()
+
+
+def test_the_http_library_brings_no_authorities() -> None:
+    """Who brings no context of its own trusts nobody; contexts made later are as ever."""
+    code = """if True:
+        import ssl
+        from agent import memory
+        memory.import_http()
+        from aiohttp import connector
+        told = connector._SSL_CONTEXT_VERIFIED
+        assert told.verify_mode is ssl.CERT_REQUIRED and told.check_hostname
+        assert not told.get_ca_certs()
+        assert "set_default_verify_paths" not in vars(ssl.SSLContext)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_buffer_of_a_connection_follows_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:

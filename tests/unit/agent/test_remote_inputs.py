@@ -125,6 +125,14 @@ def test_a_line_that_a_kill_has_cut_off_costs_only_itself(tmp_path: Path) -> Non
     assert later.known() == {"10.2.0.5"}
 
 
+def test_the_directory_is_made(tmp_path: Path) -> None:
+    """By the first cluster that speaks."""
+    Life(tmp_path / "state", number=2).speak()
+    later = Life(tmp_path / "state", restored=True)
+    later.inputs.configured([BETA])
+    assert later.known() == {"10.2.0.5"}
+
+
 def test_each_lie_of_one_message_counts(tmp_path: Path) -> None:
     """A record that is replaced, or deleted, in the message that brings it has been said."""
     life = Life(tmp_path)

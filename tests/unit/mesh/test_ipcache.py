@@ -191,3 +191,20 @@ def test_identities() -> None:
     found.drop_cluster(ClusterName("beta"))
     assert found.get(number) is None
     assert len(found) == 0
+
+
+def test_what_some_clusters_claim() -> None:
+    """Each its own, also of a number that several claim and that another one has."""
+    found = Identities(OWN)
+    beta, gamma, silent = ClusterName("beta"), ClusterName("gamma"), ClusterName("silent")
+    both, alone = NumericIdentity(131400), NumericIdentity(131401)
+    one, other = Labels.k8s({"app": "a"}), Labels.k8s({"app": "b"})
+    for number, cluster, labels in (
+        (both, beta, one),
+        (both, gamma, other),
+        (both, OWN, other),
+        (alone, beta, other),
+    ):
+        found.put(number, cluster, labels)
+    assert found.of((beta, silent)) == {beta: {both: one, alone: other}, silent: {}}
+    assert found.of((gamma,)) == {gamma: {both: other}}
