@@ -19,7 +19,6 @@ from telemetry import logs
 async def run(config: AgentConfig) -> None:
     """Until cancelled."""
     memory.settle()
-    memory.import_http()
     # Here and not above: a wrong setting is told without loading half the world.
     from agent import settings_watch
     from agent.daemon import Daemon

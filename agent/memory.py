@@ -5,7 +5,6 @@ import asyncio.sslproto
 import ctypes
 import gc
 import logging
-import ssl
 from collections.abc import Callable, Iterable
 
 from kvstore.status import RemoteStatus
@@ -33,8 +32,6 @@ TLS_BUFFER_BYTES = 64 << 10
 
 LOOK_S, LIMIT_S = 2.0, 600.0
 
-_LOAD = "set_default_verify_paths"
-
 
 def settle() -> None:
     """Before anything is learnt."""
@@ -59,19 +56,6 @@ def wake_collector() -> None:
         gc.freeze()
         gc.unfreeze()
         gc.enable()
-
-
-def import_http() -> None:
-    """The HTTP library, without the authorities of the system.
-
-    It loads them twice when it is imported, for those who say nothing of whom they trust: 2 MB, and
-    a hundredth of a large mesh's start. All of ours say so; who does not trusts nobody.
-    """
-    setattr(ssl.SSLContext, _LOAD, lambda _: None)
-    try:
-        import aiohttp  # noqa: F401
-    finally:
-        delattr(ssl.SSLContext, _LOAD)  # the one that it inherits
 
 
 async def give_back(statuses: Callable[[], Iterable[RemoteStatus]]) -> None:

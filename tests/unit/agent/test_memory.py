@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import ssl
-import subprocess
-import sys
 import weakref
 from asyncio import sslproto
 from collections.abc import Iterator
@@ -91,21 +89,6 @@ async def test_the_collector_begins_without_clusters(monkeypatch: pytest.MonkeyP
     assert not gc.isenabled()
     await asyncio.sleep(0.1)
     assert gc.isenabled()
-
-
-def test_the_http_library_brings_no_authorities() -> None:
-    """Who brings no context of its own trusts nobody; contexts made later are as ever."""
-    code = """if True:
-        import ssl
-        from agent import memory
-        memory.import_http()
-        from aiohttp import connector
-        told = connector._SSL_CONTEXT_VERIFIED
-        assert told.verify_mode is ssl.CERT_REQUIRED and told.check_hostname
-        assert not told.get_ca_certs()
-        assert "set_default_verify_paths" not in vars(ssl.SSLContext)
-    """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_buffer_of_a_connection_follows_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
