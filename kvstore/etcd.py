@@ -37,7 +37,7 @@ from kvstore.port import (
     UnavailableError,
     prefix_end,
 )
-from kvstore.shared_watch import BehindError, Take, Told
+from kvstore.shared_watch import BehindError, Take
 from kvstore.watch_call import WatchCall
 
 PAGE_ROWS = 5000  # one round trip per 5,000 rows: 10 to 50 times faster than pages of 256
@@ -226,9 +226,8 @@ class EtcdStore:
                 messages.observe(batch.events, handed)
 
     def _taking(self, take: Callable[[Batch], bool]) -> Take:
-        def taken(told: Told) -> bool:
-            known = self._cluster_id
-            return bool(known) and told[0].header.cluster_id == known and take(told[1])
+        def taken(store: int, batch: Batch) -> bool:
+            return store == self._cluster_id != 0 and take(batch)
 
         return taken
 

@@ -132,14 +132,17 @@ class Heard:
     def __init__(self, revision: int) -> None:
         self.revision = revision
 
-    def in_order(self, batch: Batch) -> bool:
-        """Whether nothing is older than what was heard before."""
-        revision = self.revision
-        return all([event.at >= revision for event in batch.events])  # a list: nearly always one
-
-    def note(self, batch: Batch) -> None:
-        """It has been heard."""
-        self.revision = max([self.revision, *[event.at for event in batch.events]])
+    def hear(self, batch: Batch) -> bool:
+        """Note it. False, and nothing noted: something is older than what was heard before."""
+        before = last = self.revision
+        for event in batch.events:
+            at = event.at
+            if at < before:
+                return False
+            if at > last:
+                last = at
+        self.revision = last
+        return True
 
 
 def _text(name: bytes) -> str:

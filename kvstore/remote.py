@@ -212,13 +212,13 @@ class Remote(Session[RemoteStore]):
                     take=partial(self._take_at_once, resource, prefix, heard),
                 )
                 async for batch in watch:
-                    if not heard.in_order(batch):
+                    if not heard.hear(batch):
                         # What is told twice or out of order may hide what is not told at all.
                         log.warning("event=disorder cluster=%s type=%s", self._name, resource)
                         status.disorders += 1
                         self._move(Happening.DISORDER)
                         break
-                    told = self._news(resource, heard, batch)
+                    told = self._news(resource, batch)
                     if told:
                         await self._tell(resource, prefix, told)
                     if self._full.get(resource) and self._has_room(resource):
@@ -232,18 +232,17 @@ class Remote(Session[RemoteStore]):
 
     def _take_at_once(self, resource: str, prefix: str, heard: Heard, batch: Batch) -> bool:
         """What a watch tells, unless there is more to it than handing it over."""
-        if self._late or self._full.get(resource) or not heard.in_order(batch):
+        if self._late or self._full.get(resource):
             return False
-        if not self._pace.take(len(batch.events), now()):
+        if not self._pace.take(len(batch.events), now()) or not heard.hear(batch):
             return False
-        told = self._news(resource, heard, batch)
+        told = self._news(resource, batch)
         if told:
             self._hand_over(resource, prefix, told)
         return True
 
-    def _news(self, resource: str, heard: Heard, batch: Batch) -> list[Told]:
+    def _news(self, resource: str, batch: Batch) -> list[Told]:
         mirror, events = self._mirrors[resource], batch.events
-        heard.note(batch)
         if len(mirror) + len(events) <= self._limits.rows[resource]:
             return mirror.events(events)
         return [

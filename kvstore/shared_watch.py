@@ -35,7 +35,8 @@ REFUSED = -1  # the number of a watch that cannot be
 
 Open: TypeAlias = Callable[[], WatchCall]
 Told: TypeAlias = tuple[Any, Batch]  # a reply, and those of its events that concern
-Take: TypeAlias = Callable[[Told], bool]  # whether it was taken at once
+# Of which store (its cluster ID), and what concerns: whether it was taken at once.
+Take: TypeAlias = Callable[[int, Batch], bool]
 
 
 class BehindError(Exception):
@@ -54,12 +55,12 @@ class Follower:
         self.told: deque[Told] | None = None  # made when it is needed: an empty one has 600 bytes
         self.ended: BaseException | None = None  # after what has been told
 
-    def take(self, told: Told) -> bool:
-        """One more message, if it may be taken now."""
+    def take(self, store: int, batch: Batch) -> bool:
+        """One more message, if it may be taken now; ``store``: the cluster ID it came with."""
         if self._take is None or not self.idle or self.told or self.ended is not None:
             return False
         try:
-            return self._take(told)
+            return self._take(store, batch)
         except Exception as error:  # this follower's own: the others go on
             self.ended = error
             return False
@@ -91,19 +92,20 @@ class Pace:
 
     def __init__(self) -> None:
         self._gathered = False
-        self._messages, self._since_s = 0, 0.0
+        self._count, self._since_s = 0, 0.0  # of messages; while they are gathered, of events
 
     def is_fast(self, events: int, now_s: float) -> bool:
         """What was read: so many events. True: the next is read when some have gathered."""
+        self._count += events if self._gathered else 1
+        if self._gathered and now_s - self._since_s < GATHER_S / 2:
+            return True  # what came just behind a gathering, and says nothing of how many gather
         if self._gathered:
-            self._gathered = events > FEW_EVENTS
-            self._messages, self._since_s = 0, now_s
-            return self._gathered
-        self._messages += 1
-        if self._messages < BURST_MESSAGES:
+            self._gathered = self._count > FEW_EVENTS
+        elif self._count < BURST_MESSAGES:
             return False
-        self._gathered = now_s - self._since_s < BURST_S
-        self._messages, self._since_s = 0, now_s
+        else:
+            self._gathered = now_s - self._since_s < BURST_S
+        self._count, self._since_s = 0, now_s
         return self._gathered
 
 
@@ -270,13 +272,14 @@ class SharedWatch:
         while len(recent) > RECENT_EVENTS:
             self._floor = recent.popleft().at + 1
         few, began, taken = len(new) <= AT_ONCE_EVENTS, perf_counter(), False
-        upto = reply.header.revision
+        header = reply.header
+        upto, store = header.revision, header.cluster_id
         for follower, events in parts.items():
-            told = reply, Batch(upto, tuple(events))
-            if few and follower.take(told):
+            batch = Batch(upto, tuple(events))
+            if few and follower.take(store, batch):
                 taken = True
             else:
-                self._give(follower, told)
+                self._give(follower, (reply, batch))
         if taken:
             messages.observe(new, began)
         return len(new)
