@@ -6,7 +6,7 @@
 import importlib
 import sys
 
-from bench import results
+from bench import machine, results
 
 NAMES = (
     "encrypt",
@@ -29,10 +29,11 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m bench [--record] all | {' | '.join(NAMES)}", file=sys.stderr)
         return 2
     for name in names:
+        where = machine.told() if record else ""
         for figure in importlib.import_module(f"bench.{name}").measure():
             print(figure.line(), flush=True)
             if record:
-                results.record(figure)
+                results.record(figure, where)
     return 0
 
 
