@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from datapath import inspect
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
@@ -14,6 +13,7 @@ from tests.support.agent import (
     endpoint_slice,
     put,
     remote_cluster,
+    selectable,
     service,
     until,
 )
@@ -53,12 +53,6 @@ async def _backends(node: AgentNode, name: str = "web") -> list[tuple[str, bool]
         if row["spec"]["flags"]["name"] == name
         for b in row["spec"]["backend-addresses"]
     )
-
-
-def _selectable(node: AgentNode) -> set[str]:
-    """Backends that the kernel gives new connections."""
-    lines = inspect.services(node.bpf_root / "isthmus")
-    return {str(b.address) for line in lines for b in line.backends if b.selectable}
 
 
 def _services(node: AgentNode) -> None:
@@ -132,7 +126,7 @@ async def test_a_dead_store_takes_nothing_away(node: AgentNode, beta: RemoteClus
 
     await until(lost, "the loss is noticed")
     await until(lambda: "10.213.1.5" in kernel_addresses(node), "the pod's row")
-    await until(lambda: "10.213.1.5" in _selectable(node), "the backend's row")
+    await until(lambda: "10.213.1.5" in selectable(node), "the backend's row")
     node.kill()
     node.start()
     await node.ready()
@@ -338,7 +332,7 @@ async def test_a_vanished_backend_drains(node: AgentNode, beta: RemoteCluster) -
     await becomes((theirs, True))
     await beta.share("web", theirs, leaving)
     await becomes((theirs, True), (leaving, True))
-    await until(lambda: _selectable(node) == {theirs, leaving}, "the kernel chooses both again")
+    await until(lambda: selectable(node) == {theirs, leaving}, "the kernel chooses both again")
     node.kill()
     await beta.share("web", theirs)
     node.flags["clustermesh-backend-drain"] = "60s"

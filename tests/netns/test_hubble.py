@@ -20,6 +20,7 @@ from tests.support.agent import (
     endpoint_slice,
     put,
     remote_cluster,
+    selectable,
     service,
     traffic,
     until,
@@ -90,6 +91,7 @@ async def test_a_connection_through_a_service_is_seen_from_end_to_end(node: Agen
         source = await stack.enter_async_context(hubble(node))
         await until(lambda: source.names.synced, "names")
         await until(lambda: source.names.service(bytes([10, 96, 7, 7]), 80, 6, 0), "the service")
+        await until(lambda: server.address in selectable(node), "the backend's row")
         proxy = Proxy(node.socket.parent / ACCESS_LOG)
         proxy.tell(dns_answer("web.default.svc.", VIP, asker=client.address))
         proxy.close()

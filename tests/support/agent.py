@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from datapath import namespaces, pins
+from datapath import inspect, namespaces, pins
 from kvstore.config import StoreConfig
 from kvstore.etcd import EtcdStore
 from model.address import parse_address, parse_prefix
@@ -69,6 +69,12 @@ def put(fake: FakeKube, resource: str, body: dict[str, Any]) -> dict[str, Any]:
     if known is None:
         return fake._create(resource, namespace, body)
     return fake._replace(key, known, body, "")
+
+
+def selectable(node: "AgentNode") -> set[str]:
+    """Backends that the kernel gives new connections."""
+    lines = inspect.services(node.bpf_root / "isthmus")
+    return {str(b.address) for line in lines for b in line.backends if b.selectable}
 
 
 def drop(fake: FakeKube, resource: str, namespace: str, name: str) -> None:
