@@ -227,7 +227,8 @@ def connected(world: World, number: int = 4) -> list[Json]:
     """The relay's nodes once so many are connected."""
 
     def look() -> list[Json]:
-        nodes: list[Json] = json.loads(world.asked("list", "nodes", "-o", "json"))["nodes"]
+        code, said = world.told("list", "nodes", "-o", "json")
+        nodes: list[Json] = [] if code else json.loads(said)["nodes"]  # it may just begin
         well = [node for node in nodes if node["state"] == "NODE_CONNECTED"]
         return nodes if len(well) == number else []
 

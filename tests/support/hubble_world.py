@@ -101,12 +101,16 @@ class World:
         client = self.pod(context, "x-wing")["metadata"]["name"]
         return self.mesh.inside(context, client, "curl", "-s", "-m", "3", target)
 
-    def asked(self, *words: str, server: str = RELAY) -> str:
-        """``isthmus hubble`` in a pod of the first cluster, as a person in the cluster does."""
+    def told(self, *words: str, server: str = RELAY) -> tuple[int, str]:
+        """``isthmus hubble`` in a pod of the first cluster, as a person in the cluster does: its
+        exit status, and what it says."""
         if not self.lab.get("pods", "--field-selector=metadata.name=tools")["items"]:
             self.lab.apply(TOOLS)
             self.lab.wait_ready("tools")
-        command = ("isthmus", "hubble", *words, "--server", server)
-        code, said = self.lab.exec(f"{C1}/tools", *command)
+        return self.lab.exec(f"{C1}/tools", "isthmus", "hubble", *words, "--server", server)
+
+    def asked(self, *words: str, server: str = RELAY) -> str:
+        """What it says when all is well."""
+        code, said = self.told(*words, server=server)
         assert code == 0, said
         return said
