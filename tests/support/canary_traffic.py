@@ -17,6 +17,7 @@ BLOCK = CANARY + b"." * 577
 LARGE = BLOCK * 40
 IP_UDP_BYTES = 28  # of headers
 REPLY_S = 60.0  # a machine that is emulated takes its time; a lost packet is sent again meanwhile
+DATAGRAM_S = 5.0  # later than this it is lost; a busy machine takes a second now and then
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Flow:
             with contextlib.suppress(OSError):  # what an ICMP error says is a loss
                 await loop.sock_sendall(client, BLOCK)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(DATAGRAM_S):
                         await loop.sock_recv(client, 1 << 16)
                         self.rounds += 1
                         return
