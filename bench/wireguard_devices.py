@@ -30,11 +30,7 @@ def keeper(space: str) -> Iterator[Path]:
         (directory / "run").mkdir()
         script = f'{_KEEPER} --wanted "$1/wanted"'
         words = ("unshare", "-m", "sh", "-c", script, "sh", name, sys.executable)
-        # A session of its own, as a node has it: the kernel shares processors out among sessions
-        # (autogroups) first, so a tunnel within the measurement's is another peer altogether.
-        process = subprocess.Popen(
-            topology.inside(space, *words), stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        process = subprocess.Popen(topology.inside(space, *words), stdout=subprocess.DEVNULL)
         try:
             yield directory
         finally:

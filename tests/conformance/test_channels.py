@@ -1,21 +1,13 @@
 """Who reads one store with the same certificates shares one connection."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from kvstore.channels import Channel
 from kvstore.etcd import connect
 from kvstore.port import UnavailableError
-from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
+from tests.support.etcd import Etcd, plain_etcd, when_up
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Etcd]:
-    with mesh_etcd("c1") as found:
-        yield found
 
 
 async def test_alike_means_shared(secured: Etcd) -> None:

@@ -25,19 +25,13 @@ from model.service import L4, Protocol, Selection, ServiceName
 from reconcile.tasks import TaskGroup
 from tests.conformance.test_mesh_store import running
 from tests.support import hostile
-from tests.support.etcd import Etcd, plain_etcd, when_up
+from tests.support.etcd import Etcd, when_up
 from tests.support.hostile import LIES, Lie
 from wire.etcd import cluster_config_v1, keys
 
 pytestmark = pytest.mark.root
 
 BETA, FIRST = ClusterName(hostile.NAME), ClusterName("aardvark")
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with plain_etcd() as found:
-        yield found
 
 
 class Reader:

@@ -1,7 +1,7 @@
 """The contract of ``kvstore.port``, held by a real etcd and by the one in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -26,21 +26,9 @@ from kvstore.port import (
     UnavailableError,
 )
 from tests.support import fake_store
-from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
+from tests.support.etcd import Etcd, plain_etcd, when_up
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with plain_etcd() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Etcd]:
-    with mesh_etcd("c1") as found:
-        yield found
 
 
 @pytest.fixture(params=["etcd", "fake"])

@@ -1,7 +1,7 @@
 """Many who ask a real etcd at the same moment, each for its part: everybody gets what they would
 have got alone, by fewer calls."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,7 +13,7 @@ from kvstore.port import KeyValue, PermissionDeniedError, Snapshot, Store, Unava
 from kvstore.remote import Remote
 from model.cluster import Capabilities, ClusterConfig, ClusterId, ClusterName
 from tests.conformance.test_mesh_store import Learnt, running
-from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
+from tests.support.etcd import Etcd, plain_etcd, when_up
 from tests.support.kvstoremesh import until
 from tests.support.together import together
 from wire.etcd import cluster_config_v1, keys
@@ -23,18 +23,6 @@ pytestmark = pytest.mark.root
 ALL = "p/"
 COUNT = 3 * shared_listing.FROM
 NAMES = [f"{number}" for number in range(COUNT)]  # of which one begins with another
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with plain_etcd() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Etcd]:
-    with mesh_etcd("c1") as found:
-        yield found
 
 
 @pytest.fixture

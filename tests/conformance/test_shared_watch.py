@@ -1,7 +1,7 @@
 """One watch for all who follow parts of a prefix: everybody gets their part, nobody another's."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -20,23 +20,11 @@ from kvstore.port import (
 )
 from reconcile.tasks import TaskGroup
 from tests.support import fake_store
-from tests.support.etcd import Etcd, mesh_etcd, plain_etcd, when_up
+from tests.support.etcd import Etcd, plain_etcd, when_up
 
 pytestmark = pytest.mark.root
 
 ALL = "p/"
-
-
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with plain_etcd() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Etcd]:
-    with mesh_etcd("c1") as found:
-        yield found
 
 
 @pytest.fixture(params=["etcd", "fake"])

@@ -29,12 +29,6 @@ Connect = Callable[[], Awaitable[Any]]
 
 
 @pytest.fixture(scope="module")
-def etcd() -> Iterator[Etcd]:
-    with plain_etcd() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def older() -> Iterator[Etcd]:
     with plain_etcd() as found:
         yield found

@@ -14,7 +14,7 @@ async def together(*works: Awaitable[T]) -> list[T | Exception]:
     async def one(work: Awaitable[T]) -> T | Exception:
         try:
             return await work
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is what this one came to
             return error
 
     async with TaskGroup() as tasks:

@@ -87,7 +87,7 @@ async def test_the_collector_begins_without_clusters(monkeypatch: pytest.MonkeyP
     gc.enable()
     memory.rest_collector()
     assert not gc.isenabled()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # longer than it may rest
     assert gc.isenabled()
 
 
