@@ -1,23 +1,24 @@
 """``isthmus encrypt``: encryption between nodes, on this node or in the whole mesh. Adapter."""
 
-import asyncio
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
-from cli import cluster, encrypt_far, encrypt_text, mesh_ask, options, output, rest
-from cli.encrypt_migrate import migrate
-from kube import resources
-from kube.port import Client
-from reconcile.tasks import TaskGroup
-
-Answers = dict[str, Mapping[str, Any]]
+from cli import encrypt_far, encrypt_text, options, output, rest
+from cli.lazy import Lazy, LazyGroup
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "migrate": Lazy(
+            "cli.encrypt_migrate",
+            "migrate",
+            "Encrypt by another kind, in the whole mesh, while it is used.",
+        )
+    },
+)
 def encrypt() -> None:
     """Encryption between nodes, and its keys."""
 
@@ -54,10 +55,14 @@ def status(
         if encrypt_text.faults({"this node": found}):
             raise click.exceptions.Exit(1)
         return
-    every: Answers = {}
+    from cli import encrypt_ask  # not above: an agent's container need not load it
+
+    every: encrypt_ask.Answers = {}
     silent: dict[str, str] = {}
     for name in (context, *contexts):
-        answered, failed = _ask_cluster(kubeconfig, name, namespace, ("status", "-o", "json"))
+        answered, failed = encrypt_ask.answers(
+            kubeconfig, name, namespace, ("status", "-o", "json")
+        )
         every |= answered
         silent |= failed
     faults = [*(f"{n}: {why}" for n, why in silent.items()), *encrypt_text.faults(every)]
@@ -106,93 +111,10 @@ def rotate(
         answer = json.loads(rest.change(host, f"encryption/{action}"))
         click.echo(f"rotation {answer['number']}: {'aborting' if abort else 'begun'}")
         return
+    from cli import encrypt_ask
+
     words = ("rotate", "--abort") if abort else ("rotate",)
-    said = _ask_in_turn(kubeconfig, context, namespace, words)
+    said = encrypt_ask.first_answer(kubeconfig, context, namespace, words)
     click.echo(said)
     if wait and not abort:
-        cluster.run(_until_steady(kubeconfig, context, namespace, wait_duration))
-
-
-async def _until_steady(kubeconfig: str, context: str, namespace: str, limit_s: int) -> int:
-    said = ""
-    try:
-        async with asyncio.timeout(limit_s):
-            while True:
-                answered, failed = await _asked(
-                    kubeconfig, context, namespace, ("status", "-o", "json")
-                )
-                line = encrypt_text.progress(answered, failed)
-                if line != said:
-                    click.echo(line)
-                    said = line
-                if encrypt_text.is_steady(answered) and not failed:
-                    return 0
-                await asyncio.sleep(1)
-    except TimeoutError:
-        click.echo(f"not done within {limit_s} s; it goes on by itself: isthmus encrypt status")
-        return 1
-
-
-def _ask_cluster(
-    kubeconfig: str, context: str, namespace: str, words: tuple[str, ...]
-) -> tuple[Answers, dict[str, str]]:
-    return asyncio.run(_asked(kubeconfig, context, namespace, words))
-
-
-async def _asked(
-    kubeconfig: str, context: str, namespace: str, words: tuple[str, ...]
-) -> tuple[Answers, dict[str, str]]:
-    """What every agent of a cluster answers, by node, and who does not."""
-    found: Answers = {}
-    failed: dict[str, str] = {}
-    async with cluster.client(kubeconfig, context) as api:
-
-        async def ask(pod: str, node: str) -> None:
-            name = f"{context}/{node}" if context else node
-            argv = ("cilium-dbg", "encrypt", *words)
-            try:
-                found[name] = await mesh_ask.run_json(api, namespace, pod, argv)
-            except (OSError, ValueError) as error:
-                failed[name] = f"does not answer: {error}"
-
-        async with TaskGroup() as tasks:
-            for pod, node in await _agents(api, namespace):
-                tasks.create_task(ask(pod, node))
-    return dict(sorted(found.items())), failed
-
-
-async def _agents(api: Client, namespace: str) -> list[tuple[str, str]]:
-    pods = await api.list(
-        resources.untyped(resources.PODS), namespace, label_selector=mesh_ask.AGENT
-    )
-    return [
-        (p["metadata"]["name"], p["spec"].get("nodeName", ""))
-        for p in pods
-        if "deletionTimestamp" not in p["metadata"]
-    ]
-
-
-def _ask_in_turn(kubeconfig: str, context: str, namespace: str, words: tuple[str, ...]) -> str:
-    """What the first agent answered that did it."""
-
-    async def work() -> str:
-        argv = ("cilium-dbg", "encrypt", *words)
-        async with cluster.client(kubeconfig, context) as api:
-            errors = []
-            for pod, node in sorted(await _agents(api, namespace), key=lambda row: row[1]):
-                try:
-                    result = await api.exec(
-                        namespace, pod, "cilium-agent", argv, mesh_ask.EXEC_TIMEOUT_S
-                    )
-                except OSError as error:
-                    errors.append(f"{node}: {error}")
-                    continue
-                if result.exit_code == 0:
-                    return f"{result.stdout.decode().strip()} on node {node}"
-                errors.append(f"{node}: {result.stderr.decode(errors='replace').strip()}")
-            raise click.ClickException("; ".join(errors) or "the cluster has no agents")
-
-    return asyncio.run(work())
-
-
-encrypt.add_command(migrate)
+        encrypt_ask.until_steady(kubeconfig, context, namespace, wait_duration)

@@ -1,4 +1,8 @@
-"""``clustermesh-apiserver``: its commands. Adapter; wiring and options only."""
+"""``clustermesh-apiserver``: its commands. Adapter; wiring and options only.
+
+A command imports what it runs when it runs: four of them start in each pod, and each would pay for
+all.
+"""
 
 import asyncio
 import gc
@@ -7,28 +11,24 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from clustermesh_apiserver import (
-    config,
-    etcdinit,
-    front_process,
-    join,
-    kvstoremesh,
-    own_trust,
-    service,
-    troubleshoot,
-)
-from clustermesh_apiserver.front import Door, Front
-from kvstore.ways import Way
+from clustermesh_apiserver import config
 from model.duration import parse_duration_s
 from reconcile.tasks import TaskGroup
 from telemetry import logs
 
+if TYPE_CHECKING:
+    from kvstore.ways import Way
+
 # Objects and rows come by ten thousands, stay, and are in no cycle: looking at them is for nothing.
 GC_THRESHOLDS = 50_000, 20, 100
+
+# Where the manifests of a mesh member mount them.
+MOUNTED_ETCD_CONFIG = "/var/lib/cilium/etcd-config/etcd-config.yaml"
+CLUSTERS = "/var/lib/cilium/clustermesh"
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -147,6 +147,8 @@ def etcdinit_command(
 ) -> None:
     """Make an empty etcd with the users and roles of a mesh member."""
 
+    from clustermesh_apiserver import etcdinit, own_trust
+
     def work() -> Coroutine[Any, Any, None]:
         if trusted_ca_file:
             own_trust.write(trusted_ca_file, own_ca_dir, etcd_trust_dir)
@@ -185,6 +187,8 @@ def clustermesh_command(
     **flags: Any,
 ) -> None:
     """Publish nodes, identities, addresses and shared services into etcd."""
+
+    from clustermesh_apiserver import service
 
     def work() -> Coroutine[Any, Any, None]:
         if enable_external_workloads:
@@ -234,6 +238,9 @@ def front_command(
 ) -> None:
     """Let other clusters, and our own agents, read from etcd, and do nothing else with it."""
 
+    from clustermesh_apiserver import front_process
+    from clustermesh_apiserver.front import Door, Front
+
     async def start() -> None:
         doors = [Door("remote", config.parse_address(listen), client_certs, server_certs)]
         if local_listen is not None:
@@ -249,7 +256,7 @@ def front_command(
 
 @main.command("kvstoremesh")
 @_MEMBER
-@click.option("--clustermesh-config", default="/var/lib/cilium/clustermesh", show_default=True)
+@click.option("--clustermesh-config", default=CLUSTERS, show_default=True)
 @click.option("--health-port", type=int, default=9881, show_default=True)
 @click.option("--api-serve-addr", default="localhost:9889", show_default=True)
 @click.option("--per-cluster-ready-timeout", default="15s", show_default=True)
@@ -270,6 +277,8 @@ def kvstoremesh_command(
     **flags: Any,
 ) -> None:
     """Copy what other clusters say into this cluster's etcd, for its agents."""
+
+    from clustermesh_apiserver import kvstoremesh
 
     def work() -> Coroutine[Any, Any, None]:
         member = _member_of(flags)
@@ -306,6 +315,8 @@ def join_command(
 ) -> None:
     """Let other clusters redeem the tokens of `isthmus clustermesh grant`."""
 
+    from clustermesh_apiserver import join
+
     def work() -> Coroutine[Any, Any, None]:
         address, port = config.parse_address(listen)
         return join.run(join.Settings(namespace, address, port, Path(certificate), kubeconfig))
@@ -314,14 +325,16 @@ def join_command(
 
 
 _TROUBLESHOOT = _together(
-    click.option("--etcd-config", default=troubleshoot.ETCD_CONFIG, show_default=True),
+    click.option("--etcd-config", default=MOUNTED_ETCD_CONFIG, show_default=True),
     click.option("--timeout", default="5s", show_default=True, help="for one step"),
     click.option("-o", "--output", type=click.Choice(["summary", "json"]), default="summary"),
 )
 
 
-def _examine(find: Callable[[], list[Way]], timeout: str, how: str) -> None:
+def _examine(find: Callable[[], "list[Way]"], timeout: str, how: str) -> None:
     """Raised settings and missing files end with one line."""
+    from clustermesh_apiserver import troubleshoot
+
     try:
         troubleshoot.report(find(), config.parse_seconds("timeout", timeout), how)
     except (LookupError, ValueError) as error:
@@ -337,6 +350,8 @@ def clustermesh_dbg() -> None:
 @_TROUBLESHOOT
 def clustermesh_troubleshoot_command(etcd_config: str, timeout: str, output: str) -> None:
     """The way to this cluster's own store, step by step."""
+    from clustermesh_apiserver import troubleshoot
+
     _examine(lambda: troubleshoot.local(etcd_config), timeout, output)
 
 
@@ -351,8 +366,10 @@ def kvstoremesh_dbg() -> None:
 @click.option("--verbose", is_flag=True, hidden=True)
 def kvstoremesh_status_command(host: str, output: str, verbose: bool) -> None:
     """How the remote clusters are copied, and how old the copies are."""
+    from clustermesh_apiserver import kvstoremesh_ask
+
     try:
-        found = kvstoremesh.ask(config.parse_address(host))
+        found = kvstoremesh_ask.ask(config.parse_address(host))
     except (OSError, ValueError) as error:
         _end([error])
         return
@@ -368,7 +385,7 @@ def kvstoremesh_status_command(host: str, output: str, verbose: bool) -> None:
 @kvstoremesh_dbg.command("troubleshoot")
 @click.argument("clusters", nargs=-1)
 @click.option("--include-local", is_flag=True, help="also the store that copies are written to")
-@click.option("--clustermesh-config", default=troubleshoot.CLUSTERS, show_default=True)
+@click.option("--clustermesh-config", default=CLUSTERS, show_default=True)
 @_TROUBLESHOOT
 def kvstoremesh_troubleshoot_command(
     clusters: tuple[str, ...],
@@ -380,7 +397,9 @@ def kvstoremesh_troubleshoot_command(
 ) -> None:
     """The ways to other clusters' stores, step by step."""
 
-    def find() -> list[Way]:
+    from clustermesh_apiserver import troubleshoot
+
+    def find() -> "list[Way]":
         own = troubleshoot.local(etcd_config) if include_local else []
         return own + troubleshoot.remote(clustermesh_config, clusters)
 

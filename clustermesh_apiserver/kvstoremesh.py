@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +24,6 @@ from model.cluster import ClusterName
 from wire.etcd import keys
 
 log = logging.getLogger("kvstoremesh")
-
-ASK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +148,6 @@ def remote_cluster(name: str, reflection: Reflection, now: datetime) -> dict[str
             0, round((now - datetime.fromisoformat(copy.heard)).total_seconds())
         )
     return shape
-
-
-def ask(address: tuple[str, int]) -> list[dict[str, Any]]:
-    """The answer of a running ``kvstoremesh``. Raises ``OSError``."""
-    url = f"http://{address[0]}:{address[1]}/v1/cluster"
-    try:
-        with urllib.request.urlopen(url, timeout=ASK_TIMEOUT_S) as reply:
-            found: list[dict[str, Any]] = json.load(reply)
-            return found
-    except urllib.error.URLError as error:
-        raise OSError(f"{url}: {error.reason}: does kvstoremesh run?") from error
 
 
 async def run(settings: Settings) -> None:

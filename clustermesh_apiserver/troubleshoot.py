@@ -13,8 +13,6 @@ import click
 from kvstore import ways
 from kvstore.ways import Way
 
-ETCD_CONFIG = "/var/lib/cilium/etcd-config/etcd-config.yaml"
-CLUSTERS = "/var/lib/cilium/clustermesh"
 LOCAL = "(local)"  # no cluster has such a name
 
 

@@ -2,8 +2,9 @@
 
 Kubeconfigs (contexts, certificates, tokens, exec plug-ins, OIDC) are read by the official client,
 whose configuration alone is used; requests are made by ``kube.client``. Its import costs a third
-of a second and 20 MB, so it happens only when there is a kubeconfig to read: what the kubelet gives
-a pod is two variables and two files. See docs/adr/0040-kubernetes-client.md.
+of a second and 20 MB, so it happens only when a kubeconfig needs it: a plain one does not
+(``kube.plain_kubeconfig``), and what the kubelet gives a pod is two variables and two files. See
+docs/adr/0040-kubernetes-client.md and 0256-plain-kubeconfigs.md.
 """
 
 import os
@@ -86,6 +87,16 @@ def _exists(path: str) -> bool:
 
 async def load_kubeconfig(path: str, context: str = "") -> Access:
     """Read one context of a kubeconfig. Raises ``ConfigError``."""
+    from kube import plain_kubeconfig
+
+    plain = plain_kubeconfig.read(path, context)
+    if plain is not None:
+        return Access(plain.server, plain.ssl, None, None, _static(plain.token))
+    return await load_any_kubeconfig(path, context)
+
+
+async def load_any_kubeconfig(path: str, context: str = "") -> Access:
+    """``load_kubeconfig`` by the official client, whatever stands there. Raises ``ConfigError``."""
     import yaml
     from kubernetes.aio.client import Configuration
     from kubernetes.aio.config import ConfigException, load_kube_config
@@ -121,6 +132,13 @@ async def load_kubeconfig(path: str, context: str = "") -> Access:
             f"kubeconfig {path} has not the shape of a kubeconfig "
             f"({type(error).__name__}: {error}): fetch it again"
         ) from error
+
+
+def _static(token: str) -> Callable[[], Awaitable[str | None]]:
+    async def authorization() -> str | None:
+        return f"Bearer {token}" if token else None
+
+    return authorization
 
 
 def _remedy(context: str) -> str:

@@ -12,7 +12,7 @@ from kind.kubelet.podspec import Facts, Sources, SpecError
 from kind.kubelet.sandbox import Sandbox
 from kind.runtime import namespaces
 from kind.runtime.namespaces import Bind
-from kind.runtime.records import CONTAINER, Launch
+from kind.runtime.records import CONTAINER, ENVIRONMENT, Launch
 
 Json = dict[str, Any]
 
@@ -125,12 +125,7 @@ def container_launch(
     if entry is None:
         raise UnknownImage(table.unknown_message(image))
     hostname = podspec.hostname(pod, config.node)
-    env = {
-        "PATH": SEARCH_PATH,
-        "HOME": "/root",
-        "HOSTNAME": hostname,
-        "PYTHONUNBUFFERED": "1",  # a log must be seen when it is written
-    }
+    env = ENVIRONMENT | {"PATH": SEARCH_PATH, "HOSTNAME": hostname}
     env |= podspec.environment(pod, container, facts, sources)
     argv = podspec.argv(container, *entry, env)
     if not argv:

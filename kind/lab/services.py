@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kind.lab import host, pki, topology
 from kind.lab.topology import Cluster, Node
-from kind.runtime.records import Launch
+from kind.runtime.records import ENVIRONMENT, Launch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLUSTER_DOMAIN = "cluster.local"
@@ -26,11 +26,7 @@ def _service(node: Node, name: str, argv: Sequence[str], netns: str | None = Non
     return Launch(
         id=name,
         argv=list(argv),
-        env={
-            "PATH": f"{path}:/sbin:/bin",
-            "HOME": "/root",
-            "PYTHONUNBUFFERED": "1",
-        },
+        env=ENVIRONMENT | {"PATH": f"{path}:/sbin:/bin"},
         cgroup=str(host.cgroup_of(node.lab) / node.name / "system" / name),
         log=str(node.directory / "logs" / f"{name}.log"),
         netns=node.netns_path if netns is None else netns,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / ".vm/boot"
-CPUS, MEMORY = 2, "3G"
+MEMORY = "3G"
 # What a booted system would have done, and nobody does here.
 PREPARE = "mount -t bpf bpf /sys/fs/bpf; ip link set lo up"
 
@@ -31,50 +31,49 @@ def kernel() -> Path:
     return found[-1]
 
 
-def run(script: str, shared: Path, environment: Mapping[str, str], timeout_s: float) -> str:
-    """Boot, run ``script`` as root in the checkout with ``shared`` writable, power off.
+@contextmanager
+def machine(
+    name: str, script: str, shared: Path, environment: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Boots with one processor, runs ``script`` as root in the checkout with ``shared`` writable,
+    and powers off; ended with the block at the latest. Machines that run at a time have names of
+    their own; what one prints is ``NAME.console`` in ``shared``.
 
-    Returns what kernel and script printed. Raises ``NoMachine`` when there is nothing to boot; a
-    machine that is not done after ``timeout_s`` is ended, which its output then says.
+    Raises ``NoMachine`` when there is nothing to boot.
     """
-    _compile()
-    exports = "; ".join(f"export {name}={shlex.quote(v)}" for name, v in environment.items())
+    exports = "; ".join(f"export {key}={shlex.quote(v)}" for key, v in environment.items())
     # In a file: the way in is the kernel's command line, of which everything past 2 KiB is lost.
-    inside = shared / "script"
+    inside = shared / f"{name}.sh"
     inside.write_text(f"{PREPARE}; cd {shlex.quote(str(ROOT))}; {exports}; {script}\n", "utf-8")
     command = [
         *(str(ROOT / ".venv/bin/vng"), "--disable-kvm", "--force-9p", "--verbose"),
-        *("--run", str(kernel()), "--user", "root", "--cpus", str(CPUS), "--memory", MEMORY),
+        *("--run", str(kernel()), "--user", "root", "--cpus", "1", "--memory", MEMORY),
         *(f"--rwdir={shared}", "--exec", f"sh {shlex.quote(str(inside))}"),
     ]
     own = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
     with (
         ended_with_us() as watch,
+        (shared / f"{name}.console").open("wb") as console,
         subprocess.Popen(
             command,
             env=own,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=console,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         ) as child,
     ):
         watch(child.pid)
         try:
-            return child.communicate(timeout=timeout_s)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            return f"{child.communicate()[0]}\nended: not done after {timeout_s:.0f} s"
+            yield child
         finally:
-            if child.poll() is None:  # somebody ends the tests
+            if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
-def _compile() -> None:
-    """Our modules as bytecode: an emulated processor would take longer for each than for a test."""
-    words = ("-m", "compileall", "-q", "-j", str(CPUS), "-x", r"/\.", str(ROOT))
+def compile_modules() -> None:
+    """Ours as bytecode: an emulated processor would take longer for each than for a test."""
+    words = ("-m", "compileall", "-q", "-j", "0", "-x", r"/\.", str(ROOT))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([str(ROOT / ".venv/bin/python"), *words], check=True, env=environment)
 

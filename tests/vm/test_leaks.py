@@ -12,7 +12,11 @@ from tests.support.encrypted_pair import EncryptedPair, encrypted_pair
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="module")]
 
-WAYS = [(e, r) for e in ("wireguard", "ipsec") for r in ("tunnel", "native")]
+WAYS = [
+    pytest.param((encryption, routing), marks=pytest.mark.part(encryption))
+    for encryption in ("wireguard", "ipsec")
+    for routing in ("tunnel", "native")
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
