@@ -35,6 +35,7 @@ def status(
             deadline = began + (seconds if wait else 0)
             told = ""
             while True:
+                looked = time.monotonic()
                 facts = await gather(api, context, namespace)
                 if not facts.enabled:
                     raise click.ClickException(
@@ -54,7 +55,8 @@ def status(
                 if said != told:
                     click.echo(f"⌛ Waiting ({time.monotonic() - began:.0f}s) for {said}", err=True)
                     told = said
-                await asyncio.sleep(STEP_S)
+                # A look starts a process on every node.
+                await asyncio.sleep(max(STEP_S, time.monotonic() - looked))
             _print(facts, mesh, copies, store, output)
             return 0 if good else 1
 

@@ -209,11 +209,12 @@ class Mesh:
 
     def wait_for(self, what: str, holds: Callable[[], bool], seconds: float = 30) -> float:
         """Poll until it holds; how long it took. Raises ``StoryError``."""
-        start = time.monotonic()
+        start = looked = time.monotonic()
         while not holds():
             if time.monotonic() - start > seconds:
                 raise StoryError(f"waited {seconds:.0f} s: {what}")
-            time.sleep(0.1)
+            time.sleep(max(0.1, time.monotonic() - looked))  # to look takes what is waited for time
+            looked = time.monotonic()
         return time.monotonic() - start
 
     def only(self, wanted: Mapping[str, bool], quiet_s: float = 0.5) -> Counter[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from certs.issue import create_ca, issue
 from certs.profiles import Profile
 from cluster_operator.install import install_all
+from kind.runtime.records import ENVIRONMENT
 from kind.simulate import shape as layout
 from kind.simulate.enclosure import ROOT
 from kind.simulate.population import service_name
@@ -96,6 +97,7 @@ class ControlPlane:
         SERVICE_ACCOUNT.mkdir(parents=True)
         (SERVICE_ACCOUNT / "token").write_text(_TOKEN)
         (SERVICE_ACCOUNT / "ca.crt").write_bytes((ROOT / "kube-api.ca").read_bytes())
+        os.environ.update(ENVIRONMENT)
         os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
         os.environ["KUBERNETES_SERVICE_PORT"] = str(_API_PORT)
 

@@ -22,7 +22,11 @@ from tests.support.nodes import netns_path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["pytest", "tests.support.forked_agent", "agent.daemon", "clustermesh_apiserver.service"]
+    [
+        *("pytest", "tests.support.forked_agent", "agent.daemon", "agent.settings_watch"),
+        *("clustermesh_apiserver.service", "kube.plain_kubeconfig"),
+        *("pyroute2", "pyroute2.netlink.generic.wireguard"),  # not before it is needed, elsewhere
+    ]
 )
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_SLAVE = 0x20000, 1 << 12, 1 << 14, 1 << 19
 

@@ -40,15 +40,20 @@ def lab_command(
 def wait_until(
     what: str, look: Callable[[], object], timeout_s: float = 30.0, pause_s: float = 0.05
 ) -> Any:
-    """Look again until the answer is true; returns it. Raises AssertionError with the last one."""
+    """Look again until the answer is true; returns it. Raises AssertionError with the last one.
+
+    Rests as long as a look takes, at least: many start a process, and what is waited for needs the
+    machine, too.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
+        begun = time.monotonic()
         answer = look()
         if answer:
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s:g} s for: {what}; last answer: {answer!r}")
-        time.sleep(pause_s)
+        time.sleep(max(pause_s, time.monotonic() - begun))
 
 
 @dataclass(frozen=True)
