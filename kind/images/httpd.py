@@ -51,6 +51,11 @@ class Server:
         self._handler = handler
         self._selector = selectors.EpollSelector()
         self._stop = False
+        # Before anybody can connect: whoever is answered is also heard.
+        self._wake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno())
+        signal.signal(signal.SIGTERM, self._on_term)
         self._listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,12 +65,8 @@ class Server:
 
     def serve(self) -> None:
         """Answer until SIGTERM, then finish: open connections are closed after their answer."""
-        wake, waker = socket.socketpair()
-        waker.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno())
-        signal.signal(signal.SIGTERM, self._on_term)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(wake, selectors.EVENT_READ, lambda: None)
+        self._selector.register(self._wake, selectors.EVENT_READ, lambda: None)
         while not self._stop:
             for key, _ in self._selector.select():
                 key.data()
