@@ -43,16 +43,21 @@ def wait_until(
     """Look again until the answer is true; returns it. Raises AssertionError with the last one.
 
     Rests as long as a look takes, at least: many start a process, and what is waited for needs the
-    machine, too.
+    machine, too. A look that asserts something in vain has not found it yet.
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        begun = time.monotonic()
-        answer = look()
-        if answer:
-            return answer
+        begun, failure = time.monotonic(), None
+        try:
+            answer = look()
+        except AssertionError as error:
+            answer, failure = error, error
+        else:
+            if answer:
+                return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s for: {what}; last answer: {answer!r}")
+            text = f"waited {timeout_s:g} s for: {what}; last answer: {answer!r}"
+            raise AssertionError(text) from failure
         time.sleep(max(pause_s, time.monotonic() - begun))
 
 
