@@ -5,6 +5,7 @@ nothing of this.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from kube import resources
 from kube.port import Client
 from reconcile.tasks import TaskGroup
 
+LOOK_S = 1.0
 Answers = dict[str, Mapping[str, Any]]
 
 
@@ -90,6 +92,7 @@ async def _until_steady(kubeconfig: str, context: str, namespace: str, limit_s: 
     try:
         async with asyncio.timeout(limit_s):
             while True:
+                looked_s = time.monotonic()
                 answered, failed = await _asked(
                     kubeconfig, context, namespace, ("status", "-o", "json")
                 )
@@ -99,7 +102,7 @@ async def _until_steady(kubeconfig: str, context: str, namespace: str, limit_s: 
                     said = line
                 if encrypt_text.is_steady(answered) and not failed:
                     return 0
-                await asyncio.sleep(1)
+                await mesh_ask.pause(looked_s, LOOK_S)
     except TimeoutError:
         click.echo(f"not done within {limit_s} s; it goes on by itself: isthmus encrypt status")
         return 1

@@ -5,7 +5,6 @@ next. ``encryption.migration`` decides; a step is a change of ``cilium-config``,
 by themselves.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -105,6 +104,7 @@ class _Migration:
         deadline_s = time.monotonic() + self._wait_duration_s
         held: tuple[Move, float] | None = None
         while True:
+            looked_s = time.monotonic()
             members = await self._look()
             if any(member.route != route for member in members):
                 raise click.ClickException("another call has changed where this one goes: it ends")
@@ -127,7 +127,7 @@ class _Migration:
                     "--abort to go back; the mesh works as it is"
                 )
                 return 1
-            await asyncio.sleep(LOOK_S)
+            await mesh_ask.pause(looked_s, LOOK_S)
         for member in members:
             await self._annotate(member, None)
         click.echo(f"done: every node sends {target.value}, and accepts nothing else")

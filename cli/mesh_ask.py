@@ -1,6 +1,8 @@
 """What the processes of a cluster say of their connections: asked where they run. Adapter."""
 
+import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,13 @@ from reconcile.tasks import TaskGroup
 
 EXEC_TIMEOUT_S = 20.0
 AGENT = "k8s-app=cilium"
+
+
+async def pause(looked_s: float, at_least_s: float) -> None:
+    """Between looks at a mesh, as long as the last one took, at least: it began at ``looked_s`` of
+    the monotonic clock, and each starts a process on every node.
+    """
+    await asyncio.sleep(max(at_least_s, time.monotonic() - looked_s))
 
 
 async def ask_agents(

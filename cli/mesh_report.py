@@ -1,6 +1,5 @@
 """``isthmus clustermesh status``. Adapter."""
 
-import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ import click
 from certs import check
 from certs.profiles import REMOTE_SECRET, SERVER_SECRET
 from cli import cluster, mesh_facts, mesh_status, options
-from cli.mesh_ask import ask_agents, ask_kvstoremesh, store_ready
+from cli.mesh_ask import ask_agents, ask_kvstoremesh, pause, store_ready
 from cli.mesh_facts import ClusterFacts, gather
 
 STEP_S = 0.5
@@ -35,7 +34,7 @@ def status(
             deadline = began + (seconds if wait else 0)
             told = ""
             while True:
-                looked = time.monotonic()
+                looked_s = time.monotonic()
                 facts = await gather(api, context, namespace)
                 if not facts.enabled:
                     raise click.ClickException(
@@ -55,8 +54,7 @@ def status(
                 if said != told:
                     click.echo(f"⌛ Waiting ({time.monotonic() - began:.0f}s) for {said}", err=True)
                     told = said
-                # A look starts a process on every node.
-                await asyncio.sleep(max(STEP_S, time.monotonic() - looked))
+                await pause(looked_s, STEP_S)
             _print(facts, mesh, copies, store, output)
             return 0 if good else 1
 

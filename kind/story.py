@@ -213,7 +213,9 @@ class Mesh:
         while not holds():
             if time.monotonic() - start > seconds:
                 raise StoryError(f"waited {seconds:.0f} s: {what}")
-            time.sleep(max(0.1, time.monotonic() - looked))  # to look takes what is waited for time
+            # As long as the look took, at least: it runs commands, and what is waited for needs the
+            # machine, too.
+            time.sleep(max(0.1, time.monotonic() - looked))
             looked = time.monotonic()
         return time.monotonic() - start
 

@@ -9,7 +9,6 @@ official client reads it, and words all errors. Adapter (files).
 import base64
 import ssl
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,29 +63,21 @@ def _named(whole: Any, kind: str, name: str) -> Any:
 
 
 def _context(directory: Path, cluster: _Cluster, user: _User) -> ssl.SSLContext:
-    with ExitStack() as stack:
-        files = _Files(directory, stack)
-        authority = files.path(cluster.certificate_authority_data, cluster.certificate_authority)
-        made = ssl.create_default_context(cafile=authority)
-        certificate = files.path(user.client_certificate_data, user.client_certificate)
-        key = files.path(user.client_key_data, user.client_key)
+    with tempfile.TemporaryDirectory() as scratch:  # nobody else may look into it
+
+        def path(what: str, data: str, name: str) -> str | None:
+            """The C library reads from files alone: one beside the kubeconfig, or one of ours."""
+            if not data:
+                return str(directory / name) if name else None
+            file = Path(scratch) / what
+            file.write_bytes(base64.b64decode(data, validate=True))
+            return str(file)
+
+        made = ssl.create_default_context(
+            cafile=path("ca", cluster.certificate_authority_data, cluster.certificate_authority)
+        )
+        certificate = path("crt", user.client_certificate_data, user.client_certificate)
         if certificate is not None:
+            key = path("key", user.client_key_data, user.client_key)
             made.load_cert_chain(certificate, key)
     return made
-
-
-class _Files:
-    """The C library reads certificates from files alone."""
-
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        self._directory, self._stack = directory, stack
-
-    def path(self, data: str, name: str) -> str | None:
-        """Of what is given as base64, or of a file beside the kubeconfig."""
-        if not data:
-            return str(self._directory / name) if name else None
-        # Ours alone to read, and gone with the block.
-        file = self._stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115
-        file.write(base64.b64decode(data, validate=True))
-        file.flush()
-        return file.name
