@@ -177,10 +177,10 @@ async def test_the_time_can_be_set_while_the_cluster_is_away(etcd: Etcd, tmp_pat
 
 
 class Forgetful:
-    """A connection whose watches forget every event of the named keys."""
+    """A connection whose watches forget every event of the named keys; compares may wait."""
 
-    def __init__(self, store: EtcdStore, keys: set[str]) -> None:
-        self._store, self.keys = store, keys
+    def __init__(self, store: EtcdStore, keys: set[str], compare: asyncio.Event | None) -> None:
+        self._store, self.keys, self._compare = store, keys, compare
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -196,6 +196,11 @@ class Forgetful:
             )
             yield Batch(batch.revision, told)
 
+    async def range(self, prefix: str, **more: Any) -> Any:
+        if self._compare is not None and more.get("keys_only"):
+            await self._compare.wait()
+        return await self._store.range(prefix, **more)
+
 
 @pytest.mark.parametrize("many", [False, True])
 async def test_what_a_watch_did_not_tell_is_found_by_compare(
@@ -209,8 +214,10 @@ async def test_what_a_watch_did_not_tell_is_found_by_compare(
     more += [f"{hostile.IPS}10.213.1.{n}/32" for n in range(50, 250)] if many else []
     await store.put(old, hostile.encoded(hostile.ip(IP="10.213.1.40")))
 
+    compare = asyncio.Event()  # not while the rows are written: it would take some of them over
+
     async def forgetful() -> Any:
-        return Forgetful(await when_up(StoreConfig((etcd.url,))), {old, new, *more})
+        return Forgetful(await when_up(StoreConfig((etcd.url,))), {old, new, *more}, compare)
 
     reader.session._connect = forgetful
     async with running(reader.session):
@@ -224,6 +231,7 @@ async def test_what_a_watch_did_not_tell_is_found_by_compare(
         async with running(fresh.session):
             await fresh.until(lambda: fresh.session.status.ready)
         assert reader.tables() != fresh.tables()
+        compare.set()
         await reader.until(lambda: reader.tables() == fresh.tables(), 20)
         status = reader.session.status
         assert status.repaired >= 2 + len(more)
@@ -345,7 +353,7 @@ async def test_keys_only_is_what_a_compare_asks_for(etcd: Etcd, tmp_path: Path) 
             return await self._store.range(prefix, **more)
 
     async def counting() -> Any:
-        return Counting(await when_up(StoreConfig((etcd.url,))), set())
+        return Counting(await when_up(StoreConfig((etcd.url,))), set(), None)
 
     reader = Reader(etcd, tmp_path, Limits(compare_s=0.5))
     reader.session._connect = counting
