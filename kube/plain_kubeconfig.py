@@ -21,8 +21,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where 
 class Plain(NamedTuple):
     """What a plain context says."""
 
-    server: str  # https
-    ssl: ssl.SSLContext
+    server: str
+    ssl: ssl.SSLContext | None  # no TLS: ``kubectl proxy`` and its like
     token: str  # empty: the certificate says who we are
 
 
@@ -48,9 +48,12 @@ def read(path: str, context: str) -> Plain | None:
         chosen = _named(whole, "context", context or whole["current-context"])
         cluster = msgspec.convert(_named(whole, "cluster", chosen["cluster"]), _Cluster)
         user = msgspec.convert(_named(whole, "user", chosen["user"]), _User)
-        if not cluster.server.startswith("https://"):
+        if cluster.server.startswith("https://"):
+            made = _context(Path(path).parent, cluster, user)
+        elif cluster.server.startswith("http://") and not _speaks_of_tls(cluster, user):
+            made = None
+        else:
             return None
-        made = _context(Path(path).parent, cluster, user)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return None
     return Plain(cluster.server.rstrip("/"), made, user.token.strip())
@@ -60,6 +63,12 @@ def _named(whole: Any, kind: str, name: str) -> Any:
     """The one entry of that name. Raises ``ValueError`` when there are none or several."""
     (found,) = (entry[kind] for entry in whole[f"{kind}s"] if entry["name"] == name)
     return found
+
+
+def _speaks_of_tls(cluster: _Cluster, user: _User) -> bool:
+    return _Cluster(cluster.server, extensions=cluster.extensions) != cluster or (
+        _User(token=user.token) != user
+    )
 
 
 def _context(directory: Path, cluster: _Cluster, user: _User) -> ssl.SSLContext:

@@ -56,6 +56,18 @@ async def test_as_the_official_client(tmp_path: Path, how: str, token: str) -> N
         assert ours.ssl.verify_mode is ssl.CERT_REQUIRED
 
 
+@pytest.mark.parametrize("token", ["", "secret"])
+async def test_without_tls(tmp_path: Path, token: str) -> None:
+    """What ``kubectl proxy`` offers, by either reader."""
+    user = {"token": token} if token else {}
+    path = write_kubeconfig(tmp_path / "config", "http://127.0.0.1:8001/", user, {})
+    assert plain_kubeconfig.read(path, "") == ("http://127.0.0.1:8001", None, token)
+    for access in (await load_kubeconfig(path), await load_any_kubeconfig(path)):
+        assert access.server == "http://127.0.0.1:8001"
+        assert (access.ssl, access.server_name, access.proxy) == (None, None, None)
+        assert await access.authorization() == (f"Bearer {token}" if token else None)
+
+
 @pytest.mark.parametrize(
     ("user", "cluster"),
     [
@@ -67,7 +79,9 @@ async def test_as_the_official_client(tmp_path: Path, how: str, token: str) -> N
         ({"token": "t"}, {"insecure-skip-tls-verify": True}),
         ({"token": "t"}, {"tls-server-name": "name"}),
         ({"token": "t"}, {"proxy-url": "http://192.0.2.2"}),
-        ({"token": "t"}, {"server": "http://192.0.2.1"}),
+        ({"token": "t"}, {"server": "ftp://192.0.2.1"}),
+        ({"token": "t"}, {"server": "http://192.0.2.1", "certificate-authority": "ca.crt"}),
+        ({"client-key": "key"}, {"server": "http://192.0.2.1"}),
         ({"token": "t"}, {"certificate-authority": "/no/where"}),
         ({"token": "t"}, {"certificate-authority-data": "%%"}),
         ({"token": 5}, {}),
