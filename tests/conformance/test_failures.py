@@ -179,7 +179,9 @@ async def test_the_time_can_be_set_while_the_cluster_is_away(etcd: Etcd, tmp_pat
 class Forgetful:
     """A connection whose watches forget every event of the named keys; compares may wait."""
 
-    def __init__(self, store: EtcdStore, keys: set[str], compare: asyncio.Event | None) -> None:
+    def __init__(
+        self, store: EtcdStore, keys: set[str], compare: asyncio.Event | None = None
+    ) -> None:
         self._store, self.keys, self._compare = store, keys, compare
 
     def __getattr__(self, name: str) -> Any:
@@ -353,7 +355,7 @@ async def test_keys_only_is_what_a_compare_asks_for(etcd: Etcd, tmp_path: Path) 
             return await self._store.range(prefix, **more)
 
     async def counting() -> Any:
-        return Counting(await when_up(StoreConfig((etcd.url,))), set(), None)
+        return Counting(await when_up(StoreConfig((etcd.url,))), set())
 
     reader = Reader(etcd, tmp_path, Limits(compare_s=0.5))
     reader.session._connect = counting

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,10 @@ HARDWARE = (
     "-cpu Westmere"
     " -virtfs local,path=/,mount_tag=files,security_model=none,readonly=on,multidevs=remap"
 )
-READ_ONCE = (ROOT, "/usr/bin", "/usr/sbin", "/usr/lib/python3.11", "/usr/lib/x86_64-linux-gnu")
+READ_ONCE = (
+    *(str(ROOT), "/usr/bin", "/usr/sbin", sysconfig.get_path("stdlib")),
+    f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
+)
 # What a booted system would have done, and nobody does here.
 PREPARE = "\n".join(
     [
@@ -33,10 +37,7 @@ PREPARE = "\n".join(
         "ip link set lo up",
         "mkdir /run/files",
         "mount -t 9p -o ro,version=9p2000.L,trans=virtio,msize=512000,cache=loose files /run/files",
-        *(
-            f"mount --bind /run/files{place} {place}"
-            for place in map(shlex.quote, map(str, READ_ONCE))
-        ),
+        *(f"mount --bind /run/files{place} {place}" for place in map(shlex.quote, READ_ONCE)),
     ]
 )
 
