@@ -11,6 +11,7 @@ from hubble.dns_names import DnsNames
 from hubble.endpoints import EndpointMessages
 from hubble.names import Names
 from hubble.packet import Addresses, CutShortError
+from hubble.templates import Templates, likeness
 from wire import access_log
 from wire.bpf import events
 from wire.bpf import layouts as w
@@ -72,9 +73,17 @@ class Decoder:
         self.names = names
         self.dns = DnsNames() if dns is None else dns
         self.failed = 0  # records that could not be read, ever
-        self._salt = salt
         self._messages = EndpointMessages(names)
-        self.interfaces: dict[int, str] = {}  # names of this node's devices by number
+        self._templates = Templates(names)
+        self._interfaces: dict[int, str] = {}
+        text = salt.hex()  # version 4 by its marks
+        self._uuid_begin = f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8"
+
+    def name_interfaces(self, names: dict[int, str]) -> None:
+        """What this node's devices are called, by number."""
+        if names != self._interfaces:
+            self._interfaces = names
+            self._templates.drop()
 
     def decode(self, entry: ring.Entry) -> Message | None:
         """``None``: a record that is not understood; it is counted."""
@@ -90,35 +99,53 @@ class Decoder:
             return None
 
     def _flow(self, entry: ring.Entry) -> f.Flow:
-        flow = f.Flow()
+        alike = likeness(entry.record)
+        if alike is None:
+            return self._read(entry)
+        flow = self._templates.get(alike, entry.time_ns)
+        if flow is None:
+            flow = self._read(entry)
+            self._templates.keep(alike, flow, entry.time_ns)
+        else:
+            self._fill_names(flow, alike.addresses, entry.time_ns)
+            self._number(flow, entry)
+        return flow
+
+    def _read(self, entry: ring.Entry) -> f.Flow:
+        """Field by field."""
+        flow, at_ns = f.Flow(), entry.time_ns
         if entry.record[0] == ring.RECORD_ACCESS_LOG:
             found, identities = l7.fill(flow, access_log.decode(entry.record[1:]))
-            self._fill_ends(flow, found, identities, entry.time_ns)
-            self._common(flow, entry)
-            return flow
-        event = events.parse(entry.record)
-        if isinstance(event, events.Trace):
-            self._trace(flow, event, entry.time_ns)
-        elif isinstance(event, events.Drop):
-            self._drop(flow, event, entry.time_ns)
-        elif isinstance(event, events.PolicyVerdict):
-            self._verdict(flow, event, entry.time_ns)
-        elif isinstance(event, events.Translation):
-            self._translation(flow, event, entry.time_ns)
+            self._fill_ends(flow, found, identities, at_ns)
         else:
-            raise ValueError(f"record of type {entry.record[0]}")
+            event = events.parse(entry.record)
+            if isinstance(event, events.Trace):
+                self._trace(flow, event, at_ns)
+            elif isinstance(event, events.Drop):
+                self._drop(flow, event, at_ns)
+            elif isinstance(event, events.PolicyVerdict):
+                self._verdict(flow, event, at_ns)
+            elif isinstance(event, events.Translation):
+                self._translation(flow, event, at_ns)
+            else:
+                raise ValueError(f"record of type {entry.record[0]}")
         self._common(flow, entry)
+        self._number(flow, entry)
         return flow
 
     def _common(self, flow: f.Flow, entry: ring.Entry) -> None:
-        flow.time.seconds, flow.time.nanos = divmod(entry.time_ns, 10**9)
         me = self.names.self
         flow.node_name = f"{me.cluster}/{me.node}"
         flow.node_labels.extend(me.labels)
         flow.event_type.type = entry.record[0]
         if self._emitter is not None:
             flow.emitter.CopyFrom(self._emitter)
-        flow.uuid = _uuid(self._salt, entry.number)
+
+    def _number(self, flow: f.Flow, entry: ring.Entry) -> None:
+        """Time and UUID, which is the same for every reader of the record."""
+        time, number = flow.time, entry.number.to_bytes(8, "big").hex()
+        time.seconds, time.nanos = divmod(entry.time_ns, 10**9)
+        flow.uuid = f"{self._uuid_begin}{number[1:4]}-{number[4:]}"
 
     def _trace(self, flow: f.Flow, event: events.Trace, at_ns: int) -> None:
         found = packet.fill(flow, event.packet)
@@ -261,6 +288,10 @@ class Decoder:
         destination = messages.get(found.destination, identities[1], at_ns)
         flow.source.CopyFrom(source)
         flow.destination.CopyFrom(destination)
+        self._fill_names(flow, found, at_ns)
+
+    def _fill_names(self, flow: f.Flow, found: Addresses, at_ns: int) -> None:
+        """Services by address and port, and what was looked up in the DNS until then."""
         service = self.names.service
         name = service(found.source, found.source_port, found.protocol, at_ns)
         if name is not None:
@@ -270,22 +301,16 @@ class Decoder:
             flow.destination_service.namespace, flow.destination_service.name = name
         if self.dns:
             # Who has looked the other side up: the pod of this node at the one end or the other.
-            if destination.ID:
-                flow.source_names.extend(self.dns.get(destination.ID, found.source, at_ns))
-            if source.ID:
-                flow.destination_names.extend(self.dns.get(source.ID, found.destination, at_ns))
+            if flow.destination.ID:
+                flow.source_names.extend(self.dns.get(flow.destination.ID, found.source, at_ns))
+            if flow.source.ID:
+                flow.destination_names.extend(self.dns.get(flow.source.ID, found.destination, at_ns))
 
     def _interface(self, flow: f.Flow, ifindex: int) -> None:
         flow.interface.index = ifindex
-        name = self.interfaces.get(ifindex)
+        name = self._interfaces.get(ifindex)
         if name:
             flow.interface.name = name
-
-
-def _uuid(salt: bytes, number: int) -> str:
-    """Version 4 by its marks; the same for every reader of the record."""
-    text = (salt + number.to_bytes(8, "big")).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-8{text[17:20]}-{text[20:]}"
 
 
 def _lost(lost: ring.Lost, time_ns: int) -> f.LostEvent:

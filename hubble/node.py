@@ -66,7 +66,7 @@ class NodeSource:
         """Names of devices; and what was called otherwise before the oldest event is forgotten."""
         while True:
             self.seen.look()
-            self.decoder.interfaces = dict(socket.if_nameindex())
+            self.decoder.name_interfaces(dict(socket.if_nameindex()))
             oldest = self.ring.at(self.ring.oldest)
             before_ns = oldest.time_ns if oldest else time.time_ns()
             self.names.forget(before_ns)

@@ -6,6 +6,7 @@ anything is sent. A flow is decoded once for all its readers while it is recent.
 """
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -118,12 +119,24 @@ class _Decoded:
 
 def flow_answer(flow: flow_pb2.Flow) -> bytes:
     """A GetFlowsResponse with the flow, its time and node."""
-    rest = observer_pb2.GetFlowsResponse(node_name=flow.node_name)
-    if flow.HasField("time"):
-        rest.time.CopyFrom(flow.time)
-    # Field 1 by hand: to put the flow into the answer would copy all of it.
+    # Fields by hand: to put the flow into the answer would copy all of it.
     data = flow.SerializeToString()
-    return b"\x0a" + _varint(len(data)) + data + rest.SerializeToString()
+    answer = _FLOW_TAG + _varint(len(data)) + data + _node_name(flow.node_name)
+    if flow.HasField("time"):
+        time = flow.time.SerializeToString()
+        answer += _TIME_TAG + _varint(len(time)) + time
+    return answer
+
+
+@functools.lru_cache(maxsize=1024)
+def _node_name(name: str) -> bytes:
+    return observer_pb2.GetFlowsResponse(node_name=name).SerializeToString()
+
+
+def _tag(field: str) -> bytes:
+    """What stands before a message's length in a GetFlowsResponse."""
+    number = observer_pb2.GetFlowsResponse.DESCRIPTOR.fields_by_name[field].number
+    return _varint(number << 3 | 2)
 
 
 def _varint(number: int) -> bytes:
@@ -133,6 +146,10 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+_FLOW_TAG: Final = _tag("flow")
+_TIME_TAG: Final = _tag("time")
 
 
 class Observer:

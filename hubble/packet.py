@@ -15,6 +15,7 @@ _ETHERNET = 14
 _IP4, _IP6 = 0x0800, 0x86DD
 _PORTS = struct.Struct("!HH")
 TCP, UDP, ICMP4, ICMP6, SCTP, VRRP, IGMP = 6, 17, 1, 58, 132, 112, 2
+_WITH_PORTS = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header
 # Bits of the header's last flag byte, in the order in which a summary names them.
 _TCP_FLAGS = (
     ("SYN", 0x02),
@@ -108,6 +109,38 @@ def _fill_ip6(flow: f.Flow, data: bytes) -> Addresses:
     flow.Summary = "IPv6"
     ports = _fill_l4(flow, data, at + 40, protocol)
     return Addresses(source, destination, protocol, *ports)
+
+
+def likeness(data: bytes) -> tuple[bytes, Addresses] | None:
+    """All that ``fill`` reads of this packet but the ports, and what it returns.
+
+    ``None``: a packet without ports, or one that is not plain and whole.
+    """
+    if len(data) < _ETHERNET + 20:
+        return None
+    at = _ETHERNET
+    kind = data[12] << 8 | data[13]
+    if kind == _IP4 and data[at] == 0x45 and not ((data[at + 6] & 0x1F) << 8 | data[at + 7]):
+        protocol, source, destination = data[at + 9], data[at + 12 : at + 16], data[at + 16 : at + 20]
+        at += 20
+    elif kind == _IP6 and len(data) >= at + 40:
+        protocol, source, destination = data[at + 6], data[at + 8 : at + 24], data[at + 24 : at + 40]
+        at += 40
+    else:
+        return None
+    size = _WITH_PORTS.get(protocol)
+    if size is None or len(data) < at + size:
+        return None
+    flags = bytes((data[at + 12] & 1, data[at + 13])) if protocol == TCP else b""
+    key = data[:_ETHERNET] + source + destination + bytes((protocol,)) + flags
+    return key, Addresses(source, destination, protocol, *_PORTS.unpack_from(data, at))
+
+
+def set_ports(flow: f.Flow, found: Addresses) -> None:
+    """Of a TCP, UDP or SCTP flow."""
+    protocol = found.protocol
+    l4 = flow.l4.TCP if protocol == TCP else flow.l4.UDP if protocol == UDP else flow.l4.SCTP
+    l4.source_port, l4.destination_port = found.source_port, found.destination_port
 
 
 def _need(data: bytes, at: int, size: int, what: str) -> None:

@@ -5,13 +5,17 @@ reader of the ring takes off.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from wire.bpf import layouts as w
 
 _DIRECTION = int(w.VerdictBits.VERDICT_DIRECTION_MASK)
+_MATCH_SHIFT = int(w.VerdictBits.VERDICT_MATCH_SHIFT)
+_AUDITED = int(w.VerdictBits.VERDICT_AUDITED)
+_VERDICT_IP6 = int(w.VerdictBits.VERDICT_IP6)
 _ENCRYPTED = int(w.TraceReason.REASON_ENCRYPTED)
+_IP6 = int(w.TraceBits.TRACE_IP6)
+_NO_ORIGINAL = bytes(16)
 
 
 class Header(NamedTuple):
@@ -26,8 +30,7 @@ class Header(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """A packet was dropped."""
 
     header: Header
@@ -41,8 +44,7 @@ class Drop:
     packet: bytes  # its beginning
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyVerdict:
+class PolicyVerdict(NamedTuple):
     """Policy was asked about the first packet of a connection, or denied one."""
 
     header: Header
@@ -58,8 +60,7 @@ class PolicyVerdict:
     packet: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """A packet passed a point of observation."""
 
     header: Header
@@ -106,8 +107,8 @@ def parse(record: bytes) -> Event | None:
 
 
 def _drop(record: bytes) -> Drop:
-    row = w.DropEvent.parse(record[: w.DROP_EVENT.size])
-    header = Header(*w.EVENT_HEADER.unpack(row.header))
+    row = w.DropEvent(*w.DROP_EVENT.unpack_from(record))
+    header = Header(*w.EVENT_HEADER.unpack_from(record))
     return Drop(
         header,
         header.subtype,
@@ -117,32 +118,34 @@ def _drop(record: bytes) -> Drop:
         row.line,
         row.file,
         row.ifindex,
-        record[w.DROP_EVENT.size :][: header.capture],
+        record[w.DROP_EVENT.size : w.DROP_EVENT.size + header.capture],
     )
 
 
 def _verdict(record: bytes) -> PolicyVerdict:
-    row = w.PolicyVerdictEvent.parse(record[: w.POLICY_VERDICT_EVENT.size])
-    header = Header(*w.EVENT_HEADER.unpack(row.header))
+    row = w.PolicyVerdictEvent(*w.POLICY_VERDICT_EVENT.unpack_from(record))
+    header = Header(*w.EVENT_HEADER.unpack_from(record))
     return PolicyVerdict(
         header,
         row.remote_identity,
         -row.verdict,
         row.flags & _DIRECTION,
-        row.flags >> w.VerdictBits.VERDICT_MATCH_SHIFT & 7,
-        bool(row.flags & w.VerdictBits.VERDICT_AUDITED),
+        row.flags >> _MATCH_SHIFT & 7,
+        bool(row.flags & _AUDITED),
         row.protocol,
         row.port,
         row.rule_high << 16 | row.rule,
-        bool(row.flags & w.VerdictBits.VERDICT_IP6),
-        record[w.POLICY_VERDICT_EVENT.size :][: header.capture],
+        bool(row.flags & _VERDICT_IP6),
+        record[w.POLICY_VERDICT_EVENT.size : w.POLICY_VERDICT_EVENT.size + header.capture],
     )
 
 
 def _trace(record: bytes) -> Trace:
-    row = w.TraceEvent.parse(record[: w.TRACE_EVENT.size])
-    header = Header(*w.EVENT_HEADER.unpack(row.header))
-    original = row.original if row.flags & w.TraceBits.TRACE_IP6 else row.original[:4]
+    row = w.TraceEvent(*w.TRACE_EVENT.unpack_from(record))
+    header = Header(*w.EVENT_HEADER.unpack_from(record))
+    original = b""
+    if row.original != _NO_ORIGINAL:
+        original = row.original if row.flags & _IP6 else row.original[:4]
     return Trace(
         header,
         header.subtype,
@@ -152,14 +155,14 @@ def _trace(record: bytes) -> Trace:
         row.destination_identity,
         row.destination_endpoint,
         row.ifindex,
-        original if any(original) else b"",
-        record[w.TRACE_EVENT.size :][: header.capture],
+        original,
+        record[w.TRACE_EVENT.size : w.TRACE_EVENT.size + header.capture],
     )
 
 
 def _translation(record: bytes) -> Translation:
     row = w.TranslationEvent.parse(record[: w.TRANSLATION_EVENT.size])
-    is_ip6 = bool(row.flags & w.TraceBits.TRACE_IP6)
+    is_ip6 = bool(row.flags & _IP6)
     size = 16 if is_ip6 else 4
     return Translation(
         row.point,

@@ -54,7 +54,7 @@ def flow_of(names: Names, record: bytes) -> f.Flow:
 def test_a_trace_between_two_pods_of_a_node(names: Names) -> None:
     """Everything that is known, as the API's JSON has it."""
     decoder = Decoder(names, b"saltsalt")
-    decoder.interfaces[7] = "lxc22"
+    decoder.name_interfaces({7: "lxc22"})
     found = decoder.decode(Entry(9, AT, trace(tcp())))
     assert isinstance(found, f.Flow)
     shape = MessageToDict(found, preserving_proto_field_name=True)

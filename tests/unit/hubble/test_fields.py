@@ -61,7 +61,7 @@ def test_every_field_is_filled_or_has_a_reason() -> None:
     names, dns = some_names(), DnsNames()
     told = AccessLog(names, dns)
     decoder = Decoder(names, bytes(8), dns, f.Emitter(name="isthmus", version="1"))
-    decoder.interfaces[7] = "lxc22"
+    decoder.name_interfaces({7: "lxc22"})
     headers = {"Traceparent": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]}
     get = {"Method": "GET", "URL": "http://web/", "Protocol": "HTTP/1.1", "Headers": headers}
     looked_up = [("web.shop.", SERVER, CLIENT), ("client.shop.", CLIENT, SERVER)]
