@@ -304,7 +304,9 @@ class Decoder:
             if flow.destination.ID:
                 flow.source_names.extend(self.dns.get(flow.destination.ID, found.source, at_ns))
             if flow.source.ID:
-                flow.destination_names.extend(self.dns.get(flow.source.ID, found.destination, at_ns))
+                flow.destination_names.extend(
+                    self.dns.get(flow.source.ID, found.destination, at_ns)
+                )
 
     def _interface(self, flow: f.Flow, ifindex: int) -> None:
         flow.interface.index = ifindex

@@ -121,10 +121,18 @@ def likeness(data: bytes) -> tuple[bytes, Addresses] | None:
     at = _ETHERNET
     kind = data[12] << 8 | data[13]
     if kind == _IP4 and data[at] == 0x45 and not ((data[at + 6] & 0x1F) << 8 | data[at + 7]):
-        protocol, source, destination = data[at + 9], data[at + 12 : at + 16], data[at + 16 : at + 20]
+        protocol, source, destination = (
+            data[at + 9],
+            data[at + 12 : at + 16],
+            data[at + 16 : at + 20],
+        )
         at += 20
     elif kind == _IP6 and len(data) >= at + 40:
-        protocol, source, destination = data[at + 6], data[at + 8 : at + 24], data[at + 24 : at + 40]
+        protocol, source, destination = (
+            data[at + 6],
+            data[at + 8 : at + 24],
+            data[at + 24 : at + 40],
+        )
         at += 40
     else:
         return None

@@ -5,7 +5,6 @@ official client's models, which cost a hundred times more, are not used.
 """
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import msgspec
 from kube import execute, port_forward
 from kube.observed import OBSERVED
 from kube.port import ApiError, Body, ExecResult, PatchKind, Resource, UnreachableError
+from kube.sockets import Sockets
 from wire.k8s.meta import ListMeta, Status
 
 T = TypeVar("T")
@@ -26,8 +26,6 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 REQUEST_TIMEOUT_S = 30
 PAGE = 500  # objects per page of a list, as kubectl asks
-# A peer that vanished without a word is found after 15 + 3 * 5 s also on an idle watch.
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
 class AccessPort(Protocol):
@@ -50,22 +48,13 @@ class RawList(msgspec.Struct):
     items: list[msgspec.Raw] | None = None
 
 
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in KEEPALIVE:
-        made.setsockopt(socket.IPPROTO_TCP, option, value)
-    return made
-
-
 class HttpClient:
     """``kube.port.Client`` over one pool of connections."""
 
     def __init__(self, access: AccessPort) -> None:
         self._access = access
         self._session: aiohttp.ClientSession | None = None
+        self._sockets = Sockets()
 
     async def __aenter__(self) -> "HttpClient":
         return self
@@ -82,6 +71,7 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            await self._sockets.closed()
 
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -91,7 +81,7 @@ class HttpClient:
                 connector=aiohttp.TCPConnector(
                     limit=0,
                     ssl=True if context is None else context,
-                    socket_factory=_socket,
+                    socket_factory=self._sockets.make,
                 ),
                 read_bufsize=1 << 21,
                 trust_env=True,  # HTTPS_PROXY and NO_PROXY, as kubectl
