@@ -1,8 +1,8 @@
 """Flows that differ in nothing but their ports, time and number are decoded once. Pure.
 
-Most events of a node are of few pairs of pods. The first event of a kind between two ends is decoded
-field by field; the others begin as a copy of that flow. What depends on ports or time is not in the
-copy. A change of names drops all.
+Most events of a node are of few pairs of pods. The first event of a kind between two ends is read
+field by field; the others begin as a copy of that flow. What depends on ports or time is not in
+the copy. A change of names drops all.
 """
 
 from typing import Final, NamedTuple
@@ -82,7 +82,7 @@ class Templates:
         template = f.Flow()
         template.CopyFrom(flow)
         for name in _OWN:
-            template.ClearField(name)  # type: ignore[arg-type]
+            template.ClearField(name)
         packet.set_ports(template, packet.NOT_IP._replace(protocol=alike.addresses.protocol))
         self._kept[alike.key] = template.SerializeToString()
 

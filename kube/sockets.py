@@ -1,4 +1,4 @@
-"""The sockets of a client: made so that a vanished peer is noticed, and seen to be closed. Adapter."""
+"""The sockets of a client: a vanished peer is noticed, and an end is waited for. Adapter."""
 
 import asyncio
 import socket

@@ -54,7 +54,7 @@ def slow(tmp_path: Path) -> Iterator[Access]:
 
 
 def test_requests_that_were_given_up_are_closed_with_the_client(slow: Access) -> None:
-    """The loop may end at once: an open connection would be told of as lost (and fail this test)."""
+    """The loop may end at once: what is still open then fails this test as a lost transport."""
 
     async def give_up() -> None:
         async with HttpClient(slow) as client:
