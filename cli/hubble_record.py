@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from cli import hubble_connect, hubble_observe, hubble_request
+from cli import hubble_connect, hubble_observe, hubble_request, hubble_settings
 from cli.hubble_file import read_files
 from cli.hubble_print import to_json
 from cli.hubble_request import Filters, Response, Span, flows_request
@@ -69,6 +69,7 @@ def pieces(path: Path) -> list[Path]:
 @click.option("--max-backups", type=click.IntRange(min=1), default=5, show_default=True)
 @hubble_request.selector_options
 @hubble_request.filter_options
+@hubble_settings.debug_option
 @hubble_connect.options
 def record(
     server: hubble_connect.Server,
