@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2
 
 from hubble.peers import Peer, PeerTable
@@ -352,18 +354,35 @@ def free_port() -> int:
 
 
 async def test_the_process_and_the_command(tmp_path: Path) -> None:
-    """``hubble-relay serve`` over one node: status, nodes and flows by ``isthmus hubble``."""
+    """``hubble-relay serve`` over one node: status, nodes and flows by ``isthmus hubble``.
+
+    Its settings come by file, environment and flags, as those of the well-known relay.
+    """
     source, peers = MemorySource(), PeerTable()
     source.add_flows(3)
     peers.replace({"east/node-9": Peer("127.0.0.1:1"), "node-1": Peer(str(tmp_path / "a"))})
     port, health, metrics = free_port(), free_port(), free_port()
     async with observing(source, tmp_path / "a", peers):
-        command = [sys.executable, "-m", "hubble.relay_main", "serve", "--disable-client-tls"]
-        command += ["--disable-server-tls", "--peer-service", f"unix://{tmp_path}/a"]
-        command += ["--listen-address", f"127.0.0.1:{port}"]
-        command += ["--health-listen-address", f"127.0.0.1:{health}"]
-        command += ["--metrics-listen-address", f"127.0.0.1:{metrics}"]
-        process = await asyncio.create_subprocess_exec(*command)
+        settings = {
+            "cluster-name": "west",
+            "peer-service": f"unix://{tmp_path}/a",
+            "listen-address": "127.0.0.1:1",  # the flag counts
+            "health-listen-address": "127.0.0.1:1",  # the environment counts
+            "metrics-listen-address": f"127.0.0.1:{metrics}",
+            "retry-timeout": "30s",
+            "disable-client-tls": True,
+            "disable-server-tls": True,
+            "sort-buffer-len-max": None,
+            "sort-buffer-drain-timeout": "1s",
+            "gops": False,
+            "of-a-later-version": 7,
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "hubble.relay_main", "serve"]
+        command += ["--config", f"{tmp_path}/config.yaml", "--listen-address", f"127.0.0.1:{port}"]
+        command += ["--sort-buffer-len-max", "100", "--pprof", "--gops-port", "9893"]
+        there = os.environ | {"RELAY_HEALTH_LISTEN_ADDRESS": f"127.0.0.1:{health}"}
+        process = await asyncio.create_subprocess_exec(*command, env=there)
         try:
             at = ("--server", f"localhost:{port}")
             async with asyncio.timeout(40):
@@ -376,6 +395,7 @@ async def test_the_process_and_the_command(tmp_path: Path) -> None:
             assert states == [["east/node-9", "Unavailable"], ["node-1", "Connected"]]
             said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
             assert len(said.out.splitlines()) == 3
+            assert " [west/" in said.err
             assert said.err.splitlines()[0].endswith("1 nodes are unavailable: east/node-9")
             at = ("--server", f"localhost:{health}")
             said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
