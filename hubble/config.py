@@ -12,6 +12,7 @@ from typing import Any
 from hubble import drop_events
 from hubble.export import settings as export
 from hubble.metrics.options import Metric, parse_text
+from hubble.redact import Redaction
 from hubble.ring import CAPACITY_DEFAULT, Ring
 from telemetry.logs import LogOptions, parse_options
 from wire.hubble.flow_pb2 import FlowFilter
@@ -62,6 +63,10 @@ def paths(text: str) -> tuple[Path, ...]:
     if any(not one.startswith("/") for one in found):
         raise ValueError("use absolute paths, with commas between")
     return tuple(Path(one) for one in found)
+
+
+def _headers(text: str) -> frozenset[str]:
+    return frozenset(text.lower().replace(",", " ").split())
 
 
 def _listen(usual_port: int) -> Callable[[str], tuple[str, int] | None]:
@@ -122,6 +127,12 @@ class HubbleConfig:
     hubble_drop_events_reasons: frozenset[int] = _key(drop_events.reasons, drop_events.USUAL)
     hubble_drop_events_extended: bool = _key(_boolean, False)
     hubble_drop_events_rate_limit: int = _key(_number, 1)  # a second; 0: no limit
+    hubble_redact_enabled: bool = _key(_boolean, False)  # the others count only with it
+    hubble_redact_http_urlquery: bool = _key(_boolean, False)
+    hubble_redact_http_userinfo: bool = _key(_boolean, True)
+    hubble_redact_http_headers_allow: frozenset[str] = _key(_headers, frozenset())
+    hubble_redact_http_headers_deny: frozenset[str] = _key(_headers, frozenset())
+    hubble_redact_kafka_apikey: bool = _key(_boolean, False)
     k8s_kubeconfig_path: str = _key(str, "")  # empty: what the kubelet gives a pod
     hubble_flowlogs_config_path: Path | None = _key(_path, None)
     debug: bool = _key(_boolean, False)
@@ -149,6 +160,19 @@ class HubbleConfig:
             self.hubble_drop_events_reasons,
             self.hubble_drop_events_extended,
             self.hubble_drop_events_rate_limit,
+        )
+
+    @property
+    def redaction(self) -> Redaction | None:
+        """What of proxies' records is not to be read; ``None``: all is."""
+        if not self.hubble_redact_enabled:
+            return None
+        return Redaction(
+            self.hubble_redact_http_urlquery,
+            self.hubble_redact_http_userinfo,
+            self.hubble_redact_http_headers_allow,
+            self.hubble_redact_http_headers_deny,
+            self.hubble_redact_kafka_apikey,
         )
 
     @property
@@ -230,6 +254,11 @@ def _checked(config: HubbleConfig) -> HubbleConfig:
     if path and path != export.STDOUT and not path.startswith("/"):
         raise ConfigError(
             f'hubble-export-file-path is "{path}": use an absolute path, or {export.STDOUT}'
+        )
+    if config.hubble_redact_http_headers_allow and config.hubble_redact_http_headers_deny:
+        raise ConfigError(
+            "hubble-redact-http-headers-allow and hubble-redact-http-headers-deny are both set: "
+            "use one of them"
         )
     if config.hubble_metrics and config.hubble_dynamic_metrics_config_path:
         raise ConfigError(

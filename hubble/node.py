@@ -42,7 +42,7 @@ class NodeSource:
         version = importlib.metadata.version("isthmus")
         emitter = Emitter(name="isthmus", version=version)
         self.decoder = Decoder(self.names, os.urandom(8), self.dns, emitter)
-        self.access_log = AccessLog(self.names, self.dns)
+        self.access_log = AccessLog(self.names, self.dns, config.redaction)
         self._proxies = AccessLogSocket(config.access_log_path, self.access_log, self.ring)
         self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)
         self.client = NamesClient(self.names, config.socket_path, self._told)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hubble.config import ConfigError, load
+from hubble.redact import Redaction
 
 
 def test_flags_win_over_environment_and_that_over_files(tmp_path: Path) -> None:
@@ -52,3 +53,24 @@ def test_metrics_come_from_one_place() -> None:
         load(flags, {})
     found = load(["--hubble-metrics-server=127.0.0.1", "--hubble-metrics=drop"], {})
     assert found.hubble_metrics_server == ("127.0.0.1", 9965)
+
+
+def test_what_is_hidden_of_requests() -> None:
+    """Nothing unless it is switched on; then passwords and all headers; one list of headers."""
+    assert load(["--hubble-redact-http-urlquery=true"], {}).redaction is None
+    assert load(["--hubble-redact-enabled=true"], {}).redaction == Redaction()
+    found = load(
+        [
+            "--hubble-redact-enabled=true",
+            "--hubble-redact-http-urlquery=true",
+            "--hubble-redact-http-userinfo=false",
+            "--hubble-redact-http-headers-allow=Accept,traceparent X-Request-Id",
+            "--hubble-redact-kafka-apikey=true",
+        ],
+        {},
+    ).redaction
+    stays = frozenset(("accept", "traceparent", "x-request-id"))
+    expected = Redaction(url_query=True, password=False, headers_allow=stays, kafka_api_key=True)
+    assert found == expected
+    with pytest.raises(ConfigError, match="both set: use one of them"):
+        load(["--hubble-redact-http-headers-allow=a", "--hubble-redact-http-headers-deny=b"], {})
