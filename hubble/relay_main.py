@@ -206,7 +206,7 @@ async def _serve(cluster: str, given: dict[str, Any]) -> None:
     handlers = {**relay.handlers(), **health, **Reflection(("observer.Observer",)).handlers()}
     metrics = RelayMetrics(pool)
     async with (
-        Server(handlers, metrics.called) as server,
+        Server(handlers, metrics.calls.called) as server,
         Server(health) as plain,
         relay_metrics.serving(given["metrics_listen_address"], metrics),
     ):
