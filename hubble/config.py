@@ -13,13 +13,24 @@ from hubble import drop_events
 from hubble.export import settings as export
 from hubble.metrics.options import Metric, parse_text
 from hubble.redact import Redaction
-from hubble.ring import CAPACITY_DEFAULT, Ring
+from hubble.ring import CAPACITY_DEFAULT, RECORD_ACCESS_LOG, RECORD_AGENT, Ring
 from telemetry.logs import LogOptions, parse_options
 from wire.hubble.flow_pb2 import FlowFilter
 
 QUEUE_MAX = 65536
 PORT = 4244
 METRICS_PORT = 9965
+MONITORED = {  # types of records, as people name them
+    "drop": 1,
+    "debug": 2,
+    "capture": 3,
+    "trace": 4,
+    "policy-verdict": 5,
+    "recorder": 6,
+    "trace-sock": 7,
+    "l7": RECORD_ACCESS_LOG,
+    "agent": RECORD_AGENT,
+}
 ACCESS_LOG = "envoy/sockets/access_log.sock"
 
 
@@ -69,6 +80,14 @@ def _headers(text: str) -> frozenset[str]:
     return frozenset(text.lower().replace(",", " ").split())
 
 
+def _kinds(text: str) -> frozenset[int]:
+    names = text.lower().replace(",", " ").split()
+    unknown = [name for name in names if name not in MONITORED]
+    if unknown:
+        raise ValueError(f'no event "{unknown[0]}": use {", ".join(MONITORED)}')
+    return frozenset(MONITORED[name] for name in names)
+
+
 def _listen(usual_port: int) -> Callable[[str], tuple[str, int] | None]:
     def parse(text: str) -> tuple[str, int] | None:
         if not text:
@@ -105,6 +124,7 @@ class HubbleConfig:
     hubble_tls_client_ca_files: tuple[Path, ...] = _key(paths, ())  # only clients of these
     hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
+    hubble_monitor_events: frozenset[int] = _key(_kinds, frozenset())  # none: all
     hubble_metrics: tuple[Metric, ...] = _key(parse_text, ())
     hubble_metrics_server: tuple[str, int] | None = _key(_listen(METRICS_PORT), None)  # None: none
     hubble_metrics_server_enable_tls: bool = _key(_boolean, False)

@@ -34,7 +34,7 @@ class NodeSource:
     """Ring, names and decoder of one node, fed by ``run``."""
 
     def __init__(self, config: HubbleConfig) -> None:
-        self.ring = Ring(config.hubble_event_buffer_capacity)
+        self.ring = Ring(config.hubble_event_buffer_capacity, config.hubble_monitor_events)
         self.names = Names()
         self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
         self.seen = SeenNamespaces(self.ring, self.names)

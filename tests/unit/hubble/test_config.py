@@ -30,6 +30,7 @@ def test_flags_win_over_environment_and_that_over_files(tmp_path: Path) -> None:
         ("--hubble-socket-path=hubble.sock", "absolute path"),
         ("--debug=perhaps", "true or false"),
         ("--weather=fine", "weather"),
+        ("--hubble-monitor-events=drop weather", 'no event "weather": use drop'),
         ("--hubble-metrics=weather", 'no metric "weather"'),
         ("--hubble-metrics-server=:port", "HOST:PORT"),
         ("--hubble-metrics-server-enable-tls=true", "tls-cert-file is not set"),
@@ -45,6 +46,11 @@ def test_what_cannot_be_used_is_named_with_the_remedy(argument: str, said: str) 
 def test_the_queue_is_by_cpus_unless_told() -> None:
     assert 1024 <= load([], {}).queue_size <= 16384
     assert load(["--hubble-event-queue-size=500"], {}).queue_size == 500
+
+
+def test_kinds_of_events_are_named() -> None:
+    found = load(["--hubble-monitor-events=drop, policy-verdict agent"], {})
+    assert found.hubble_monitor_events == {1, 5, 130}
 
 
 def test_metrics_come_from_one_place() -> None:
