@@ -41,8 +41,10 @@ def parse(lines: Iterable[str], name: str) -> Iterator[Response]:
         if not line.strip():
             continue
         try:
-            answer = json_format.Parse(line, Response(), ignore_unknown_fields=True)
-            if answer.WhichOneof("response_types") is None:
+            answer: Response | None = json_format.Parse(
+                line, Response(), ignore_unknown_fields=True
+            )
+            if answer is not None and answer.WhichOneof("response_types") is None:
                 answer = _alone(line)
         except json_format.ParseError as error:
             raise click.ClickException(f"{name}, line {number}: no flow: {error}") from None

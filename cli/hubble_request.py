@@ -119,12 +119,12 @@ def filter_options(function: F) -> F:
         decorated = click.option(name, multiple=True, help=text)(decorated)
     for flag in reversed(hubble_flags.VALUED):
         names = (*_SHORT.get(flag, ()), f"--{flag}", flag.replace("-", "_"))
-        settings = {"multiple": True, "expose_value": False, "help": hubble_help.HELP[flag]}
-        decorated = click.option(*names, **settings)(decorated)
+        text = hubble_help.HELP[flag]
+        decorated = click.option(*names, multiple=True, expose_value=False, help=text)(decorated)
     for flag in (*hubble_flags.ALL_NAMESPACES, *hubble_flags.SWITCHES):
         names = (*_SHORT.get(flag, ()), f"--{flag}", flag.replace("-", "_"))
-        settings = {"is_flag": True, "expose_value": False, "help": hubble_help.HELP[flag]}
-        decorated = click.option(*names, **settings)(decorated)
+        text = hubble_help.HELP[flag]
+        decorated = click.option(*names, is_flag=True, expose_value=False, help=text)(decorated)
     negation = click.option(
         "--not",
         "not_",

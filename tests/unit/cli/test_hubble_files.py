@@ -21,6 +21,7 @@ from tests.support.hubble_scenes import (
     source_of_scenes,
     stamp,
 )
+from tests.support.metrics_page import Scraped, parse
 from wire.hubble import flow_pb2
 
 
@@ -180,3 +181,26 @@ async def test_a_recording_rotates_and_is_replayed(tmp_path: Path) -> None:
     assert (await asyncio.to_thread(replayed))[-2:] == ["u50", "u50"]
     said = await asyncio.to_thread(isthmus, "hubble", "replay", file, "--joined", "-f")
     assert said.code == 2
+
+
+async def test_a_recording_is_counted(tmp_path: Path) -> None:
+    """As a node would have counted what is chosen of it."""
+    file = tmp_path / "flows.json"
+    file.write_text((await run(tmp_path, source_of_scenes(), "observe", "-o", "json")).out)
+
+    def page(*words: str) -> dict[str, Scraped]:
+        said = isthmus("hubble", "replay", file, *words)
+        assert said.code == 0, said.err
+        return parse(said.out)
+
+    metrics = ("--metrics", "drop flow:sourceContext=pod port-distribution")
+    counted = page(*metrics)
+    assert counted["hubble_flows_processed_total"].total() == len(SCENES)
+    assert counted["hubble_flows_processed_total"].total(source="shop/cart-6c9d") > 5
+    assert counted["hubble_drop_total"].total(protocol="TCP") == 1
+    assert counted["hubble_port_distribution_total"].total(port="8080") == 2
+    dropped = page(*metrics, "--verdict", "DROPPED")
+    assert dropped["hubble_flows_processed_total"].total() == 3
+    said = isthmus("hubble", "replay", file, "--metrics", "weather")
+    assert said.code == 2
+    assert 'no metric "weather"' in said.err
