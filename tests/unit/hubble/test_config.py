@@ -44,7 +44,9 @@ def test_what_cannot_be_used_is_named_with_the_remedy(argument: str, said: str) 
 
 
 def test_the_queue_is_by_cpus_unless_told() -> None:
-    assert 1024 <= load([], {}).queue_size <= 16384
+    usual = load([], {})
+    assert 1024 <= usual.queue_size <= 16384
+    assert usual.hubble_event_buffer_capacity == 4095
     assert load(["--hubble-event-queue-size=500"], {}).queue_size == 500
 
 
