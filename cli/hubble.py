@@ -20,6 +20,7 @@ COMMANDS = {
     "status": Lazy("cli.hubble_ask", "status", "Health and numbers of an observer or relay."),
     "ui": Lazy("cli.hubble_ui", "ui", "Serve the front end of Hubble's UI."),
     "version": Lazy("cli.hubble_settings", "version", "Version of this command."),
+    "w": Lazy("cli.hubble_ask", "watch", ""),
     "watch": Lazy("cli.hubble_ask", "watch", "What changes."),
 }
 

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from cli import hubble_connect, hubble_listing, hubble_status
+from cli import hubble_connect, hubble_listing, hubble_settings, hubble_status
 from cli.go_flags import GoFlags
 from cli.hubble_connect import Server
 from cli.hubble_print import to_json
@@ -27,6 +27,7 @@ async def _ask(server: Server, path: str, request: Message) -> bytes:
 @click.option(
     "-o", "--output", type=click.Choice(["compact", "dict", "json", "table"]), default="compact"
 )
+@hubble_settings.debug_option
 @hubble_connect.options
 def status(server: Server, output: str) -> None:
     """Health and numbers of an observer or relay; exit status 1 unless it serves."""
@@ -74,6 +75,7 @@ def _list_output(function: Any) -> Any:
 
 @listing.command("nodes", cls=GoFlags)
 @_list_output
+@hubble_settings.debug_option
 @hubble_connect.options
 def nodes(server: Server, output: str) -> None:
     """Nodes that a relay reads from."""
@@ -90,6 +92,7 @@ listing.add_command(nodes, "node")
 
 @listing.command("namespaces", cls=GoFlags)
 @_list_output
+@hubble_settings.debug_option
 @hubble_connect.options
 def namespaces(server: Server, output: str) -> None:
     """Namespaces seen in flows of the last hour."""
@@ -108,6 +111,7 @@ def watch() -> None:
 
 
 @watch.command(cls=GoFlags)
+@hubble_settings.debug_option
 @hubble_connect.options
 def peers(server: Server) -> None:
     """Nodes that can be asked, as they come and go (of an observer, not of a relay)."""
@@ -126,6 +130,7 @@ def peers(server: Server) -> None:
 
 
 @click.command(cls=GoFlags, hidden=True)
+@hubble_settings.debug_option
 @hubble_connect.options
 def reflect(server: Server) -> None:
     """Services, methods and messages that a server describes."""

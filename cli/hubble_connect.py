@@ -172,6 +172,9 @@ async def channel(server: Server) -> AsyncIterator[Channel]:
     try:
         async with contextlib.AsyncExitStack() as stack:
             target = await reach(server, stack)
+            context = click.get_current_context(silent=True)
+            if context is not None and hubble_settings.wants_debug(context):
+                click.echo(f"asking {target}", err=True)
             opened = await connect(target, server.tls, server.timeout_s)
             stack.callback(opened.close)
             yield opened

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from cli import hubble_connect, hubble_map_text
+from cli import hubble_connect, hubble_map_text, hubble_settings
 from cli.hubble_file import read_files
 from cli.hubble_observe import stream
 from cli.hubble_request import FilterCommand, Filters, Response, Span, filter_options, flows_request
@@ -31,6 +31,7 @@ _LAYOUT_S: Final = 60
 @click.option("--until", help="Nothing later.")
 @filter_options
 @click.option("--input-file", help="Flows as JSON lines instead of a server; - is stdin.")
+@hubble_settings.debug_option
 @hubble_connect.options
 def service_map(
     server: hubble_connect.Server,

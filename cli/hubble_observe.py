@@ -145,6 +145,8 @@ def flows(
 
     Filters: flags of one kind are alternatives, different flags restrict each other; --pod, --ip
     and others without from- or to- mean either side. A flag after --not takes out.
+
+    `observe agent-events` and `observe debug-events` show what else a node tells.
     """
     if print_raw_filters:
         click.echo(filters.text())

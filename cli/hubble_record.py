@@ -5,16 +5,18 @@ A recording is lines of ``observe -o json``. When a file is full it becomes ``FI
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from cli import hubble_connect, hubble_observe, hubble_request
+from cli import hubble_connect, hubble_observe, hubble_request, hubble_settings
 from cli.hubble_file import read_files
 from cli.hubble_print import to_json
 from cli.hubble_request import Filters, Response, Span, flows_request
+from wire.hubble import flow_pb2
 
 
 class Recording:
@@ -69,6 +71,7 @@ def pieces(path: Path) -> list[Path]:
 @click.option("--max-backups", type=click.IntRange(min=1), default=5, show_default=True)
 @hubble_request.selector_options
 @hubble_request.filter_options
+@hubble_settings.debug_option
 @hubble_connect.options
 def record(
     server: hubble_connect.Server,
@@ -105,8 +108,18 @@ def record(
 @hubble_request.filter_options
 @hubble_observe.print_options
 @click.option("--joined", is_flag=True, help="One line per connection, seen from both sides.")
+@click.option(
+    "--metrics",
+    metavar="LIST",
+    help="Count the flows as a node would with this hubble-metrics, and print the page.",
+)
 def replay(
-    files: tuple[Path, ...], span: Span, filters: Filters, joined: bool, **given: Any
+    files: tuple[Path, ...],
+    span: Span,
+    filters: Filters,
+    joined: bool,
+    metrics: str | None,
+    **given: Any,
 ) -> None:
     """Show recorded flows: all of FILES and their elder pieces, unless selected otherwise."""
     if span.follow:
@@ -116,6 +129,32 @@ def replay(
     request = flows_request(span, filters)
     shown = hubble_observe.make_printer(follow=False, joined=joined, **given)
     found = [piece for file in files for piece in pieces(file)]
-    for answer in read_files(found, request):
+    answers = read_files(found, request)
+    if metrics is not None:
+        click.echo(_counted(metrics, answers), nl=False)
+        return
+    for answer in answers:
         shown.flow(answer)
     shown.end()
+
+
+def _counted(metrics: str, answers: Iterable[Response]) -> str:
+    """The page after these flows."""
+    from hubble.metrics.engine import Engine
+    from hubble.metrics.options import parse_text
+    from hubble.ring import RECORD_ACCESS_LOG, Entry
+    from telemetry.metrics import render
+
+    flows: list[flow_pb2.Flow] = []
+    engine = Engine(lambda _entry: flows[-1], lambda: 0)
+    try:
+        engine.configure(parse_text(metrics))
+    except ValueError as error:
+        raise click.UsageError(f"--metrics: {error}") from None
+    # A record of this type has no key: each flow is looked at by itself.
+    entry = Entry(0, 0, bytes((RECORD_ACCESS_LOG,)))
+    for answer in answers:
+        if answer.HasField("flow"):
+            flows[:] = [answer.flow]
+            engine.take([entry])
+    return render(engine.families())

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
 
-from cli import hubble_flags, hubble_times
+from cli import hubble_flags, hubble_help, hubble_times
 from cli.go_flags import GoFlags
 from cli.hubble_flags import FlagError, Given
 from wire.hubble import flow_pb2, observer_pb2
@@ -119,10 +119,12 @@ def filter_options(function: F) -> F:
         decorated = click.option(name, multiple=True, help=text)(decorated)
     for flag in reversed(hubble_flags.VALUED):
         names = (*_SHORT.get(flag, ()), f"--{flag}", flag.replace("-", "_"))
-        decorated = click.option(*names, multiple=True, expose_value=False)(decorated)
+        text = hubble_help.HELP[flag]
+        decorated = click.option(*names, multiple=True, expose_value=False, help=text)(decorated)
     for flag in (*hubble_flags.ALL_NAMESPACES, *hubble_flags.SWITCHES):
         names = (*_SHORT.get(flag, ()), f"--{flag}", flag.replace("-", "_"))
-        decorated = click.option(*names, is_flag=True, expose_value=False)(decorated)
+        text = hubble_help.HELP[flag]
+        decorated = click.option(*names, is_flag=True, expose_value=False, help=text)(decorated)
     negation = click.option(
         "--not",
         "not_",

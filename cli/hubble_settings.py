@@ -15,6 +15,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _META: Final = "isthmus.hubble.config"
+_DEBUG: Final = "isthmus.hubble.debug"
 DEFAULTS: Final[Mapping[str, Any]] = {  # as the well-known command has them; keys of the file
     "allowlist": [],
     "basic-auth-password": "",
@@ -118,6 +119,8 @@ def _choose(ctx: click.Context, _option: click.Parameter, value: Path | None) ->
     for key in ("tls-ca-cert-files",):
         if key in found:
             found[key] = ",".join(found[key])
+    if wants_debug(ctx):
+        found["debug"] = True
     ctx.default_map = {key.replace("-", "_"): value for key, value in found.items()}
 
 
@@ -138,8 +141,35 @@ def _keep(ctx: click.Context, _option: click.Parameter, value: Path | None) -> N
         ctx.meta[_META] = value
 
 
+def wants_debug(ctx: click.Context) -> bool:
+    """Was ``-D`` given, before or after the command?"""
+    return bool(ctx.meta.get(_DEBUG))
+
+
+def _debug(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_DEBUG] = True
+
+
+def debug_option(function: F) -> F:
+    """``-D``: say on stderr who is asked."""
+    return click.option(
+        "-D",
+        "--debug",
+        is_flag=True,
+        envvar=variable("debug"),
+        expose_value=False,
+        callback=_debug,
+        help="Also say who is asked.",
+    )(function)
+
+
 def group_option(function: F) -> F:
-    """``--config`` before the command; the command reads it."""
+    """``--config`` and ``-D`` before the command; the command reads them."""
+    return debug_option(_group_config(function))
+
+
+def _group_config(function: F) -> F:
     return click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),

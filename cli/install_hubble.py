@@ -17,6 +17,12 @@ ALIASES = {
     "hubble.dropEventEmitter.enabled": "hubble-drop-events",
     "hubble.dropEventEmitter.interval": "hubble-drop-events-interval",
     "hubble.dropEventEmitter.reasons": "hubble-drop-events-reasons",
+    "hubble.redact.enabled": "hubble-redact-enabled",
+    "hubble.redact.http.urlQuery": "hubble-redact-http-urlquery",
+    "hubble.redact.http.userInfo": "hubble-redact-http-userinfo",
+    "hubble.redact.http.headers.allow": "hubble-redact-http-headers-allow",
+    "hubble.redact.http.headers.deny": "hubble-redact-http-headers-deny",
+    "hubble.redact.kafka.apiKey": "hubble-redact-kafka-apikey",
     "hubble.export.fileMaxSizeMb": "hubble-export-file-max-size-mb",
     "hubble.export.fileMaxBackups": "hubble-export-file-max-backups",
     "hubble.export.fileCompress": "hubble-export-file-compress",
@@ -34,6 +40,8 @@ _FLOWLOGS_FILE = "/flowlog-config/flowlogs.yaml"
 _EXPORT_FILE = "/var/run/cilium/hubble/events.log"
 _LISTS = (
     "hubble-drop-events-reasons",
+    "hubble-redact-http-headers-allow",
+    "hubble-redact-http-headers-deny",
     "hubble-metrics",
     "hubble-export-fieldmask",
     "hubble-export-fieldaggregate",

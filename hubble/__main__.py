@@ -23,8 +23,9 @@ async def run(config: HubbleConfig) -> None:
     source = NodeSource(config)
     async with TaskGroup() as tasks:
         tasks.create_task(source.run(), name="source")
-        tasks.create_task(Serving(config, source).run(), name="serving")
-        more: list[Callable[[], list[Family]]] = []
+        serving = Serving(config, source)
+        tasks.create_task(serving.run(), name="serving")
+        more: list[Callable[[], list[Family]]] = [serving.calls.families]
         if config.exports or config.hubble_flowlogs_config_path:
             from hubble.export.exporter import Exporter
 

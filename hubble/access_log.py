@@ -12,6 +12,7 @@ import msgspec
 
 from hubble.dns_names import DnsNames
 from hubble.names import Names, packed
+from hubble.redact import Redaction
 from hubble.ring import RECORD_ACCESS_LOG
 from wire import access_log as wire
 
@@ -23,8 +24,8 @@ _REQUEST_ID, _TRACE = "x-request-id", "traceparent"
 class AccessLog:
     """Of one node. Counters only grow."""
 
-    def __init__(self, names: Names, dns: DnsNames) -> None:
-        self._names, self._dns = names, dns
+    def __init__(self, names: Names, dns: DnsNames, redaction: Redaction | None = None) -> None:
+        self._names, self._dns, self._redaction = names, dns, redaction
         self._requests: OrderedDict[str, tuple[int, str]] = OrderedDict()  # when, trace ID
         self._second, self._in_second = 0, 0
         self.taken: Counter[str] = Counter()  # by kind: dns, http, kafka, other
@@ -52,6 +53,8 @@ class AccessLog:
             record = self._joined(record, record.http)
         else:
             self.taken["kafka" if record.kafka is not None else "other"] += 1
+        if self._redaction is not None:
+            record = self._redaction.record(record)
         return bytes((RECORD_ACCESS_LOG,)) + wire.encode(record)
 
     def _learn(self, record: wire.Record, dns: wire.Dns, now_ns: int) -> None:

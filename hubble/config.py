@@ -12,13 +12,25 @@ from typing import Any
 from hubble import drop_events
 from hubble.export import settings as export
 from hubble.metrics.options import Metric, parse_text
-from hubble.ring import CAPACITY_DEFAULT, Ring
+from hubble.redact import Redaction
+from hubble.ring import CAPACITY_DEFAULT, RECORD_ACCESS_LOG, RECORD_AGENT, Ring
 from telemetry.logs import LogOptions, parse_options
 from wire.hubble.flow_pb2 import FlowFilter
 
 QUEUE_MAX = 65536
 PORT = 4244
 METRICS_PORT = 9965
+MONITORED = {  # types of records, as people name them
+    "drop": 1,
+    "debug": 2,
+    "capture": 3,
+    "trace": 4,
+    "policy-verdict": 5,
+    "recorder": 6,
+    "trace-sock": 7,
+    "l7": RECORD_ACCESS_LOG,
+    "agent": RECORD_AGENT,
+}
 ACCESS_LOG = "envoy/sockets/access_log.sock"
 
 
@@ -64,6 +76,18 @@ def paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(one) for one in found)
 
 
+def _headers(text: str) -> frozenset[str]:
+    return frozenset(text.lower().replace(",", " ").split())
+
+
+def _kinds(text: str) -> frozenset[int]:
+    names = text.lower().replace(",", " ").split()
+    unknown = [name for name in names if name not in MONITORED]
+    if unknown:
+        raise ValueError(f'no event "{unknown[0]}": use {", ".join(MONITORED)}')
+    return frozenset(MONITORED[name] for name in names)
+
+
 def _listen(usual_port: int) -> Callable[[str], tuple[str, int] | None]:
     def parse(text: str) -> tuple[str, int] | None:
         if not text:
@@ -100,6 +124,7 @@ class HubbleConfig:
     hubble_tls_client_ca_files: tuple[Path, ...] = _key(paths, ())  # only clients of these
     hubble_event_buffer_capacity: int = _key(_capacity, CAPACITY_DEFAULT)
     hubble_event_queue_size: int = _key(_queue, 0)  # 0: 1,024 a CPU, at most 16,384
+    hubble_monitor_events: frozenset[int] = _key(_kinds, frozenset())  # none: all
     hubble_metrics: tuple[Metric, ...] = _key(parse_text, ())
     hubble_metrics_server: tuple[str, int] | None = _key(_listen(METRICS_PORT), None)  # None: none
     hubble_metrics_server_enable_tls: bool = _key(_boolean, False)
@@ -122,6 +147,12 @@ class HubbleConfig:
     hubble_drop_events_reasons: frozenset[int] = _key(drop_events.reasons, drop_events.USUAL)
     hubble_drop_events_extended: bool = _key(_boolean, False)
     hubble_drop_events_rate_limit: int = _key(_number, 1)  # a second; 0: no limit
+    hubble_redact_enabled: bool = _key(_boolean, False)  # the others count only with it
+    hubble_redact_http_urlquery: bool = _key(_boolean, False)
+    hubble_redact_http_userinfo: bool = _key(_boolean, True)
+    hubble_redact_http_headers_allow: frozenset[str] = _key(_headers, frozenset())
+    hubble_redact_http_headers_deny: frozenset[str] = _key(_headers, frozenset())
+    hubble_redact_kafka_apikey: bool = _key(_boolean, False)
     k8s_kubeconfig_path: str = _key(str, "")  # empty: what the kubelet gives a pod
     hubble_flowlogs_config_path: Path | None = _key(_path, None)
     debug: bool = _key(_boolean, False)
@@ -149,6 +180,19 @@ class HubbleConfig:
             self.hubble_drop_events_reasons,
             self.hubble_drop_events_extended,
             self.hubble_drop_events_rate_limit,
+        )
+
+    @property
+    def redaction(self) -> Redaction | None:
+        """What of proxies' records is not to be read; ``None``: all is."""
+        if not self.hubble_redact_enabled:
+            return None
+        return Redaction(
+            self.hubble_redact_http_urlquery,
+            self.hubble_redact_http_userinfo,
+            self.hubble_redact_http_headers_allow,
+            self.hubble_redact_http_headers_deny,
+            self.hubble_redact_kafka_apikey,
         )
 
     @property
@@ -230,6 +274,11 @@ def _checked(config: HubbleConfig) -> HubbleConfig:
     if path and path != export.STDOUT and not path.startswith("/"):
         raise ConfigError(
             f'hubble-export-file-path is "{path}": use an absolute path, or {export.STDOUT}'
+        )
+    if config.hubble_redact_http_headers_allow and config.hubble_redact_http_headers_deny:
+        raise ConfigError(
+            "hubble-redact-http-headers-allow and hubble-redact-http-headers-deny are both set: "
+            "use one of them"
         )
     if config.hubble_metrics and config.hubble_dynamic_metrics_config_path:
         raise ConfigError(

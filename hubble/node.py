@@ -34,7 +34,7 @@ class NodeSource:
     """Ring, names and decoder of one node, fed by ``run``."""
 
     def __init__(self, config: HubbleConfig) -> None:
-        self.ring = Ring(config.hubble_event_buffer_capacity)
+        self.ring = Ring(config.hubble_event_buffer_capacity, config.hubble_monitor_events)
         self.names = Names()
         self.names.apply(Self(config.cluster_name, config.k8s_node_name), 0)
         self.seen = SeenNamespaces(self.ring, self.names)
@@ -42,7 +42,7 @@ class NodeSource:
         version = importlib.metadata.version("isthmus")
         emitter = Emitter(name="isthmus", version=version)
         self.decoder = Decoder(self.names, os.urandom(8), self.dns, emitter)
-        self.access_log = AccessLog(self.names, self.dns)
+        self.access_log = AccessLog(self.names, self.dns, config.redaction)
         self._proxies = AccessLogSocket(config.access_log_path, self.access_log, self.ring)
         self.intake = Intake(self.ring, config.bpf_root / PIN_DIRECTORY, config.queue_size)
         self.client = NamesClient(self.names, config.socket_path, self._told)

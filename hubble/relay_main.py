@@ -1,6 +1,7 @@
 """``hubble-relay serve``: one observer for all nodes of the mesh. Wiring.
 
-Flags are those of the well-known relay; each also as ``RELAY_…`` in the environment.
+Flags are those of the well-known relay; each also as ``RELAY_…`` in the environment, and as a key
+of ``config.yaml`` in ``/etc/hubble-relay``. What has no meaning here is taken and passed over.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import importlib.metadata
 import logging
 import platform
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ import click
 
 from hubble import relay_metrics
 from hubble.config import paths
+from hubble.export.settings import duration
 from hubble.relay_metrics import RelayMetrics
 from hubble.relay_pool import RETRY_S, Pool
 from hubble.relay_server import Relay
@@ -43,6 +46,67 @@ class _Files(click.ParamType[tuple[Path, ...]]):
 _FILES: Final = _Files()
 
 
+class _Seconds(click.ParamType[float]):
+    """``30s``, ``1m30s``, or a number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            return duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+_SECONDS: Final = _Seconds()
+_CONFIG: Final = Path("/etc/hubble-relay/config.yaml")
+# Of the well-known relay: answers are merged otherwise, and nothing here speaks gops or pprof.
+_WITHOUT_EFFECT: Final = (
+    *("--dial-timeout", "--sort-buffer-len-max", "--sort-buffer-drain-timeout"),
+    *("--gops-port", "--pprof-address", "--pprof-port"),
+)
+_SWITCHES_WITHOUT_EFFECT: Final = ("--gops", "--pprof")
+
+
+def _take_without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hidden flags that do nothing."""
+    for name in _WITHOUT_EFFECT:
+        function = click.option(name, hidden=True, expose_value=False)(function)
+    for name in _SWITCHES_WITHOUT_EFFECT:
+        function = click.option(name, is_flag=True, hidden=True, expose_value=False)(function)
+    return function
+
+
+def _read(ctx: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """What the file says becomes the defaults."""
+    if path is None and not _CONFIG.exists():
+        return
+    import yaml
+
+    try:
+        found = yaml.safe_load((path or _CONFIG).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.UsageError(f"{path or _CONFIG}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise click.UsageError(f"{path or _CONFIG}: not a list of settings")
+    # A chart leaves the value out where the default counts; elder names are those of flags, too.
+    names = {
+        option: parameter.name
+        for parameter in ctx.command.params
+        for option in parameter.opts
+        if parameter.name
+    }
+    ctx.default_map = {
+        name: value
+        for key, value in found.items()
+        if (name := names.get(f"--{key}")) is not None and value not in (None, "")
+    }
+
+
 def _address(text: str) -> tuple[str | None, int]:
     host, _, port = text.rpartition(":")
     if not port.isdigit():
@@ -56,19 +120,28 @@ def main() -> None:
 
 
 @main.command(context_settings={"auto_envvar_prefix": "RELAY"})
+@click.option(
+    "--config",
+    type=_FILE,
+    is_eager=True,
+    expose_value=False,
+    callback=_read,
+    help=f"Settings as YAML.  [default: {_CONFIG}, if it is there]",
+)
+@_take_without_effect
 @click.option("--cluster-name", default="default", show_default=True)
 @click.option("--listen-address", default=":4245", show_default=True)
 @click.option("--health-listen-address", default=":4222", show_default=True, help="Without TLS.")
 @click.option("--metrics-listen-address", default="", help="For Prometheus; empty: none.")
 @click.option("--peer-service", default="unix:///var/run/cilium/hubble.sock", show_default=True)
-@click.option("--retry-timeout", type=float, default=RETRY_S, show_default=True, help="Seconds.")
+@click.option("--retry-timeout", type=_SECONDS, default=RETRY_S, show_default=True)
 @click.option("--disable-client-tls", is_flag=True, help="Speak to nodes without TLS.")
 @click.option("--disable-server-tls", is_flag=True, help="Serve without TLS.")
-@click.option("--tls-hubble-client-cert-file", type=_FILE)
-@click.option("--tls-hubble-client-key-file", type=_FILE)
+@click.option("--tls-hubble-client-cert-file", "--tls-client-cert-file", type=_FILE)
+@click.option("--tls-hubble-client-key-file", "--tls-client-key-file", type=_FILE)
 @click.option("--tls-hubble-server-ca-files", type=_FILES, help="With commas between.")
-@click.option("--tls-relay-server-cert-file", type=_FILE)
-@click.option("--tls-relay-server-key-file", type=_FILE)
+@click.option("--tls-relay-server-cert-file", "--tls-server-cert-file", type=_FILE)
+@click.option("--tls-relay-server-key-file", "--tls-server-key-file", type=_FILE)
 @click.option("--tls-relay-client-ca-files", type=_FILES, default="", help="Only their clients.")
 def serve(cluster_name: str, **given: Any) -> None:
     """Serve until stopped."""
@@ -133,7 +206,7 @@ async def _serve(cluster: str, given: dict[str, Any]) -> None:
     handlers = {**relay.handlers(), **health, **Reflection(("observer.Observer",)).handlers()}
     metrics = RelayMetrics(pool)
     async with (
-        Server(handlers, metrics.called) as server,
+        Server(handlers, metrics.calls.called) as server,
         Server(health) as plain,
         relay_metrics.serving(given["metrics_listen_address"], metrics),
     ):

@@ -7,9 +7,9 @@ from typing import Final
 
 from aiohttp import web
 
+from hubble.call_metrics import CallMetrics
 from hubble.relay_pool import Node, Pool
-from hubble.rpc import Code
-from telemetry.metrics import CONTENT_TYPE, Counter, Family, family, render
+from telemetry.metrics import CONTENT_TYPE, Family, family, render
 
 STATES: Final = (
     "IDLE",
@@ -19,8 +19,6 @@ STATES: Final = (
     "SHUTDOWN",
     "NIL_CONNECTION",
 )
-_UNARY: Final = frozenset(("GetNodes", "GetNamespaces", "ServerStatus", "Check"))
-_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 
 
 def _state(node: Node) -> str:
@@ -40,17 +38,7 @@ class RelayMetrics:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._started = Counter(_LABELS)
-        self._handled = Counter((*_LABELS, "grpc_code"))
-
-    def called(self, path: str, code: Code | None) -> None:
-        """A call began (``None``), or ended so."""
-        service, _, method = path.removeprefix("/").rpartition("/")
-        kind = "unary" if method in _UNARY else "server_stream"
-        if code is None:
-            self._started.add(kind, service, method)
-        else:
-            self._handled.add(kind, service, method, _code(code))
+        self.calls = CallMetrics()
 
     def families(self) -> list[Family]:
         """For ``/metrics``."""
@@ -73,16 +61,8 @@ class RelayMetrics:
                     for (cluster, connected), number in sorted(by_cluster.items())
                 ),
             ),
-            self._started.family("grpc_server_started_total", "Calls that began."),
-            self._handled.family("grpc_server_handled_total", "Calls that ended, and how."),
+            *self.calls.families(),
         ]
-
-
-def _code(code: Code) -> str:
-    """As Go's library writes it."""
-    if code is Code.CANCELLED:
-        return "Canceled"
-    return "OK" if code is Code.OK else code.name.title().replace("_", "")
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,7 @@ SILENCE_S: Final = 20.0  # a filter that lets little through makes a node search
 _RECOLLECT_S: Final = 2.0  # new nodes join a follow stream within this time
 _HELD_MAX: Final = 2048  # answers of a node that is ahead of others
 _TICK_S: Final = 0.05
+_TOGETHER_S: Final = 0.2  # nodes that fail alike within this time are told together
 _NAMES_MAX: Final = 10  # of unavailable nodes in the status
 
 
@@ -163,6 +164,7 @@ class _Flows:
         self._merger = Merger(WAIT_FOLLOW_S if request.follow else WAIT_S)
         self._reading: set[str] = set()
         self._told: dict[str, float] = {}  # errors of late, by node and text
+        self._failed: dict[str, tuple[float, list[str]]] = {}  # by text: since when, which nodes
         self._statuses: list[bytes] = []
         self._room = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -186,7 +188,7 @@ class _Flows:
             raise RpcError(Code.CANCELLED, str(gone))
 
     async def _finish(self) -> None:
-        while self._reading or len(self._merger) or self._statuses:
+        while self._reading or len(self._merger) or self._statuses or self._failed:
             await self._send()
             if self._reading or len(self._merger):
                 await self._wait()
@@ -248,7 +250,15 @@ class _Flows:
         key = f"{name} {message}"
         if now_s - self._told.get(key, float("-inf")) >= 10:
             self._told[key] = now_s
-            self._say(State.NODE_ERROR, [name], message)
+            self._failed.setdefault(message, (now_s, []))[1].append(name)
+
+    def _say_failed(self) -> None:
+        """What has waited for others, or for none any more."""
+        now_s = time.monotonic()
+        for message, (since_s, names) in tuple(self._failed.items()):
+            if not self._reading or now_s - since_s >= _TOGETHER_S:
+                del self._failed[message]
+                self._say(State.NODE_ERROR, sorted(names), message)
 
     def _say(self, state: "relay_pb2.NodeState", names: list[str], message: str = "") -> None:
         answer = Response(node_name=self._name)
@@ -262,12 +272,14 @@ class _Flows:
         """For more, or for the time when what is held may go."""
         self._arrived.clear()
         try:
-            async with asyncio.timeout(_TICK_S if len(self._merger) else _RECOLLECT_S):
+            is_due = len(self._merger) or self._failed
+            async with asyncio.timeout(_TICK_S if is_due else _RECOLLECT_S):
                 await self._arrived.wait()
         except TimeoutError:
             return
 
     async def _send(self) -> None:
+        self._say_failed()
         ready = [*self._statuses, *self._merger.pop(time.monotonic())]
         self._statuses = []
         self._room.set()

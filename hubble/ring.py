@@ -77,13 +77,17 @@ def is_flow(record: bytes) -> bool:
 class Ring:
     """The last ``capacity`` records; ``ValueError`` unless that is 2^n-1, at most 65,535."""
 
-    def __init__(self, capacity: int = CAPACITY_DEFAULT) -> None:
+    def __init__(
+        self, capacity: int = CAPACITY_DEFAULT, kinds: frozenset[int] = frozenset()
+    ) -> None:
+        """``kinds``: only records of these types are kept, and losses; none: all."""
         if not 1 <= capacity <= CAPACITY_MAX or capacity & (capacity + 1):
             raise ValueError(
                 f"hubble-event-buffer-capacity {capacity}: must be one of 1, 3, 7, ... "
                 f"{CAPACITY_DEFAULT}, ... {CAPACITY_MAX} (2^n-1)"
             )
         self.capacity: Final = capacity
+        self._kinds = kinds | {RECORD_LOST} if kinds else kinds
         self.newest = 0
         self.flows_seen = 0  # ever
         self.overtaken = 0  # records that followers lost, ever
@@ -97,6 +101,8 @@ class Ring:
     def extend(self, events: Iterable[tuple[int, bytes]]) -> None:
         """Append (time, record) pairs in the order they are to be read in. No record is empty."""
         batch = events if isinstance(events, list) else list(events)
+        if self._kinds:
+            batch = [event for event in batch if event[1][0] in self._kinds]
         records, times, mask = self._records, self._times, self._mask
         number = before = self.newest
         flows = 0

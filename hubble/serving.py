@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import logging
 
+from hubble.call_metrics import CallMetrics
 from hubble.config import PORT, HubbleConfig
 from hubble.node import NodeSource
 from hubble.observer_server import Observer
@@ -25,6 +26,7 @@ class Serving:
     def __init__(self, config: HubbleConfig, source: NodeSource) -> None:
         self._config, self._source = config, source
         self._peers = PeerTable()
+        self.calls = CallMetrics()
         version = importlib.metadata.version("isthmus")
         self._observer = Observer(source, self._peers, f"isthmus v{version}")
 
@@ -35,7 +37,7 @@ class Serving:
             | Health(lambda: True).handlers()
             | Reflection(_SERVICES).handlers()
         )
-        async with Server(handlers) as server:
+        async with Server(handlers, self.calls.called) as server:
             await server.listen_unix(self._config.hubble_socket_path)
             listen = self._config.hubble_listen_address
             log.info("event=serving socket=%s tcp=%s", self._config.hubble_socket_path, listen)

@@ -69,6 +69,8 @@ async def test_the_page_tells_what_the_observer_has(tmp_path: Path) -> None:
         await until(all_told, "requests")
         page, told = scrape(node), await flows(path)
         counted = page["hubble_flows_processed_total"]
+        asked = {"grpc_service": "observer.Observer", "grpc_method": "GetFlows", "grpc_code": "OK"}
+        assert scrape(node)["grpc_server_handled_total"].total(**asked) == 1
         by_event = {"Drop": 1, "Trace": 4, "PolicyVerdict": 5, "Unknown": 7, "L7": 129}
         events = Counter(flow.event_type.type for flow in told)
         assert {by_event[t]: counted.total(type=t) for t in by_event} == dict(events) | {

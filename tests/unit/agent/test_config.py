@@ -7,6 +7,7 @@ import pytest
 from agent.config import ConfigError, load
 from encryption.migration import Kind, Stance
 from model.service import Selection
+from wire.bpf.layouts import TraceLevel
 
 
 def test_flags_win_over_environment_over_files(tmp_path: Path) -> None:
@@ -101,6 +102,35 @@ def test_a_bad_value_is_named(arguments: list[str], words: list[str]) -> None:
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("none", TraceLevel.TRACE_ALL),
+        ("lowest", TraceLevel.TRACE_OUTCOME),
+        ("low", TraceLevel.TRACE_OUTCOME),
+        ("medium", TraceLevel.TRACE_CHANGES),
+        ("Maximum", TraceLevel.TRACE_CHANGES),
+    ],
+)
+def test_levels_of_aggregation_by_their_names(name: str, level: TraceLevel) -> None:
+    """How often and of which flags may be said too; the default is the chart's."""
+    found = load(
+        [
+            f"--monitor-aggregation={name}",
+            "--monitor-aggregation-interval=10s",
+            "--monitor-aggregation-flags=syn,fin",
+        ],
+        {},
+    )
+    assert found.monitor_aggregation is level
+    assert (found.monitor_aggregation_interval, found.monitor_aggregation_flags) == (10.0, 3)
+    usual = load([], {})
+    assert (usual.monitor_aggregation, usual.monitor_aggregation_flags) == (
+        TraceLevel.TRACE_CHANGES,
+        0xFF,
+    )
 
 
 def test_511_clusters_allow_a_higher_id() -> None:

@@ -1,10 +1,14 @@
 """Flows from files and into files, and both sides of a connection on one line."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hubble.ring import Lost, lost_record
 from tests.support.cli import isthmus
 from tests.support.hubble import MemorySource, flow, record
 from tests.support.hubble_scenes import (
@@ -17,6 +21,7 @@ from tests.support.hubble_scenes import (
     source_of_scenes,
     stamp,
 )
+from tests.support.metrics_page import Scraped, parse
 from wire.hubble import flow_pb2
 
 
@@ -35,6 +40,56 @@ async def test_a_file_is_read_like_a_server(tmp_path: Path) -> None:
     said = isthmus("hubble", "observe", "--input-file", file)
     assert said.code == 1
     assert f"{file}, line {len(SCENES) + 1}: no flow" in said.err
+
+
+def chosen(file: Path, *arguments: str) -> list[str]:
+    """What is chosen of a file: numbers of flows, ``lost`` for a loss."""
+    said = isthmus("hubble", "observe", "--input-file", file, "-o", "json", *arguments)
+    assert said.code == 0, said.err
+    shown = [json.loads(line) for line in said.out.splitlines()]
+    return [one["flow"]["uuid"] if "flow" in one else "lost" for one in shown]
+
+
+async def test_numbers_and_times_choose_of_a_file_together(tmp_path: Path) -> None:
+    """The first or last of the time that is meant; losses are shown where they are, not counted."""
+    source = MemorySource()
+    source.add_flows(3)
+    source.add(lost_record(Lost(1, 0, 7)))
+    source.add_flows(3)
+    written = await run(tmp_path, source, "observe", "-o", "json")
+    file = tmp_path / "flows.json"
+    file.write_text(written.out)
+    assert chosen(file, "--all") == ["u1", "u2", "u3", "lost", "u5", "u6", "u7"]
+    assert chosen(file, "--first", "4") == ["u1", "u2", "u3", "lost", "u5"]
+    assert chosen(file, "--last", "4") == ["u3", "lost", "u5", "u6", "u7"]
+    assert chosen(file, "--last", "3") == ["u5", "u6", "u7"]
+    since = ("--since", "2025-06-15T15:06:42Z")
+    assert chosen(file, *since, "--first", "1") == ["u2"]
+    assert chosen(file, *since, "--last", "1") == ["u7"]
+    assert chosen(file, *since, "--until", "2025-06-15T15:06:46Z", "--last", "2") == ["u5", "u6"]
+
+
+async def test_other_lines_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows alone are flows; an export's other events are passed over, and that is said."""
+    source = MemorySource()
+    source.add_flows(2)
+    monkeypatch.setenv("HUBBLE_COMPAT", "legacy-json-output")
+    alone = (await run(tmp_path, source, "observe", "-o", "json")).out
+    monkeypatch.delenv("HUBBLE_COMPAT")
+    answers = (await run(tmp_path, source, "observe", "-o", "json")).out
+    event = '{"agent_event":{"type":"AGENT_STARTED"},"node_name":"n","time":"2025-06-15T15:06:45Z"}'
+    file = tmp_path / "flows.log.gz"
+    file.write_bytes(gzip.compress(f"{alone}{event}\n{answers}".encode()))
+    said = isthmus("hubble", "observe", "--input-file", file, "-o", "json")
+    assert said.out == answers + answers
+    assert said.err == f"{file}: 1 lines are neither flows nor losses\n"
+    for content, reason in ((b"\x8b\x1f", "Not a gzipped file"), (None, "No such file")):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        said = isthmus("hubble", "observe", "--input-file", file)
+        assert said.code == 1
+        assert said.err.startswith(f"Error: {file}: cannot be read: {reason}")
 
 
 def conversation(
@@ -126,3 +181,26 @@ async def test_a_recording_rotates_and_is_replayed(tmp_path: Path) -> None:
     assert (await asyncio.to_thread(replayed))[-2:] == ["u50", "u50"]
     said = await asyncio.to_thread(isthmus, "hubble", "replay", file, "--joined", "-f")
     assert said.code == 2
+
+
+async def test_a_recording_is_counted(tmp_path: Path) -> None:
+    """As a node would have counted what is chosen of it."""
+    file = tmp_path / "flows.json"
+    file.write_text((await run(tmp_path, source_of_scenes(), "observe", "-o", "json")).out)
+
+    def page(*words: str) -> dict[str, Scraped]:
+        said = isthmus("hubble", "replay", file, *words)
+        assert said.code == 0, said.err
+        return parse(said.out)
+
+    metrics = ("--metrics", "drop flow:sourceContext=pod port-distribution")
+    counted = page(*metrics)
+    assert counted["hubble_flows_processed_total"].total() == len(SCENES)
+    assert counted["hubble_flows_processed_total"].total(source="shop/cart-6c9d") > 5
+    assert counted["hubble_drop_total"].total(protocol="TCP") == 1
+    assert counted["hubble_port_distribution_total"].total(port="8080") == 2
+    dropped = page(*metrics, "--verdict", "DROPPED")
+    assert dropped["hubble_flows_processed_total"].total() == 3
+    said = isthmus("hubble", "replay", file, "--metrics", "weather")
+    assert said.code == 2
+    assert 'no metric "weather"' in said.err

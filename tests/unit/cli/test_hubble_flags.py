@@ -8,7 +8,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from cli import hubble_flags
+from cli import hubble_flags, hubble_help
 from tests.support.cli import isthmus
 from tests.support.hubble import MemorySource
 from tests.support.hubble_scenes import run
@@ -271,9 +271,12 @@ def test_each_filter_flag_means_its_field(flag: str) -> None:
 
 
 def test_no_filter_flag_is_left_out_of_the_table() -> None:
-    """Every flag that the command has."""
+    """Every flag that the command has, and each says in the help what it takes."""
     known = {*hubble_flags.VALUED, *hubble_flags.SWITCHES, *hubble_flags.ALL_NAMESPACES}
-    assert known == set(EACH)
+    assert known == set(EACH) == set(hubble_help.HELP)
+    shown = "".join(isthmus("hubble", "observe", "--help").out.split())
+    assert "translated" in shown
+    assert "from-endpoint" in shown
 
 
 @pytest.mark.parametrize(

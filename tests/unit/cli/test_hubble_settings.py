@@ -119,6 +119,28 @@ async def test_what_counts_before_what(home: Path, monkeypatch: pytest.MonkeyPat
         assert await code("status", "--server", bad) == 1
 
 
+async def test_debug_says_who_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the command and after it, in the environment and in the file."""
+    import asyncio
+
+    where = f"unix://{home}/h.sock"
+    async with observing(MemorySource(), home / "h.sock"):
+
+        async def said(*words: str) -> str:
+            found = await asyncio.to_thread(isthmus, "hubble", *words, "--server", where)
+            assert found.code == 0
+            return found.err
+
+        told = f"asking {where}\n"
+        assert await said("list", "namespaces") == ""
+        assert await said("list", "namespaces", "-D") == await said("-D", "status") == told
+        assert await said("--debug", "observe") == told
+        (home / "c.yaml").write_text("debug: true\n")
+        assert await said("status", "--config", str(home / "c.yaml")) == told
+        monkeypatch.setenv("HUBBLE_DEBUG", "true")
+        assert await said("list", "namespaces") == told
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_complete(shell: str) -> None:
     """The script names the program; bash takes it."""

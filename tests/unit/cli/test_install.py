@@ -240,6 +240,19 @@ def test_hubble_exports_as_charts_name_them() -> None:
         install.configuration("paris", 3, ("hubble.export.static.allowList={verdict}",))
 
 
+def test_what_hubble_hides_as_charts_name_it() -> None:
+    """The process takes it."""
+    config = install.configuration(
+        "paris",
+        3,
+        ("hubble.redact.enabled=true", "hubble.redact.http.headers.allow={traceparent,accept}"),
+    )
+    environment = {"CILIUM_" + key.upper().replace("-", "_"): text for key, text in config.items()}
+    found = hubble_config.load((), environment).redaction
+    assert found is not None
+    assert found.headers_allow == {"traceparent", "accept"}
+
+
 def test_hubble_refuses_what_it_could_not_start_with() -> None:
     """In its own words, before anything is applied."""
     with pytest.raises(ValueError, match='no metric "weather"'):

@@ -14,6 +14,7 @@ from hubble.access_log_socket import CONNECTIONS_MAX, AccessLogSocket
 from hubble.decode import Decoder
 from hubble.dns_names import ADDRESSES_MAX, NAMES_MAX, DnsNames
 from hubble.names import Names
+from hubble.redact import Redaction
 from hubble.ring import RECORD_LOST, SOURCE_QUEUE, Entry, Ring, parse_lost
 from reconcile.tasks import TaskGroup
 from tests.support.access_log import (
@@ -27,6 +28,7 @@ from tests.support.access_log import (
     record,
 )
 from tests.support.agent import until
+from wire import access_log as wire_log
 from wire.access_log import AccessLogError
 from wire.hubble import flow_pb2 as f
 from wire.names import EndpointLine, PrefixLine, Self
@@ -112,6 +114,60 @@ def test_verdict_and_direction(
     found = node.flow(record(Verdict=said, ObservationPoint=point, HTTP=GET))
     assert (found.verdict, found.traffic_direction) == (verdict, way)
     assert (found.drop_reason, found.drop_reason_desc) == (0, f.DROP_REASON_UNKNOWN)
+
+
+SECRETS = {
+    "Method": "GET",
+    "URL": "http://joe:pw@pay.shop/a@b?token=7#x",
+    "Protocol": "HTTP/1.1",
+    "Headers": {"Authorization": ["Bearer x"], "X-Request-Id": ["r9"], "Accept": ["a", "b"]},
+}
+HIDDEN = "HUBBLE_REDACTED"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "shown"),
+    [
+        ({}, f"http://joe:{HIDDEN}@pay.shop/a@b?token=7#x", set()),
+        ({"url_query": True}, f"http://joe:{HIDDEN}@pay.shop/a@b", set()),
+        ({"password": False}, SECRETS["URL"], set()),
+        (
+            {"headers_allow": frozenset(("accept",))},
+            f"http://joe:{HIDDEN}@pay.shop/a@b?token=7#x",
+            {"Accept"},
+        ),
+        (
+            {"headers_deny": frozenset(("authorization",))},
+            f"http://joe:{HIDDEN}@pay.shop/a@b?token=7#x",
+            {"Accept", "X-Request-Id"},
+        ),
+    ],
+)
+def test_secrets_of_requests_are_not_shown(
+    node: Node, settings: dict[str, Any], url: str, shown: set[str]
+) -> None:
+    """Nor are they in the record; an answer is joined with its request all the same."""
+    node.access_log = AccessLog(node.names, node.dns, Redaction(**settings))
+    found = node.flow(record(HTTP=SECRETS))
+    assert found.l7.http.url == url
+    assert found.Summary == f"HTTP/1.1 GET {url}"
+    assert {h.key for h in found.l7.http.headers if h.value != HIDDEN} == shown
+    assert len(found.l7.http.headers) == 4
+    later = answer(Timestamp="2026-03-01T10:00:00.5Z", HTTP={**SECRETS, "Code": 200})
+    taken = node.access_log.take(message(later), AT)
+    assert taken is not None
+    assert (b"Bearer x" in taken) is bool(shown & {"Authorization"})
+    assert wire_log.decode(taken[1:]).latency_ns > 0
+
+
+def test_a_kafka_key_is_hidden_when_that_is_wanted(node: Node) -> None:
+    """In the summary too; what is no URL of a host stays as it is."""
+    node.access_log = AccessLog(node.names, node.dns, Redaction(kafka_api_key=True))
+    found = node.flow(record(Kafka={"APIKey": "produce", "CorrelationID": 7, "Topic": "orders"}))
+    assert found.l7.kafka.api_key == HIDDEN
+    assert "produce" not in found.Summary
+    for url in ("/a//b:c@d", "a:b@c", "//host/x:y@z", "http://joe@host/", ""):
+        assert node.flow(record(HTTP={**GET, "URL": url})).l7.http.url == url
 
 
 def test_dns_questions_and_answers(node: Node) -> None:

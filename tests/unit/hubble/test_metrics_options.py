@@ -3,7 +3,7 @@
 import pytest
 
 from hubble.metrics.contexts import Context
-from hubble.metrics.options import Metric, parse_file, parse_text
+from hubble.metrics.options import LABELS, Metric, parse_file, parse_text
 from tests.support.hubble import flow
 
 PEOPLE_WRITE = (
@@ -82,6 +82,29 @@ def test_identifiers(identifier: str, source: str, destination: str) -> None:
     assert context.labels == ("source", "destination")
     assert context.values(SOME) == (source, destination)
     assert context.values(SOME, swapped=True) == (destination, source)
+
+
+def test_each_label_that_may_be_asked_for_has_its_value() -> None:
+    """Of both sides, in a fixed order; what a side does not have is empty."""
+    (metric,) = parse_text("flow:labelsContext=" + "|".join(reversed(LABELS)))
+    context = Context(metric)
+    assert dict(zip(context.labels, context.values(SOME), strict=True)) == {
+        "source_ip": "10.1.0.1",
+        "source_pod": "web-0",
+        "source_namespace": "shop",
+        "source_workload": "web",
+        "source_workload_kind": "StatefulSet",
+        "source_app": "web",
+        "destination_ip": "203.0.113.9",
+        "destination_pod": "",
+        "destination_namespace": "",
+        "destination_workload": "",
+        "destination_workload_kind": "",
+        "destination_app": "",
+        "traffic_direction": "egress",
+    }
+    assert context.labels == LABELS
+    assert context.values(flow())[-1] == "unknown"
 
 
 def test_options_for_one_direction_go_before_those_for_both() -> None:

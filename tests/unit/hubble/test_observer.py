@@ -308,6 +308,23 @@ async def test_health_and_reflection(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await check(health_pb2.HealthCheckRequest(service="observer.Observer"))
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+        watch = ch.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        for name, told in (("hubble.server.Observer", "SERVING"), ("nobody", "SERVICE_UNKNOWN")):
+            watched = watch(health_pb2.HealthCheckRequest(service=name))
+            state = (await watched.read()).status
+            assert health_pb2.HealthCheckResponse.ServingStatus.Name(state) == told
+            watched.cancel()
+        newer = ch.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")()
+        await newer.write(
+            reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+        )
+        listed = reflection_pb2.ServerReflectionResponse.FromString(await newer.read())
+        assert "peer.Peer" in {one.name for one in listed.list_services_response.service}
+        newer.cancel()
         info = ch.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import time
@@ -11,12 +12,14 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2
 
 from hubble.peers import Peer, PeerTable
 from hubble.relay_merge import Merger, time_ns
 from hubble.relay_pool import Pool
 from hubble.relay_server import Relay
+from hubble.rpc import Code, RpcError
 from hubble.rpc_server import Call, Server
 from hubble.standard_services import Health
 from reconcile.tasks import TaskGroup
@@ -148,6 +151,69 @@ async def test_a_node_that_fails_is_told_in_the_stream(tmp_path: Path) -> None:
                 "bad": State.NODE_ERROR,
                 "no": State.NODE_UNAVAILABLE,
             }
+
+
+async def test_nodes_that_fail_alike_are_told_together(tmp_path: Path) -> None:
+    """One line for a reason, whether flows are followed or not; each node in it."""
+
+    async def broken(call: Call) -> None:
+        await call.request()
+        raise RpcError(Code.INTERNAL, "out of order")
+
+    async with (
+        relaying(tmp_path) as (world, stub),
+        Server({"/observer.Observer/GetFlows": broken}) as bad,
+    ):
+        names = [f"bad{number}" for number in range(20)]
+        for name in names:
+            await bad.listen_unix(tmp_path / name)
+        world.peers.replace({name: world.peer(name) for name in ["a", *names]})
+        await world.connected(21)
+        for follow in (False, True):
+            told: list[str] = []
+            lines = 0
+            call = stub.flows(Request(follow=follow))
+            async with asyncio.timeout(10):
+                while len(told) < len(names):
+                    status = (await call.read()).node_status
+                    if status.state_change == State.NODE_ERROR:
+                        assert status.message == "out of order"
+                        told += status.node_names
+                        lines += 1
+            assert sorted(told) == sorted(names)
+            assert lines < len(names) // 2  # one, where the machine is not busy
+            call.cancel()
+
+
+async def test_what_some_nodes_do_not_answer_the_others_do(tmp_path: Path) -> None:
+    """Namespaces and numbers of those that answer; who the caller is goes on to each; of many
+    nodes that are away ten are named."""
+    tokens: list[str] = []
+
+    async def broken(call: Call) -> None:
+        await call.request()
+        tokens.append(call.headers.get("authorization", ""))
+        raise RpcError(Code.INTERNAL, "out of order")
+
+    paths = ("/observer.Observer/GetNamespaces", "/observer.Observer/ServerStatus")
+    async with (
+        relaying(tmp_path) as (world, stub),
+        Server(dict.fromkeys(paths, broken)) as bad,
+    ):
+        await bad.listen_unix(tmp_path / "bad")
+        away = [f"away{number:02}" for number in range(12)]
+        world.peers.replace({name: world.peer(name) for name in ["a", "bad", *away]})
+        await world.connected(2)
+        world.sources["a"].known_namespaces = [("west", "shop")]
+        asked = observer_pb2.GetNamespacesRequest()
+        known = await stub.namespaces(asked, metadata=(("authorization", "Basic eA=="),))
+        assert [one.namespace for one in known.namespaces] == ["shop"]
+        assert tokens == ["Basic eA=="]
+        status = await stub.status(observer_pb2.ServerStatusRequest())
+        assert status.max_flows == world.sources["a"].ring.capacity
+        assert 0 < status.uptime_ns < 60 * SECOND
+        assert (status.num_connected_nodes.value, status.num_unavailable_nodes.value) == (1, 13)
+        assert list(status.unavailable_nodes) == away[:10]
 
 
 async def test_numbers_of_all_nodes(tmp_path: Path) -> None:
@@ -352,18 +418,35 @@ def free_port() -> int:
 
 
 async def test_the_process_and_the_command(tmp_path: Path) -> None:
-    """``hubble-relay serve`` over one node: status, nodes and flows by ``isthmus hubble``."""
+    """``hubble-relay serve`` over one node: status, nodes and flows by ``isthmus hubble``.
+
+    Its settings come by file, environment and flags, as those of the well-known relay.
+    """
     source, peers = MemorySource(), PeerTable()
     source.add_flows(3)
     peers.replace({"east/node-9": Peer("127.0.0.1:1"), "node-1": Peer(str(tmp_path / "a"))})
     port, health, metrics = free_port(), free_port(), free_port()
     async with observing(source, tmp_path / "a", peers):
-        command = [sys.executable, "-m", "hubble.relay_main", "serve", "--disable-client-tls"]
-        command += ["--disable-server-tls", "--peer-service", f"unix://{tmp_path}/a"]
-        command += ["--listen-address", f"127.0.0.1:{port}"]
-        command += ["--health-listen-address", f"127.0.0.1:{health}"]
-        command += ["--metrics-listen-address", f"127.0.0.1:{metrics}"]
-        process = await asyncio.create_subprocess_exec(*command)
+        settings = {
+            "cluster-name": "west",
+            "peer-service": f"unix://{tmp_path}/a",
+            "listen-address": "127.0.0.1:1",  # the flag counts
+            "health-listen-address": "127.0.0.1:1",  # the environment counts
+            "metrics-listen-address": f"127.0.0.1:{metrics}",
+            "retry-timeout": "30s",
+            "disable-client-tls": True,
+            "disable-server-tls": True,
+            "sort-buffer-len-max": None,
+            "sort-buffer-drain-timeout": "1s",
+            "gops": False,
+            "of-a-later-version": 7,
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+        command = [sys.executable, "-m", "hubble.relay_main", "serve"]
+        command += ["--config", f"{tmp_path}/config.yaml", "--listen-address", f"127.0.0.1:{port}"]
+        command += ["--sort-buffer-len-max", "100", "--pprof", "--gops-port", "9893"]
+        there = os.environ | {"RELAY_HEALTH_LISTEN_ADDRESS": f"127.0.0.1:{health}"}
+        process = await asyncio.create_subprocess_exec(*command, env=there)
         try:
             at = ("--server", f"localhost:{port}")
             async with asyncio.timeout(40):
@@ -376,6 +459,7 @@ async def test_the_process_and_the_command(tmp_path: Path) -> None:
             assert states == [["east/node-9", "Unavailable"], ["node-1", "Connected"]]
             said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)
             assert len(said.out.splitlines()) == 3
+            assert " [west/" in said.err
             assert said.err.splitlines()[0].endswith("1 nodes are unavailable: east/node-9")
             at = ("--server", f"localhost:{health}")
             said = await asyncio.to_thread(isthmus, "hubble", "observe", *at)

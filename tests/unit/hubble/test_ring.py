@@ -125,3 +125,13 @@ def test_a_loss_is_a_record_and_no_flow() -> None:
     assert parse_lost(lost_record(lost)) == lost
     assert not is_flow(lost_record(lost))
     assert is_flow(TRACE)
+
+
+def test_only_what_is_wanted_is_kept_and_losses_always() -> None:
+    loss = lost_record(Lost(1, 0, 7))
+    ring = Ring(7, frozenset((4,)))
+    ring.extend([(1, DEBUG)])
+    ring.extend([(1, TRACE), (2, DEBUG), (3, loss), (4, TRACE)])
+    kept = [ring.at(number) for number in range(1, ring.newest + 1)]
+    assert [(one.time_ns, one.record) for one in kept if one] == [(1, TRACE), (3, loss), (4, TRACE)]
+    assert ring.flows_seen == 2
