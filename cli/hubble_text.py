@@ -61,33 +61,27 @@ def _paint(text: str, colour: int, look: Look) -> str:
 
 
 def _ports(flow: Flow) -> tuple[str, str]:
-    kind = flow.l4.WhichOneof("protocol")
+    l4 = flow.l4
+    kind = l4.WhichOneof("protocol")
     if kind not in ("TCP", "UDP", "SCTP"):
         return "", ""
-    layer = getattr(flow.l4, kind)
+    layer = getattr(l4, kind)
     return str(layer.source_port or ""), str(layer.destination_port or "")
 
 
-def _host(
-    endpoint: flow_pb2.Endpoint,
-    service: flow_pb2.Service,
-    names: list[str],
-    address: str,
-    port: str,
-    look: Look,
-) -> str:
-    name = ""
-    if look.translate:
-        namespace = service.namespace or endpoint.namespace
-        if endpoint.pod_name or service.name:
-            name = endpoint.pod_name or service.name
-            name = f"{namespace}/{name}" if namespace else name
-        elif names:
-            name = ",".join(names)
-    if not name:
-        name = f"[{address}]" if port and ":" in address else address
-    shown = _paint(safe(name), _CYAN, look)
-    return f"{shown}:{_paint(port, _YELLOW, look)}" if port else shown
+def _name(endpoint: flow_pb2.Endpoint, service: flow_pb2.Service | None) -> str:
+    """``namespace/name`` of the pod, or else of the service; empty: neither is known."""
+    name, namespace = endpoint.pod_name, endpoint.namespace
+    if service is not None:
+        name, namespace = name or service.name, service.namespace or namespace
+    return f"{namespace}/{name}" if name and namespace else name
+
+
+def _host(name: str, address: str, port: str, look: Look) -> str:
+    name = safe(name or (f"[{address}]" if port and ":" in address else address))
+    if look.colour:
+        name, port = _paint(name, _CYAN, look), _paint(port, _YELLOW, look)
+    return f"{name}:{port}" if port else name
 
 
 def ends(flow: Flow, look: Look) -> tuple[str, str]:
@@ -98,24 +92,16 @@ def ends(flow: Flow, look: Look) -> tuple[str, str]:
             _paint(safe(ethernet.source), _CYAN, look),
             _paint(safe(ethernet.destination), _CYAN, look),
         )
-    source_port, destination_port = _ports(flow)
+    left = right = ""
+    if look.translate:
+        service = flow.source_service if flow.HasField("source_service") else None
+        left = _name(flow.source, service) or ",".join(flow.source_names)
+        service = flow.destination_service if flow.HasField("destination_service") else None
+        right = _name(flow.destination, service) or ",".join(flow.destination_names)
+    ip, (left_port, right_port) = flow.IP, _ports(flow)
     return (
-        _host(
-            flow.source,
-            flow.source_service,
-            list(flow.source_names),
-            flow.IP.source,
-            source_port,
-            look,
-        ),
-        _host(
-            flow.destination,
-            flow.destination_service,
-            list(flow.destination_names),
-            flow.IP.destination,
-            destination_port,
-            look,
-        ),
+        _host(left, ip.source, left_port, look),
+        _host(right, ip.destination, right_port, look),
     )
 
 
@@ -138,8 +124,9 @@ def _l7_type(flow: Flow) -> str:
 
 def event_type(flow: Flow) -> str:
     """The column TYPE."""
-    sub = flow.event_type.sub_type
-    match flow.event_type.type:
+    kind = flow.event_type
+    sub = kind.sub_type
+    match kind.type:
         case 1:
             return drop_text(sub)
         case 3:
@@ -163,7 +150,8 @@ def event_type(flow: Flow) -> str:
 
 def verdict(flow: Flow, look: Look) -> str:
     """The column VERDICT."""
-    name = _VERDICTS.get(flow.verdict) or str(flow.verdict)
+    number = flow.verdict
+    name = _VERDICTS.get(number) or str(number)
     if flow.event_type.type != 5:
         return _paint(name, _VERDICT_COLOURS.get(name, 0), look)
     judged = {
@@ -201,7 +189,9 @@ def compact(answer: Response, look: Look) -> str:
     """A flow on one line, the client on the left."""
     flow = answer.flow
     left, right = ends(flow, look)
-    left_id, right_id = flow.source.identity, flow.destination.identity
+    left_id, right_id = identity(flow.source.identity), identity(flow.destination.identity)
+    if look.colour:
+        left_id, right_id = _paint(left_id, _MAGENTA, look), _paint(right_id, _MAGENTA, look)
     arrow = "<>"
     if flow.HasField("is_reply"):
         arrow = "->"
@@ -209,9 +199,8 @@ def compact(answer: Response, look: Look) -> str:
             left, right, left_id, right_id, arrow = right, left, right_id, left_id, "<-"
     node = f" [{safe(answer.node_name)}]" if look.node_names else ""
     return (
-        f"{look.time(answer.time)}{node}: {left} {_paint(identity(left_id), _MAGENTA, look)} "
-        f"{arrow} {right} {_paint(identity(right_id), _MAGENTA, look)} {event_type(flow)} "
-        f"{verdict(flow, look)} ({summary(flow, look)})"
+        f"{look.time(answer.time)}{node}: {left} {left_id} {arrow} {right} {right_id} "
+        f"{event_type(flow)} {verdict(flow, look)} ({summary(flow, look)})"
     )
 
 

@@ -80,12 +80,13 @@ def formatter(layout: str) -> Callable[[Timestamp], str]:
     digits = {"StampMilli": 3, "RFC3339Milli": 3, "RFC3339Micro": 6, "RFC3339Nano": 9}.get(layout)
 
     def show(time: Timestamp) -> str:
-        if not time.seconds and not time.nanos:
+        seconds, nanos = time.seconds, time.nanos
+        if not seconds and not nanos:
             return "N/A"
-        text = stamp(time.seconds, time)
+        text = stamp(seconds, time)
         if digits is None:
             return text
-        fraction = f"{time.nanos:09d}"[:digits]
+        fraction = f"{nanos:09d}"[:digits]
         if layout == "RFC3339Nano":
             fraction = fraction.rstrip("0")
             return text.replace("@", f".{fraction}" if fraction else "")

@@ -14,6 +14,9 @@ from wire.hubble import flow_pb2 as f
 _ETHERNET = 14
 _IP4, _IP6 = 0x0800, 0x86DD
 _PORTS = struct.Struct("!HH")
+_PLAIN_IP4 = struct.Struct("!B5xHxB2x4s4s")  # version and length, fragment, protocol, addresses
+_PLAIN_IP6 = struct.Struct("!6xBx16s16s")  # next header, addresses
+_NO_OPTIONS, _FRAGMENT = 0x45, 0x1FFF
 TCP, UDP, ICMP4, ICMP6, SCTP, VRRP, IGMP = 6, 17, 1, 58, 132, 112, 2
 _WITH_PORTS = {TCP: 20, UDP: 8, SCTP: 12}  # bytes of the header
 # Bits of the header's last flag byte, in the order in which a summary names them.
@@ -118,30 +121,23 @@ def likeness(data: bytes) -> tuple[bytes, Addresses] | None:
     """
     if len(data) < _ETHERNET + 20:
         return None
-    at = _ETHERNET
     kind = data[12] << 8 | data[13]
-    if kind == _IP4 and data[at] == 0x45 and not ((data[at + 6] & 0x1F) << 8 | data[at + 7]):
-        protocol, source, destination = (
-            data[at + 9],
-            data[at + 12 : at + 16],
-            data[at + 16 : at + 20],
-        )
-        at += 20
-    elif kind == _IP6 and len(data) >= at + 40:
-        protocol, source, destination = (
-            data[at + 6],
-            data[at + 8 : at + 24],
-            data[at + 24 : at + 40],
-        )
-        at += 40
+    if kind == _IP4:
+        first, fragment, protocol, source, destination = _PLAIN_IP4.unpack_from(data, _ETHERNET)
+        at = _ETHERNET + _PLAIN_IP4.size
+        if first != _NO_OPTIONS or fragment & _FRAGMENT:
+            return None
+    elif kind == _IP6 and len(data) >= _ETHERNET + _PLAIN_IP6.size:
+        protocol, source, destination = _PLAIN_IP6.unpack_from(data, _ETHERNET)
+        at = _ETHERNET + _PLAIN_IP6.size
     else:
         return None
     size = _WITH_PORTS.get(protocol)
     if size is None or len(data) < at + size:
         return None
-    flags = bytes((data[at + 12] & 1, data[at + 13])) if protocol == TCP else b""
-    key = data[:_ETHERNET] + source + destination + bytes((protocol,)) + flags
-    return key, Addresses(source, destination, protocol, *_PORTS.unpack_from(data, at))
+    flags = data[at + 12 : at + 14] if protocol == TCP else b""  # with the header's length
+    found = Addresses(source, destination, protocol, *_PORTS.unpack_from(data, at))
+    return data[:_ETHERNET] + source + destination + bytes((protocol,)) + flags, found
 
 
 def set_ports(flow: f.Flow, found: Addresses) -> None:
