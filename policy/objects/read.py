@@ -6,14 +6,13 @@ from enum import StrEnum
 
 from model.policy_map import Direction
 from policy.objects import cilium, network_policy
-from policy.objects.cilium import Spec
+from policy.objects.cilium import ORIGIN_LABELS, Spec
 from policy.objects.notes import Finding, Node, Notes
 from policy.objects.selectors import Scope
 from policy.objects.settings import Settings
 from policy.rules import Origin, PolicyRule
 
 AUDIT_ANNOTATION = "policy.isthmus.io/audit"
-_LABEL = "k8s:io.cilium.k8s.policy."
 
 
 class Kind(StrEnum):
@@ -124,4 +123,4 @@ def _labels(source: Source) -> tuple[str, ...]:
         ("namespace", source.namespace),
         ("uid", source.uid),
     )
-    return tuple(f"{_LABEL}{key}={value}" for key, value in pairs if value)
+    return tuple(f"{ORIGIN_LABELS}{key}={value}" for key, value in pairs if value)

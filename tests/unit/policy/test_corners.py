@@ -273,6 +273,16 @@ def test_labels_of_rules() -> None:
     assert other.labels[0] == f"{own}.derived-from=NetworkPolicy"
 
 
+def test_labels_of_rules_do_not_lie() -> None:
+    """Which object a rule comes from is not for the object to say: it is left out, with a word."""
+    key = "io.cilium.k8s.policy.name"
+    labels = [{"key": key, "value": "other", "source": "k8s"}, {"key": key, "value": "mine"}]
+    reading = read(cnp({"endpointSelector": {}, "ingress": [{}], "labels": labels}), Settings())
+    named = [text for text in reading.rules[0].labels if f"{key}=" in text]
+    assert named == [f"unspec:{key}=mine", f"k8s:{key}=p"]
+    assert "spec.labels[0].key" in [w.path for w in reading.warnings]
+
+
 def test_objects_of_one_name() -> None:
     """Kinds and namespaces have names of their own: one takes nothing from the other."""
     world = {"endpointSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
