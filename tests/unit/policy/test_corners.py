@@ -293,6 +293,17 @@ def test_objects_of_one_name() -> None:
     assert Engine(same).say("Wd C N X") == "allow allow allow drop"
 
 
+@pytest.mark.parametrize("role", ["ingress", "unmanaged", "health", "init"])
+def test_roles_of_endpoints(role: str) -> None:
+    """2.3: each is that one label, of the cluster, and neither a pod nor the world."""
+    numbers = {"ingress": 8, "unmanaged": 3, "health": 4, "init": 5}
+    for entity, expected in ((role, "allow"), ("cluster", "allow"), ("all", "allow"),
+                             ("world", "drop"), ("host", "drop"), ("none", "drop")):  # fmt: skip
+        engine = Engine([web(f"ingress: [{{fromEntities: [{entity}]}}]")])
+        engine.add(role, numbers[role], Labels.of([Label(role, "", "reserved")]))
+        assert engine.say(role) == expected, entity
+
+
 def test_the_worlds_of_two_families() -> None:
     """2.3: identities 9 and 10, where a cluster has both."""
     engine = Engine([web("egress: [{toEntities: [world]}]")])
