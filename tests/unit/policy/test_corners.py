@@ -173,12 +173,40 @@ KUBERNETES = [
      "allow drop drop drop"),
     ("policyTypes: [Egress], ingress: [{from: [{podSelector: " + C + "}]}]", "C O >C",
      "allow drop drop"),
+    # 8.2 What Kubernetes' own tests ask for.
+    ("ingress: [{from: [{namespaceSelector: "
+     "{matchLabels: {kubernetes.io/metadata.name: other}}}]}]", "X C R", "allow drop drop"),
+    ("ingress: [{from: [{namespaceSelector: " + term("kubernetes.io/metadata.name", "In", "other")
+     + ", podSelector: " + term("app", "In", "client", "web") + "}]}]", "X C W O",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{namespaceSelector: "
+     + term("kubernetes.io/metadata.name", "NotIn", "default") + "}]}]", "X C Wd N",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{podSelector: " + term("app", "NotIn", "other") + "}]}]", "C O X Wd",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{namespaceSelector: {matchLabels: {team: x}}}, {podSelector: " + C
+     + "}], ports: [{port: http}]}]", "X:8080/TCP C:8080/TCP O:8080/TCP C:80/TCP",
+     "allow allow drop drop"),
+    ("ingress: [{}, {from: [{podSelector: " + C + "}], ports: [{port: 1}]}]", "O Wd",
+     "allow allow"),
+    ("ingress: [{ports: [{port: 80, protocol: SCTP}, {port: 81, protocol: UDP}]}]",
+     "C:80/SCTP C:81/UDP C:80/TCP C:81/TCP", "allow allow drop drop"),
+    ("egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.96.0.0/12]}}, "
+     "{ipBlock: {cidr: 10.97.0.0/16}}]}]", ">T8 >T12 >T16", "allow drop allow"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "packets", "expected"), KUBERNETES)
 def test_network_policies(text: str, packets: str, expected: str) -> None:
     assert Engine([kubernetes(text)]).say(packets) == expected
+
+
+def test_a_direction_that_is_not_named_is_told() -> None:
+    """4.12.10: its rules are enforced, as in Cilium, and it is said that Kubernetes would not."""
+    source = kubernetes(f"policyTypes: [Egress], ingress: [{{from: [{{podSelector: {C}}}]}}]")
+    reading = read(source, Settings())
+    assert [w.path for w in reading.warnings] == ["spec.ingress"]
+    assert "policyTypes does not name Ingress" in reading.warnings[0].reason
 
 
 PODS = Selector((in_namespace("default"), Requirement("app", Operator.IN, ("client",), "k8s")))
