@@ -89,10 +89,14 @@ def _nodes(source: Source, notes: Notes) -> list[Node]:
         nodes += Node(source.specs, "specs", notes).items()
         if notes.errors:  # no list: it may have meant anything
             nodes.append(Node({}, "specs", notes))
-    if not nodes and not notes.errors:
-        missing = "spec" if source.kind is Kind.NETWORK_POLICY else "spec and specs"
-        Node(None, missing, notes).error("missing: there is no rule")
-    return nodes
+    if nodes or notes.errors:
+        return nodes
+    if source.kind is not Kind.NETWORK_POLICY:
+        Node(None, "spec and specs", notes).error("missing: there is no rule")
+        return []
+    empty = Node({}, "spec", notes)
+    empty.warn("missing: as with an empty one, nothing reaches any pod of the namespace")
+    return [empty]
 
 
 def _spec(source: Source, node: Node, scope: Scope) -> Spec:

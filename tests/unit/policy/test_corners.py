@@ -201,6 +201,14 @@ def test_network_policies(text: str, packets: str, expected: str) -> None:
     assert Engine([kubernetes(text)]).say(packets) == expected
 
 
+@pytest.mark.parametrize("spec", [None, {}, {"podSelector": None}])
+def test_a_network_policy_that_says_nothing(spec: object) -> None:
+    """8.1: it selects every pod of its namespace, and lets nothing in."""
+    engine = Engine([knp(spec)])
+    assert engine.readings[0].valid
+    assert engine.say("C H Wd >C") == "drop allow drop allow"
+
+
 def test_a_direction_that_is_not_named_is_told() -> None:
     """4.12.10: its rules are enforced, as in Cilium, and it is said that Kubernetes would not."""
     source = kubernetes(f"policyTypes: [Egress], ingress: [{{from: [{{podSelector: {C}}}]}}]")
