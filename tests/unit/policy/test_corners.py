@@ -13,6 +13,7 @@ from policy.objects.read import Kind, Source, read
 from policy.objects.selectors import in_namespace
 from policy.objects.settings import Settings
 from policy.rules import Operator, Requirement, Selector
+from policy.selectors import selects
 from policy.trial import key_of
 from tests.support.policy_engine import Engine, ccnp, cnp, knp
 
@@ -80,6 +81,27 @@ def test_clusterwide_selectors_literally(selector: str, expected: str) -> None:
     """1.4: of a clusterwide policy the namespace leaks, labels of namespaces do not."""
     engine = Engine([wide(f"ingress: [{{fromEndpoints: [{selector}]}}]")], LITERAL)
     assert engine.say("C X Wd N") == expected
+
+
+def test_service_accounts() -> None:
+    """1.4: a peer, and a subject, by the account that its pods run as."""
+    account = "{matchLabels: {io.cilium.k8s.policy.serviceaccount: robot}}"
+    engine = Engine([web(f"ingress: [{{fromEndpoints: [{account}]}}]")])
+    robot = [Label("io.cilium.k8s.policy.serviceaccount", "robot"), Label(NAMESPACE, "default")]
+    engine.add("robot", 2001, Labels.of(robot))
+    assert engine.say("robot C") == "allow drop"
+    about = cnp(spec_of(f"endpointSelector: {account}, ingress: [{{}}]"))
+    (rule,) = read(about, Settings()).rules
+    assert selects(rule.subject, Labels.of(robot))
+    assert Engine([about]).say("C") == "allow"
+
+
+@pytest.mark.parametrize(("cluster", "expected"), [("c2", "allow"), ("default", "drop")])
+def test_subjects_of_clusters(cluster: str, expected: str) -> None:
+    """1.4, 4.13: a policy is enforced in the cluster of its subject and in no other."""
+    labels = f"{{app: web, {CLUSTER}: {cluster}}}"
+    source = cnp(spec_of(f"endpointSelector: {{matchLabels: {labels}}}, ingress: [{{}}]"))
+    assert Engine([source]).say("C") == expected
 
 
 P80 = "toPorts: [{ports: [{port: '80'}]}]"
