@@ -28,7 +28,6 @@ CHUNK_LINES = 500
 GAP_S = 0.05  # between two looks at what changed
 HEARTBEAT_S = 10.0  # an empty line: who is gone is noticed
 _LOCAL_IDENTITIES = range(1 << 24, 2 << 24)  # of prefixes: only this node knows them
-_POLICY_LABEL = "k8s:io.cilium.k8s.policy"
 Key = tuple[str, Any]
 K = TypeVar("K")
 
@@ -215,13 +214,6 @@ class Names:
             yield wire.RuleLine(number, gone=True)
         for number in sorted(now.keys() - reader.rules):
             rule = now[number]
-            origin = rule.origin
-            labels = (
-                f"{_POLICY_LABEL}.derived-from={origin.kind}",
-                f"{_POLICY_LABEL}.name={origin.name}",
-                *([f"{_POLICY_LABEL}.namespace={origin.namespace}"] if origin.namespace else []),
-                *rule.labels,
-            )
-            who = origin.kind, origin.namespace, origin.name
-            yield wire.RuleLine(number, *who, labels, self._revision, log=rule.log)
+            who = rule.origin.kind, rule.origin.namespace, rule.origin.name
+            yield wire.RuleLine(number, *who, rule.labels, self._revision, log=rule.log)
         reader.rules = set(now)

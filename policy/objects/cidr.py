@@ -91,7 +91,8 @@ def block(source: Node, excepts: Node | None) -> CidrPeer | None:
         return None
     for hole, address in holes:
         assert excepts is not None
-        if not whole[0].covers(host_prefix(address)):
+        # `::/0` has room for the mapped addresses of the other family.
+        if hole.version != whole[0].version or not whole[0].covers(host_prefix(address)):
             excepts.error(f"{hole} is not inside of {whole[0]}")
         elif hole.covers(whole[0]):
             excepts.warn(f"{hole} covers all of {whole[0]}: nothing is left")

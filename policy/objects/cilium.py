@@ -23,6 +23,7 @@ _FIELDS = (
     "log",
     *(name for name, _, _ in _LISTS),
 )
+ORIGIN_LABELS = "k8s:io.cilium.k8s.policy."
 _AUTHENTICATION = ("disabled", "required", "test-always-fail")
 # Who a rule is about was not said, and no ports either: it says nothing.
 _NOBODY: tuple[Selector, ...] = ()
@@ -174,6 +175,7 @@ def _authentication(node: Node | None) -> str:
 
 
 def _labels(node: Node | None) -> tuple[str, ...]:
+    """Those that were written; what says where a rule comes from is not theirs to say."""
     out = []
     for item in node.items() if node else ():
         found = item.fields(("key", "value", "source"))
@@ -182,5 +184,9 @@ def _labels(node: Node | None) -> tuple[str, ...]:
             continue
         value = found["value"].text() if "value" in found else ""
         source = found["source"].text() if "source" in found else "unspec"
-        out.append(f"{source}:{found['key'].text()}" + (f"={value}" if value else ""))
+        text = f"{source}:{found['key'].text()}" + (f"={value}" if value else "")
+        if text.startswith(ORIGIN_LABELS):
+            found["key"].warn("is left out: it says which object a rule comes from")
+        else:
+            out.append(text)
     return tuple(out)

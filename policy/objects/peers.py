@@ -104,7 +104,7 @@ def _requires(node: Node, scope: Scope, out: _Gathered) -> None:
         node.warn("is deprecated: put the labels into the endpoint selectors themselves")
     for item in items:
         out.required += complement(scope.peer(item, requirement=True))
-    if items and not scope.settings.upstream_readings:
+    if not scope.settings.upstream_readings:
         out.lists.append(())
 
 

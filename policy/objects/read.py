@@ -6,14 +6,13 @@ from enum import StrEnum
 
 from model.policy_map import Direction
 from policy.objects import cilium, network_policy
-from policy.objects.cilium import Spec
+from policy.objects.cilium import ORIGIN_LABELS, Spec
 from policy.objects.notes import Finding, Node, Notes
 from policy.objects.selectors import Scope
 from policy.objects.settings import Settings
 from policy.rules import Origin, PolicyRule
 
 AUDIT_ANNOTATION = "policy.isthmus.io/audit"
-_LABEL = "k8s:io.cilium.k8s.policy."
 
 
 class Kind(StrEnum):
@@ -90,10 +89,14 @@ def _nodes(source: Source, notes: Notes) -> list[Node]:
         nodes += Node(source.specs, "specs", notes).items()
         if notes.errors:  # no list: it may have meant anything
             nodes.append(Node({}, "specs", notes))
-    if not nodes and not notes.errors:
-        missing = "spec" if source.kind is Kind.NETWORK_POLICY else "spec and specs"
-        Node(None, missing, notes).error("missing: there is no rule")
-    return nodes
+    if nodes or notes.errors:
+        return nodes
+    if source.kind is not Kind.NETWORK_POLICY:
+        Node(None, "spec and specs", notes).error("missing: there is no rule")
+        return []
+    empty = Node({}, "spec", notes)
+    empty.warn("missing: as with an empty one, nothing reaches any pod of the namespace")
+    return [empty]
 
 
 def _spec(source: Source, node: Node, scope: Scope) -> Spec:
@@ -124,4 +127,4 @@ def _labels(source: Source) -> tuple[str, ...]:
         ("namespace", source.namespace),
         ("uid", source.uid),
     )
-    return tuple(f"{_LABEL}{key}={value}" for key, value in pairs if value)
+    return tuple(f"{ORIGIN_LABELS}{key}={value}" for key, value in pairs if value)

@@ -134,7 +134,7 @@ def in_namespace(namespace: str) -> Requirement:
 class Scope:
     """Where the object stands: what its selectors imply.
 
-    ``namespace`` empty: clusterwide. ``may_be_init``: a subject that names ``reserved:init``,
+    ``namespace`` empty: clusterwide. ``may_be_init``: a subject that asks for ``reserved:init``,
     whose peers are not held to pods.
     """
 
@@ -182,10 +182,14 @@ class Scope:
         """``from/toEndpoints``; ``requirement`` for ``from/toRequires``."""
         selector = parse(node)
         terms = selector.requirements
-        reserved = any(r.source == SOURCE_RESERVED for r in terms)
+        roles = [r for r in terms if r.source == SOURCE_RESERVED]
         named = any(_names_namespace(r) for r in terms)
         labelled = any(_names_namespace_label(r) for r in terms)
-        if reserved and not requirement:
+        if roles and not requirement:
+            if all(r.operator in _NEGATIVE for r in roles):
+                node.warn(
+                    "names a reserved label, and so is about all namespaces, nodes and the world"
+                )
             return selector
         if self.namespace:
             if not named and not labelled:
@@ -236,8 +240,11 @@ class Scope:
 
 
 def names_init(selector: Selector) -> bool:
-    """Whether the selector speaks of ``reserved:init``."""
-    return any((r.source, r.key) == (SOURCE_RESERVED, "init") for r in selector.requirements)
+    """Whether the selector asks for ``reserved:init``; that it shall not be there does not."""
+    return any(
+        (r.source, r.key) == (SOURCE_RESERVED, "init") and r.operator not in _NEGATIVE
+        for r in selector.requirements
+    )
 
 
 def complement(selector: Selector) -> list[Selector]:

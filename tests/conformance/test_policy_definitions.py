@@ -25,6 +25,7 @@ from policy.objects.settings import Settings
 from tests.fuzz.policies import CILIUM, GROUP, KUBERNETES
 from tests.support.kube import Api
 from tests.support.lab_api import lab_api
+from tests.support.policy_fields import TAKEN
 
 # One server for all of them.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -118,6 +119,14 @@ async def test_every_field_is_in_the_schema(client: HttpClient) -> None:
     assert await stored(client, CILIUM_POLICIES, "ruled", spec) == spec
     reading = read(Source(Kind.CILIUM, "default", "ruled", spec), Settings(node_selectors=True))
     assert (reading.errors, reading.unknown) == ((), ())
+
+
+async def test_what_the_reader_takes_is_kept(client: HttpClient) -> None:
+    """Field by field, in each list where it may stand; the schema and the reader know the same."""
+    for name, text in TAKEN.items():
+        spec = yaml.safe_load("{" + SUBJECT + ", " + text + "}")
+        given = {key: value for key, value in spec.items() if value is not None}
+        assert await stored(client, CILIUM_POLICIES, "taken", spec) == given, name
 
 
 PORTS = "ingress: [{{toPorts: [{{ports: [{}]}}]}}]"

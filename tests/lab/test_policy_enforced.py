@@ -196,7 +196,7 @@ def test_a_killed_agent_opens_nothing(clean: World) -> None:
     address, node = far["status"]["podIP"], far["spec"]["nodeName"]
     eventually("it is shut", lambda: world.answer(C2, address) == "")
     source = world.pod(C1, "rebel-base")
-    server = world.start(C2, far, "serve-udp", address, "5000", "far")
+    server = world.start(C2, far, "count-udp", address, "5000", "far")
     flood = world.start(C1, source, "steady-udp", address, "5000", "0.001")
     try:
         for process in (server, flood):
@@ -215,6 +215,8 @@ def test_a_killed_agent_opens_nothing(clean: World) -> None:
         seen = json.loads(out.splitlines()[-1])
         assert seen["sent"] > 3000, seen
         assert seen["answered"] == 0, seen
+        out, _ = server.communicate("", timeout=30)
+        assert json.loads(out.splitlines()[-1]) == {}, "not one came to the pod"
     finally:
         for process in (server, flood):
             process.kill()

@@ -140,7 +140,7 @@ async def test_a_restart_opens_nothing(node: AgentNode, pods: dict[str, TestPod]
     spec = only_friend("5000")
     spec["ingress"][0]["toPorts"][0]["ports"][0]["protocol"] = "UDP"
     policy(node, "server", spec)
-    listener = traffic(server.namespace, "serve-udp", server.address, 5000, "server").ready()
+    listener = traffic(server.namespace, "count-udp", server.address, 5000, "server").ready()
     endpoint = await number(node, server)
     await until(lambda: PolicyKey(0, Direction.INGRESS) not in kernel_rows(node, endpoint), "shut")
     flood = traffic(stranger.namespace, "steady-udp", server.address, 5000, 0.0002).ready()
@@ -155,7 +155,7 @@ async def test_a_restart_opens_nothing(node: AgentNode, pods: dict[str, TestPod]
     seen = flood.finish()
     assert seen["sent"] > 5000, seen
     assert seen["answered"] == 0, seen
-    listener.kill()
+    assert listener.finish() == {friend.address: passed["sent"]}, "not one came to the pod"
 
 
 async def test_what_is_invalid_closes_and_says_so(

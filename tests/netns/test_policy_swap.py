@@ -52,8 +52,8 @@ async def test_nothing_passes_between_two_sets_of_rows(stage: Stage) -> None:
     await allow(client, FREE)
     for server in servers:
         await allow(server, WAYS[0] | {PolicyKey(0, OUT): ALLOW})
-        for port in (OPEN_PORT, SHUT_PORT):
-            server.serve("udp", port)
+        server.serve("udp", OPEN_PORT)
+    shut = [s.start("count-udp", s.address, SHUT_PORT, "shut").ready() for s in servers]
     allowed = [client.start("steady-udp", s.address, OPEN_PORT, 0.002).ready() for s in servers]
     flood = [client.start("steady-udp", s.address, SHUT_PORT, 0.0002).ready() for s in servers]
     for turn in range(150):
@@ -66,6 +66,7 @@ async def test_nothing_passes_between_two_sets_of_rows(stage: Stage) -> None:
         seen = process.finish()
         assert seen["sent"] > 500, seen
         assert seen["answered"] == 0, seen
+    assert [process.finish() for process in shut] == [{}, {}], "not one came to a pod"
     for process in allowed:
         seen = process.finish()
         assert seen["sent"] > 50

@@ -92,7 +92,8 @@ class Scene:
 
     def judge(self, objects: list[Source] | None = None) -> Judge:
         on_node = self.subject == "node"
-        own = Peer(frozenset({"k8s:zone=a"})) if on_node else self.peers[self.subject]
+        node = Peer(frozenset({"k8s:zone=a", "reserved:host="}))
+        own = node if on_node else self.peers[self.subject]
         world = World(
             services={
                 ("default", "pods"): ({"tier": "x"}, {"app": "client"}, ()),

@@ -40,6 +40,7 @@ EXPRESSIONS: dict[str, Json] = {
     "cluster-exists": {"key": CLUSTER, "operator": "Exists"},
     "cluster-not-in": {"key": CLUSTER, "operator": "NotIn", "values": ["c2"]},
     "reserved-exists": {"key": "reserved:remote-node", "operator": "Exists"},
+    "reserved-does-not-exist": {"key": "reserved:host", "operator": "DoesNotExist"},
 }  # fmt: skip
 ENTITIES = (
     "all", "world", "world-ipv4", "world-ipv6", "cluster", "host", "remote-node", "kube-apiserver",
@@ -183,6 +184,10 @@ class Author:
         if kind is Kind.CLUSTERWIDE and self._likely(0.2):
             self._use("subject:init")
             return {"endpointSelector": {"matchLabels": {"reserved:init": ""}}}
+        if kind is Kind.CLUSTERWIDE and self._likely(0.1):
+            self._use("subject:not-init")
+            term = {"key": "reserved:init", "operator": "DoesNotExist"}
+            return {"endpointSelector": {"matchExpressions": [term]}}
         labels = self._random.choice([{}, {"app": "web"}, {"k8s:app": "web"}])
         return {"endpointSelector": {"matchLabels": labels} if labels else {}}
 

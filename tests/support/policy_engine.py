@@ -110,7 +110,8 @@ class Engine:
 
     def _subject(self) -> Subject:
         if self.subject == "node":
-            return Subject(Labels.k8s(self.node_labels), is_host=True)
+            own = Label("host", "", "reserved")
+            return Subject(Labels.of([own, *Labels.k8s(self.node_labels)]), is_host=True)
         return Subject(labels_of(PEERS[self.subject]), PORTS)
 
     def _name_everyone(self) -> None:

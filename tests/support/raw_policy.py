@@ -206,7 +206,7 @@ class Judge:
         ):
             if rule.get(prefix + name) is not None:
                 found.append(any(is_one(item) for item in rule[prefix + name]))
-        if rule.get(f"{prefix}Requires") and not literal:
+        if rule.get(f"{prefix}Requires") is not None and not literal:
             found.append(False)
         names = rule.get("toFQDNs")
         if names or (names is not None and not literal):
@@ -235,7 +235,8 @@ class Judge:
         if thing.kind == "CNP" and not free and namespaces != ["default"]:
             return False
         about_init = any(
-            k in ("reserved:init", "$init") for k, _ in keys_of(spec.get("endpointSelector") or {})
+            k in ("reserved:init", "$init") and positive
+            for k, positive in keys_of(spec.get("endpointSelector") or {})
         )
         if thing.kind == "CCNP" and not named and not about_init and not namespaces:
             return False

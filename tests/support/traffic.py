@@ -58,10 +58,32 @@ def serve_udp(host: str, port: str, name: str) -> None:
         _roomy(server)
         print("ready", flush=True)
         while True:
-            data, peer = server.recvfrom(65536)
-            tag = data[:16].decode(errors="replace")
-            answer = {"name": name, "peer": peer[0], "size": len(data), "tag": tag}
-            server.sendto(json.dumps(answer).encode(), peer)
+            _answer(server, name)
+
+
+def _answer(server: socket.socket, name: str) -> str:
+    data, peer = server.recvfrom(65536)
+    tag = data[:16].decode(errors="replace")
+    answer = {"name": name, "peer": peer[0], "size": len(data), "tag": tag}
+    server.sendto(json.dumps(answer).encode(), peer)
+    return str(peer[0])
+
+
+def count_udp(host: str, port: str, name: str) -> None:
+    """As ``serve_udp`` until stdin ends. Prints how many datagrams each peer got here."""
+    came: dict[str, int] = {}
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as server:
+        server.bind((host, int(port)))
+        _roomy(server)
+        print("ready", flush=True)
+        while True:
+            readable, _, _ = select.select([server, sys.stdin], [], [])
+            if server in readable:
+                peer = _answer(server, name)
+                came[peer] = came.get(peer, 0) + 1
+            elif sys.stdin in readable:
+                break
+    print(json.dumps(came))
 
 
 def _roomy(udp_socket: socket.socket) -> None:

@@ -140,7 +140,7 @@ def identity_labels(
     What we derive replaces what the pod claims under the same key, so that no pod can put itself
     into another namespace, cluster or service account.
     """
-    own = {k: v for k, v in pod_labels.items() if not k.startswith(_DERIVED)}
+    own = {k: v for k, v in pod_labels.items() if not k.startswith(_OURS)}
     derived = {labels.NAMESPACE_META_PREFIX + key: value for key, value in namespace_labels.items()}
     derived[labels.NAMESPACE_LABEL] = namespace
     derived[labels.CLUSTER_LABEL] = cluster
@@ -149,12 +149,8 @@ def identity_labels(
     return labels.Labels.k8s(_included([*own.items(), *derived.items()]))
 
 
-_DERIVED = (
-    labels.NAMESPACE_META_PREFIX,
-    labels.NAMESPACE_LABEL,
-    labels.CLUSTER_LABEL,
-    labels.SERVICE_ACCOUNT_LABEL,
-)
+# Nothing that begins so is the pod's to say, whether it is derived today or not.
+_OURS = ("io.cilium.k8s", labels.NAMESPACE_LABEL)
 
 
 def _included(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from policy.objects.read import Kind, Source, read
 from policy.objects.selectors import in_namespace
 from policy.objects.settings import Settings
 from policy.rules import Operator, Requirement, Selector
+from policy.selectors import selects
 from policy.trial import key_of
 from tests.support.policy_engine import Engine, ccnp, cnp, knp
 
@@ -80,6 +81,27 @@ def test_clusterwide_selectors_literally(selector: str, expected: str) -> None:
     """1.4: of a clusterwide policy the namespace leaks, labels of namespaces do not."""
     engine = Engine([wide(f"ingress: [{{fromEndpoints: [{selector}]}}]")], LITERAL)
     assert engine.say("C X Wd N") == expected
+
+
+def test_service_accounts() -> None:
+    """1.4: a peer, and a subject, by the account that its pods run as."""
+    account = "{matchLabels: {io.cilium.k8s.policy.serviceaccount: robot}}"
+    engine = Engine([web(f"ingress: [{{fromEndpoints: [{account}]}}]")])
+    robot = [Label("io.cilium.k8s.policy.serviceaccount", "robot"), Label(NAMESPACE, "default")]
+    engine.add("robot", 2001, Labels.of(robot))
+    assert engine.say("robot C") == "allow drop"
+    about = cnp(spec_of(f"endpointSelector: {account}, ingress: [{{}}]"))
+    (rule,) = read(about, Settings()).rules
+    assert selects(rule.subject, Labels.of(robot))
+    assert Engine([about]).say("C") == "allow"
+
+
+@pytest.mark.parametrize(("cluster", "expected"), [("c2", "allow"), ("default", "drop")])
+def test_subjects_of_clusters(cluster: str, expected: str) -> None:
+    """1.4, 4.13: a policy is enforced in the cluster of its subject and in no other."""
+    labels = f"{{app: web, {CLUSTER}: {cluster}}}"
+    source = cnp(spec_of(f"endpointSelector: {{matchLabels: {labels}}}, ingress: [{{}}]"))
+    assert Engine([source]).say("C") == expected
 
 
 P80 = "toPorts: [{ports: [{port: '80'}]}]"
@@ -173,12 +195,48 @@ KUBERNETES = [
      "allow drop drop drop"),
     ("policyTypes: [Egress], ingress: [{from: [{podSelector: " + C + "}]}]", "C O >C",
      "allow drop drop"),
+    # 8.2 What Kubernetes' own tests ask for.
+    ("ingress: [{from: [{namespaceSelector: "
+     "{matchLabels: {kubernetes.io/metadata.name: other}}}]}]", "X C R", "allow drop drop"),
+    ("ingress: [{from: [{namespaceSelector: " + term("kubernetes.io/metadata.name", "In", "other")
+     + ", podSelector: " + term("app", "In", "client", "web") + "}]}]", "X C W O",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{namespaceSelector: "
+     + term("kubernetes.io/metadata.name", "NotIn", "default") + "}]}]", "X C Wd N",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{podSelector: " + term("app", "NotIn", "other") + "}]}]", "C O X Wd",
+     "allow drop drop drop"),
+    ("ingress: [{from: [{namespaceSelector: {matchLabels: {team: x}}}, {podSelector: " + C
+     + "}], ports: [{port: http}]}]", "X:8080/TCP C:8080/TCP O:8080/TCP C:80/TCP",
+     "allow allow drop drop"),
+    ("ingress: [{}, {from: [{podSelector: " + C + "}], ports: [{port: 1}]}]", "O Wd",
+     "allow allow"),
+    ("ingress: [{ports: [{port: 80, protocol: SCTP}, {port: 81, protocol: UDP}]}]",
+     "C:80/SCTP C:81/UDP C:80/TCP C:81/TCP", "allow allow drop drop"),
+    ("egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.96.0.0/12]}}, "
+     "{ipBlock: {cidr: 10.97.0.0/16}}]}]", ">T8 >T12 >T16", "allow drop allow"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "packets", "expected"), KUBERNETES)
 def test_network_policies(text: str, packets: str, expected: str) -> None:
     assert Engine([kubernetes(text)]).say(packets) == expected
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"podSelector": None}])
+def test_a_network_policy_that_says_nothing(spec: object) -> None:
+    """8.1: it selects every pod of its namespace, and lets nothing in."""
+    engine = Engine([knp(spec)])
+    assert engine.readings[0].valid
+    assert engine.say("C H Wd >C") == "drop allow drop allow"
+
+
+def test_a_direction_that_is_not_named_is_told() -> None:
+    """4.12.10: its rules are enforced, as in Cilium, and it is said that Kubernetes would not."""
+    source = kubernetes(f"policyTypes: [Egress], ingress: [{{from: [{{podSelector: {C}}}]}}]")
+    reading = read(source, Settings())
+    assert [w.path for w in reading.warnings] == ["spec.ingress"]
+    assert "policyTypes does not name Ingress" in reading.warnings[0].reason
 
 
 PODS = Selector((in_namespace("default"), Requirement("app", Operator.IN, ("client",), "k8s")))
@@ -273,6 +331,16 @@ def test_labels_of_rules() -> None:
     assert other.labels[0] == f"{own}.derived-from=NetworkPolicy"
 
 
+def test_labels_of_rules_do_not_lie() -> None:
+    """Which object a rule comes from is not for the object to say: it is left out, with a word."""
+    key = "io.cilium.k8s.policy.name"
+    labels = [{"key": key, "value": "other", "source": "k8s"}, {"key": key, "value": "mine"}]
+    reading = read(cnp({"endpointSelector": {}, "ingress": [{}], "labels": labels}), Settings())
+    named = [text for text in reading.rules[0].labels if f"{key}=" in text]
+    assert named == [f"unspec:{key}=mine", f"k8s:{key}=p"]
+    assert "spec.labels[0].key" in [w.path for w in reading.warnings]
+
+
 def test_objects_of_one_name() -> None:
     """Kinds and namespaces have names of their own: one takes nothing from the other."""
     world = {"endpointSelector": {}, "ingress": [{"fromEntities": ["world"]}]}
@@ -281,6 +349,17 @@ def test_objects_of_one_name() -> None:
     same = [cnp(world, "p"), knp(pods, "p"), ccnp(nodes, "p")]
     assert len({key_of(source) for source in same}) == 3
     assert Engine(same).say("Wd C N X") == "allow allow allow drop"
+
+
+@pytest.mark.parametrize("role", ["ingress", "unmanaged", "health", "init"])
+def test_roles_of_endpoints(role: str) -> None:
+    """2.3: each is that one label, of the cluster, and neither a pod nor the world."""
+    numbers = {"ingress": 8, "unmanaged": 3, "health": 4, "init": 5}
+    for entity, expected in ((role, "allow"), ("cluster", "allow"), ("all", "allow"),
+                             ("world", "drop"), ("host", "drop"), ("none", "drop")):  # fmt: skip
+        engine = Engine([web(f"ingress: [{{fromEntities: [{entity}]}}]")])
+        engine.add(role, numbers[role], Labels.of([Label(role, "", "reserved")]))
+        assert engine.say(role) == expected, entity
 
 
 def test_the_worlds_of_two_families() -> None:

@@ -110,12 +110,23 @@ def test_clusterwide_subject_that_may_be_init() -> None:
     assert verdict(rules, "init", Direction.INGRESS, "Wd", "80/TCP") == "allow"
 
 
+@pytest.mark.parametrize("key", ["reserved:init", "$init"])
+def test_clusterwide_subject_that_is_not_init(key: str) -> None:
+    """Naming it to leave it out does not let in the world: the empty peer is all pods."""
+    text = (
+        f"endpointSelector: {{matchExpressions: [{{key: '{key}', operator: DoesNotExist}}]}}, "
+        "ingress: [{fromEndpoints: [{}]}]"
+    )
+    assert judged("ccnp", text, "C X R N Wd H") == "allow allow allow drop drop allow"
+
+
 @pytest.mark.parametrize(
     ("text", "packets", "safe", "literal"),
     [
         (f"egress: [{{toFQDNs: [], {P80}}}]", ">Wd", "drop", "allow"),
         (f"egress: [{{toServices: [], {P80}}}]", ">Wd", "drop", "allow"),
         (f"ingress: [{{fromRequires: [{CLIENT}], {P80}}}]", "Wd C", "drop drop", "allow allow"),
+        (f"ingress: [{{fromRequires: [], {P80}}}]", "Wd C", "drop drop", "allow allow"),
         (
             "ingress: [{fromEndpoints: [{matchExpressions: "
             "[{key: io.kubernetes.pod.namespace, operator: NotIn, values: [other]}]}]}]",

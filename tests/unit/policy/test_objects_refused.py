@@ -93,6 +93,16 @@ REFUSED = [
         "spec.ingress[0].fromCIDRSet[0].except",
         "not inside",
     ),
+    (
+        "ingress: [{fromCIDRSet: [{cidr: '::/0', except: [10.0.0.0/8]}]}]",
+        "spec.ingress[0].fromCIDRSet[0].except",
+        "not inside",
+    ),
+    (
+        "ingress: [{fromCIDRSet: [{cidr: 0.0.0.0/0, except: ['2001:db8::/32']}]}]",
+        "spec.ingress[0].fromCIDRSet[0].except",
+        "not inside",
+    ),
     ("egress: [{toServices: [{}]}]", "spec.egress[0].toServices[0]", "exactly one"),
     ("egress: [{toFQDNs: [{}]}]", "spec.egress[0].toFQDNs[0]", "exactly one"),
     ("egress: [{toFQDNs: [{matchName: '*.a'}]}]", "spec.egress[0].toFQDNs[0].matchName", "no name"),
@@ -350,6 +360,11 @@ def test_audit(text: str, audit: bool, warned: int) -> None:
         ("ingressDeny: [{fromEntities: [world]}]", "denies only"),
         ("ingress: [], enableDefaultDeny: {egress: true}", "no effect"),
         ("ingress: [{fromRequires: [{}]}]", "deprecated"),
+        (
+            "ingress: [{fromEndpoints: [{matchExpressions: "
+            "[{key: 'reserved:host', operator: DoesNotExist}]}]}]",
+            "nodes and the world",
+        ),
     ],
 )
 def test_traps(text: str, warning: str) -> None:

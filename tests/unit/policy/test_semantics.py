@@ -108,6 +108,16 @@ TOGETHER = [
     (("enableDefaultDeny: {ingress: true, egress: true}",), "C >C", "allow allow"),
     ((f"{FROM_CLIENT}, enableDefaultDeny: {{egress: true}}",), "C O >C", "allow drop allow"),
     ((f"ingress: [{{{HTTP80}}}], {OFF}",), "C C:81/TCP", "deny allow"),
+    # 4.12.5 Names that DNS rules would judge are not let by; what else there is stays open.
+    (
+        (
+            "egress: [{toEndpoints: [{matchLabels: {io.kubernetes.pod.namespace: kube-system}}], "
+            "toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.com}]}}]}], "
+            "enableDefaultDeny: {egress: false}",
+        ),
+        ">D:53/UDP >D:53/TCP >D:9153/TCP >C:53/UDP >Wd",
+        "deny deny allow allow allow",
+    ),
     # 4.5 The node reaches its pods, and is an ordinary peer for a deny; not on the way out.
     (("ingress: [{}]",), "H H:9/UDP H:8/ICMP N", "allow allow allow drop"),
     (("egress: [{}]",), ">H >N", "drop drop"),

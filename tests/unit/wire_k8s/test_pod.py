@@ -85,6 +85,8 @@ def test_a_pod_cannot_claim_what_is_derived() -> None:
         "io.kubernetes.pod.namespace": "kube-system",
         "io.cilium.k8s.policy.serviceaccount": "admin",
         "io.cilium.k8s.namespace.labels.trusted": "yes",
+        "io.cilium.k8s.policy.name": "allow-all",
+        "io.cilium.k8s/anything": "yes",
     }
     found = identity_labels(claimed, "web", {}, "", "berlin")
     assert set(found) == {
