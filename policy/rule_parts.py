@@ -18,9 +18,15 @@ Named = tuple[Part, list[set[int]]]  # what is said, and whom it is about: sets 
 
 @dataclass(slots=True)
 class RuleParts:
-    """By direction: parts about anybody, and parts about the members of selectors."""
+    """By direction: parts about anybody, and parts about the members of selectors.
+
+    ``speaks``: directions that it says something about in earnest. ``kinds``: types of its peers.
+    """
 
     rule: PolicyRule
+    speaks: frozenset[Direction]
+    kinds: frozenset[type]
+    names_ports: bool
     anybody: dict[Direction, list[Part]] = field(default_factory=lambda: {w: [] for w in Direction})
     named: dict[Direction, list[Named]] = field(default_factory=lambda: {w: [] for w in Direction})
     used: set[Who] = field(default_factory=set)
@@ -35,7 +41,12 @@ def parts_of(
     rule: PolicyRule, number: int, subject: Subject, known: Known, cache: SelectorCache[Subject]
 ) -> RuleParts:
     """Read a rule for a subject; its selectors are kept in ``cache`` for it from now on."""
-    found = RuleParts(rule)
+    found = RuleParts(
+        rule,
+        frozenset() if rule.audit else _directions(rule),
+        frozenset(type(peer) for part in rule.rules for peer in part.peers or ()),
+        any(item.name for part in rule.rules for item in part.ports or ()),
+    )
     if rule.closed:
         shut = Effect.AUDIT if rule.audit else Effect.DENY
         for way in Direction:
@@ -50,6 +61,12 @@ def parts_of(
         found.used |= whos
         found.named[way].append((part, [cache.use(who, subject) for who in whos]))
     return found
+
+
+def _directions(rule: PolicyRule) -> frozenset[Direction]:
+    if rule.closed:
+        return frozenset(Direction)
+    return rule.default_deny | {part.direction for part in rule.rules}
 
 
 def _blocks(known: Known, subject: Subject, said: DirectionRule) -> Iterator[Block]:

@@ -72,7 +72,7 @@ class SubjectPolicy:
         self._merged = None
         for identity in identities:
             parts = {
-                way: tuple(part for part, sets in named if any(identity in s for s in sets))
+                way: tuple([part for part, sets in named if _is_in(identity, sets)])
                 for way, named in self._named.items()
             }
             self._set(identity, parts)
@@ -131,18 +131,18 @@ class SubjectPolicy:
             self._used.update(parts.used)
         for parts in gone:
             self._used.subtract(parts.used)
-        said = [part for found in self._parts.values() for part in found.rule.rules]
-        kinds = {type(peer) for part in said for peer in part.peers or ()}
+        kinds: frozenset[type] = frozenset().union(*{p.kinds for p in self._parts.values()})
         self.uses_groups = CidrGroupPeer in kinds
         self.uses_services = ServicePeer in kinds
-        self.uses_names = any(item.name for part in said for item in part.ports or ())
+        self.uses_names = any([found.names_ports for found in self._parts.values()])
 
     def _join(self, options: Options) -> bool:
         """Put the parts of all rules together; whether what holds for anybody has changed."""
         whole, before = False, self._open
         always = always_enforced(options, self.subject)
         shut = always and not options.audit
-        self._open = set()
+        speaks: frozenset[Direction] = frozenset().union(*{p.speaks for p in self._parts.values()})
+        self._open = set() if shut else set(Direction) - speaks
         for way in Direction:
             named = [named for parts in self._parts.values() for named in parts.named[way]]
             if way is Direction.INGRESS and options.allow_localhost and not self.subject.is_host:
@@ -154,9 +154,6 @@ class SubjectPolicy:
                 self._compiled[way] = Compiled(way, anybody, base)
                 whole = True
             self._compiled[way].forget_templates()
-            rules = (parts.rule for parts in self._parts.values() if not parts.rule.audit)
-            if not shut and not any(_speaks(rule, way) for rule in rules):
-                self._open.add(way)
         return whole or self._open != before
 
     def _members(self) -> int:
@@ -164,8 +161,8 @@ class SubjectPolicy:
         return sum(map(len, sets))
 
     def _base(self, always: bool, shut: bool, way: Direction) -> Part | None:
-        starters = {n: p.rule for n, p in self._parts.items() if way in p.rule.default_deny}
-        if shut or any(not rule.audit for rule in starters.values()):
+        starters = [n for n, parts in self._parts.items() if way in parts.rule.default_deny]
+        if shut or not all([self._parts[n].rule.audit for n in starters]):
             return None
         effect = Effect.BASE if starters or always else Effect.ALLOW
         return Part(way, effect, (EVERYTHING,), min(starters, default=0))
@@ -196,6 +193,7 @@ class SubjectPolicy:
             self._rows[identity] = rows
 
 
-def _speaks(rule: PolicyRule, way: Direction) -> bool:
-    parts = (part.direction is way for part in rule.rules)
-    return rule.closed or way in rule.default_deny or any(parts)
+def _is_in(identity: int, sets: list[set[int]]) -> bool:
+    if len(sets) == 1:  # as nearly always
+        return identity in sets[0]
+    return any([identity in found for found in sets])

@@ -211,7 +211,8 @@ class PolicyTable:
         is_new = name not in self._shown
         old, old_error = self._shown.get(name, ({}, ""))
         self._shown[name] = (rows, error)
-        put = {k: e for k, e in rows.items() if old.get(k) != e}
+        same = old.get  # most are the very same, and need not be compared
+        put = {k: e for k, e in rows.items() if same(k) is not e and same(k) != e}
         drop = frozenset(k for k in old if k not in rows)
         if not (put or drop or is_new) and error == old_error:
             return None

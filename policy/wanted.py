@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from model.address import Prefix, parse_prefix
 from policy.known import Known
-from policy.rules import CidrPeer, PolicyRule
+from policy.rules import CidrPeer, PolicyRule, Selector
 
 FIRST = (1 << 24) + 1
 LAST = (1 << 25) - 1
@@ -18,7 +18,13 @@ def prefixes_of(known: Known, rules: Iterable[PolicyRule]) -> set[Prefix]:
 
     Without identities of their own the exceptions would be no holes.
     """
-    peers = {p for rule in rules for part in rule.rules for p in part.peers or ()}
+    peers = {
+        peer
+        for rule in rules
+        for part in rule.rules
+        for peer in part.peers or ()
+        if not isinstance(peer, Selector)  # most are, and they name none
+    }
     parts = [part for peer in peers for part in known.expand(peer)]
     found = {part.prefix for part in parts if isinstance(part, CidrPeer)}
     found.update(e for part in parts if isinstance(part, CidrPeer) for e in part.excepts)
