@@ -117,6 +117,7 @@ class Policies:
         self._in_kernel: frozenset[int] = frozenset()  # identities of a former life's addresses
         self._displaced: dict[int, int] = {}
         self.touch: Callable[[], None] = lambda: None
+        self.soon: Callable[[], None] = lambda: None  # somebody waits for what was touched
         self.before_round: Callable[[], None] = lambda: None
         mesh.identities.on_change = self.identity_changed
 
@@ -188,12 +189,14 @@ class Policies:
                 return int(row.identity)
         return int(ReservedIdentity.WORLD)
 
-    def objects_changed(self) -> None:
-        """Something that rules say or name may differ."""
+    def objects_changed(self, *, soon: bool = False) -> None:
+        """Something that rules say or name may differ. ``soon``: a rule itself."""
         self.revision += 1
         if self._changed_s is None:
             self._changed_s = self._clock()
         self.touch()
+        if soon:
+            self.soon()
 
     def endpoint_changed(self, old: Endpoint | None, new: Endpoint | None) -> None:
         """An endpoint of this node has come, gone, or has other labels."""

@@ -66,8 +66,9 @@ class PolicyInputs:
         client: Client,
         table: StagedRules,
         settings: Settings,
-        on_change: Callable[[], None],
+        on_change: Callable[[bool], None],
     ) -> None:
+        """``on_change`` is given whether a rule itself has changed."""
         self._table, self.settings, self._on_change = table, settings, on_change
         self.policies: dict[PolicyKey, StoredPolicy] = {}
         self.groups: dict[str, cidr_group.CidrGroup] = {}
@@ -119,7 +120,7 @@ class PolicyInputs:
             for remark in self.remarks(reading):
                 log.warning('event=policy-passes-pods-by policy="%s %s/%s" "%s"', *key, remark)
             self.changes.add("failure" if reading.errors else "success")
-        self._on_change()
+        self._on_change(True)
 
     def remarks(self, reading: Reading) -> list[Finding]:
         """What is probably not meant, as things are now."""
@@ -139,7 +140,7 @@ class PolicyInputs:
             self._table.put_group(name, CidrGroup(found.prefixes, found.labels))
             errors = found.errors
         self._report(("CiliumCIDRGroup", "", name), errors)
-        self._on_change()
+        self._on_change(True)
 
     def _report(self, key: tuple[str, str, str], errors: Iterable[Finding]) -> None:
         kind, namespace, name = key
@@ -175,7 +176,7 @@ class PolicyInputs:
                 tuple(host_prefix(address) for address in addresses),
             )
         self._table.put_service(name.namespace, name.name, found)
-        self._on_change()
+        self._on_change(False)
 
     def port_names(self, namespace: str, pod: str, ports: Iterable[Port]) -> None:
         """The named ports of a pod of this cluster; none: it has none, or is gone."""
@@ -194,7 +195,7 @@ class PolicyInputs:
             self._table.put_port_name(*name, counts)
             if not counts:
                 del self._port_users[name]
-        self._on_change()
+        self._on_change(False)
 
 
 def ports_of(pod: Pod) -> tuple[Port, ...]:

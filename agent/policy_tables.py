@@ -31,6 +31,7 @@ class PolicyRowsTable(Table[EndpointId, Rows]):
         super().__init__("policy", target, policies, **more)
         self._policies = policies
         policies.touch = self.touch
+        policies.soon = lambda: self.soon()  # the loop's, which comes later
 
     def due_in_s(self) -> float:
         """Also when an identity is to be forgotten."""

@@ -86,8 +86,8 @@ class PolicyNode:
     def _pod_cidrs(self) -> set[Prefix]:
         return {prefix for node in self._mesh.nodes for prefix in node.pod_cidrs}
 
-    def _objects_changed(self) -> None:
-        self.policies.objects_changed()
+    def _objects_changed(self, soon: bool) -> None:
+        self.policies.objects_changed(soon=soon)
         if self.names is not None:
             self.names.rules_changed(self.policies.revision)
 

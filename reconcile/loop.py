@@ -27,11 +27,15 @@ class Loop:
         """``gap_s``: how long to gather what changes after a round."""
         self.tables = tuple(tables)
         self._gap_s = gap_s
-        self._wake, self._hurry = asyncio.Event(), asyncio.Event()
+        self._wake, self._hurry, self._soon = asyncio.Event(), asyncio.Event(), asyncio.Event()
         # Told after each round that had work: how long it took, and whether all rows are well.
         self.on_round: Callable[[float, bool], None] = lambda took_s, well: None
         for table in self.tables:
-            table.wake, table.hurry = self._wake.set, self._hurry.set
+            table.wake, table.hurry, table.soon = self._wake.set, self._hurried, self._soon.set
+
+    def _hurried(self) -> None:
+        self._hurry.set()
+        self._soon.set()
 
     async def round(self) -> None:
         """One pass over all tables."""
@@ -52,6 +56,7 @@ class Loop:
             # Before the round, so that a change during it is not lost.
             self._wake.clear()
             self._hurry.clear()
+            self._soon.clear()
             begun_s = now()
             await self.round()
             ended_s = now()
@@ -63,10 +68,13 @@ class Loop:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(delay_s, IDLE_S)):
                     await self._wake.wait()
-            long_s = min(LONGEST_GAP_S, GAP_OF_ROUND * (ended_s - begun_s))
-            gap_s = max(self._gap_s, long_s) if self._gap_s else 0.0
-            rest_s = ended_s + gap_s - now()
-            if rest_s > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(rest_s):
-                        await self._hurry.wait()
+            if self._gap_s:
+                await self._gather(ended_s, ended_s - begun_s)
+
+    async def _gather(self, ended_s: float, took_s: float) -> None:
+        """Let changes come together: only for as long as the round took where one is for soon."""
+        long_s = max(self._gap_s, min(LONGEST_GAP_S, GAP_OF_ROUND * took_s))
+        for until_s, sign in ((min(took_s, long_s), self._hurry), (long_s, self._soon)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(ended_s + until_s):
+                    await sign.wait()

@@ -75,6 +75,7 @@ class Table(Generic[K, V]):
         self._progress = asyncio.Event()
         self.wake: Callable[[], None] = _nobody
         self.hurry: Callable[[], None] = _nobody  # somebody waits for the next round
+        self.soon: Callable[[], None] = _nobody  # the next round's gap is to be short
 
     @property
     def revision(self) -> int:

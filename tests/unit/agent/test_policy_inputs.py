@@ -30,7 +30,7 @@ def table() -> PolicyTable:
 @pytest.fixture
 def inputs(table: PolicyTable) -> PolicyInputs:
     client: Any = None  # nothing is watched here
-    return PolicyInputs(client, StagedRules(table), Settings(cluster="alpha"), lambda: None)
+    return PolicyInputs(client, StagedRules(table), Settings(cluster="alpha"), lambda soon: None)
 
 
 def known(table: PolicyTable) -> PolicyService | None:

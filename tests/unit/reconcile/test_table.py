@@ -2,7 +2,7 @@
 conformance suite. Time is a number here, and no test waits for it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -291,6 +291,41 @@ def test_long_rounds_keep_long_gaps(takes_s: float, rounds: int) -> None:
                 table.mark("a")
                 await asyncio.sleep(0.001)
             assert abs(table.status.rounds - rounds) <= 2
+            running.cancel()
+
+    virtual_time.run(changes())
+
+
+def test_what_is_for_soon_waits_as_long_as_a_round_took() -> None:
+    """Not for the whole gap; who waits for a row does not wait at all."""
+
+    class Slow(FakeTable[str, int]):
+        async def upsert(self, rows: Sequence[tuple[str, int]]) -> Mapping[str, OSError]:
+            await asyncio.sleep(0.02)
+            return await super().upsert(rows)
+
+    async def changes() -> None:
+        clock = asyncio.get_running_loop().time
+        wanted: dict[str, int] = {}
+        target = Slow({})
+        table: Table[str, int] = Table("t", target, wanted, clock=clock, draw=lambda: 0.5)
+
+        async def took_s(number: int, say: Callable[[], None]) -> float:
+            begun_s, wanted["a"] = clock(), number
+            table.mark("a")
+            say()
+            while target.rows.get("a") != number:  # noqa: ASYNC110 (time is the test's own)
+                await asyncio.sleep(0.001)
+            return round(clock() - begun_s, 2)
+
+        async with TaskGroup() as tasks:
+            running = tasks.create_task(Loop([table], 0.01).run())
+            await took_s(1, table.soon)
+            assert await took_s(2, table.soon) == 0.04
+            assert await took_s(3, lambda: None) == 0.10
+            assert await took_s(4, table.hurry) == 0.02
+            await asyncio.sleep(0.03)
+            assert await took_s(5, table.soon) == 0.02
             running.cancel()
 
     virtual_time.run(changes())
