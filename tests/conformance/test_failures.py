@@ -3,6 +3,7 @@ that stalls, flaps and slows, and an agent's tables behind the session."""
 
 import asyncio
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -250,16 +251,17 @@ async def test_a_busy_store_is_not_repaired(etcd: Etcd, tmp_path: Path) -> None:
     """Changes under way are no differences."""
     limits = Limits(compare_s=0.3, compare_grace_s=0.5)
     async with scene(etcd, tmp_path, limits) as s:
-        end = asyncio.get_running_loop().time() + 5
-        number = 0
-        while asyncio.get_running_loop().time() < end or s.status.compares < 3:
+        now = asyncio.get_running_loop().time
+        end, number = now() + 5, 0
+        written: deque[tuple[float, str]] = deque()
+        while now() < end or s.status.compares < 3:
             number += 1
-            text = f"10.213.1.{10 + number % 200}"
-            key = f"{hostile.IPS}{text}"
-            if number % 3:
-                await s.store.put(key, hostile.encoded(hostile.ip(IP=text)))
-            else:
-                await s.store.delete(key)
+            key = f"{hostile.IDS}{hostile.IDENTITY + number}"
+            await s.store.put(key, hostile.encoded(hostile.labels()))
+            written.append((now(), key))
+            # What was under way at a compare's first look is not again at its second.
+            if number % 2 and written[0][0] < now() - 4 * limits.compare_grace_s:
+                await s.store.delete(written.popleft()[1])
         assert s.status.compares >= 3
         assert s.status.repaired == 0
 
