@@ -30,6 +30,7 @@ from certs.profiles import SERVER_NAME, SERVER_SECRET, mesh_profiles
 from clustermesh_apiserver import grants
 from kvstore.config import StoreConfig, parse_store_config
 from kvstore.port import StoreError
+from reconcile.tasks import TaskGroup
 from tests.support import kind_apiserver
 from tests.support.etcd import free_port, mesh_etcd, when_up
 from tests.support.mesh_pair import SYSTEM, Pair
@@ -130,7 +131,9 @@ class Joinable:
                     async with sent as answer:
                         return answer.status
 
-                return await asyncio.gather(*(one() for _ in range(count)))
+                async with TaskGroup() as tasks:
+                    asked = [tasks.create_task(one()) for _ in range(count)]
+                return [task.result() for task in asked]
 
         return asyncio.run(ask())
 

@@ -166,7 +166,7 @@ class TestPod:
         return traffic(self.namespace, "serve-tcp", self.address, 8080, self.name).ready()
 
 
-def traffic(namespace: str, *arguments: object, patience_s: float = 2.0) -> Process:
+def traffic(namespace: str, *arguments: object, patience_s: float = 6.0) -> Process:
     """Start a traffic program in a namespace; a client waits for ``patience_s``."""
     command = ["ip", "netns", "exec", namespace, sys.executable, str(TRAFFIC)]
     return Process(
