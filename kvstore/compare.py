@@ -67,8 +67,11 @@ async def confirmed(store: Store, keys: set[str], mirror: Mirror) -> list[Found]
     """Those of the keys that still differ, with their rows."""
     found = []
     for key in sorted(keys):
+        known = mirror.at(key)
         reply = await store.range(key, limit=1)  # the key itself is the first of its prefix
+        if mirror.at(key) != known:
+            continue  # its watch has told of it meanwhile, perhaps something newer
         row = next((row for row in reply.rows if row.key == key), None)
-        if mirror.at(key) != (row.mod_revision if row else None):
+        if known != (row.mod_revision if row else None):
             found.append(Found(key, row, reply.revision))
     return found

@@ -73,12 +73,12 @@ def here() -> Iterator[KernelThread]:
             f" ip addr add {NODE}/24 dev under0;"
             f" ip route add 10.2.0.0/24 via {REMOTE_NODE} dev under0"
         )
-        thread.submit(sh, work).result(timeout=10)
+        thread.submit(sh, work).result(timeout=30)
         yield thread
 
 
 def _run(thread: KernelThread, machine: Machine, program: str, packet: Packet) -> Outcome:
-    found: Outcome = thread.submit(machine.run, program, packet).result(timeout=10)
+    found: Outcome = thread.submit(machine.run, program, packet).result(timeout=30)
     return found
 
 
@@ -94,7 +94,7 @@ def test_a_pod_reaches_another_node_by_the_routes(native: Machine, here: KernelT
 
 def test_without_a_route_it_is_dropped(native: Machine, here: KernelThread) -> None:
     """With the reason of a failed lookup, and not handed to the stack."""
-    here.submit(sh, "ip route del 10.2.0.0/24").result(timeout=10)
+    here.submit(sh, "ip route del 10.2.0.0/24").result(timeout=30)
     done = _run(here, native, "from_container", tcp(dst=REMOTE))
     assert (done.verdict, done.drops) == (SHOT, [(R.DROP_FIB_LOOKUP_FAILED, F.SOURCE_ROUTE)])
 

@@ -23,6 +23,7 @@ from wire.bpf.layouts import (
 VIP = "10.96.0.10"
 P, R = TracePoint, TraceReason
 WORLD = "203.0.113.9"
+INTERVAL_S = 500  # no test takes as long
 
 
 class Traced:
@@ -30,6 +31,7 @@ class Traced:
 
     def __init__(self, level: TraceLevel, more: Mapping[str, int] = MappingProxyType({})) -> None:
         changes = {"config_events": 1, "config_trace": int(level)}
+        changes["config_trace_interval_s"] = INTERVAL_S
         self.machine = Machine(changes={**changes, **more}).load()
         self.reader: EventReader = open_reader(self.machine)
 
@@ -188,14 +190,14 @@ def test_replies_are_told_apart_from_what_they_answer(changes: Traced) -> None:
 
 @pytest.mark.parametrize("make", [udp, echo])
 def test_a_flow_without_flags_is_told_at_intervals(changes: Traced, make) -> None:
-    """Its first packet, then once in five seconds."""
+    """Its first packet, then once in an interval."""
     scope = ConntrackScope.CONNTRACK_INGRESS
     assert changes.points("from_container", make()) == [(P.TRACE_TO_ENDPOINT, R.REASON_NEW)]
     assert changes.points("from_container", make()) == []
     told = changes.machine.flow(scope).tx_told_s
-    changes.machine.change_flow(scope, tx_told_s=(told - 4) & 0xFFFF)
+    changes.machine.change_flow(scope, tx_told_s=(told - INTERVAL_S // 2) & 0xFFFF)
     assert changes.points("from_container", make()) == []
-    changes.machine.change_flow(scope, tx_told_s=(told - 6) & 0xFFFF)
+    changes.machine.change_flow(scope, tx_told_s=(told - INTERVAL_S) & 0xFFFF)
     assert changes.points("from_container", make()) == [(P.TRACE_TO_ENDPOINT, R.REASON_ESTABLISHED)]
     assert changes.points("from_container", make()) == []
 

@@ -314,8 +314,8 @@ async def test_clocks_of_api_servers(tmp_path: Path) -> None:
     real, early = sides
     assert real.skew_s is not None
     assert early.skew_s is not None
-    assert abs(real.skew_s) < 5
-    assert abs(early.skew_s - 3600) < 5
+    assert abs(real.skew_s) < 60
+    assert abs(early.skew_s - 3600) < 60
     found = [f for f in mesh_faults.faults(sides, datetime.now(UTC)) if f.check == "clock"]
     assert [f.blocking for f in found] == [True]
     assert "the API server of cluster real is" in found[0].found

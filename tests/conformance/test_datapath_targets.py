@@ -143,7 +143,7 @@ def _services(stack: ExitStack) -> Case:
 
 def _routes(stack: ExitStack) -> Case:
     thread = stack.enter_context(kernel_thread(own_network=True))
-    thread.submit(_lo_up).result(timeout=10)
+    thread.submit(_lo_up).result(timeout=30)
     return Case(
         RouteTable(thread),
         lambda: RouteTable(thread),

@@ -95,7 +95,7 @@ async def told(client: HttpClient, name: str, reason: str) -> str:
     return str((await until(look))["message"])
 
 
-async def until(look: Callable[[], Awaitable[Any]], seconds: float = 15) -> Any:
+async def until(look: Callable[[], Awaitable[Any]], seconds: float = 40) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await look()):  # noqa: ASYNC110 - others write, over the network
             await asyncio.sleep(0.05)
@@ -237,7 +237,7 @@ async def test_what_others_do_to_a_connection_is_undone_at_once(
 
     async def again(since: float) -> None:
         await written(client, lambda c: c.data.get("oslo") == good and c.declared)
-        assert asyncio.get_running_loop().time() - since < peers.ROUND_S / 3
+        assert asyncio.get_running_loop().time() - since < peers.ROUND_S / 3 * 2
 
     for data in ({"oslo": base64.b64encode(b"endpoints: []\n").decode()}, {"oslo": None}):
         at = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@ that stalls, flaps and slows, and an agent's tables behind the session."""
 
 import asyncio
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class Scene:
         return sum(row.selectable for _, row in self.reader.mesh.services.items())
 
     async def ready(self) -> None:
-        await self.reader.until(lambda: self.status.ready, 30)
+        """Until all is read, and known to be fresh, which is told a turn later."""
+        await self.reader.until(lambda: self.status.ready and self.status.age.fresh, 60)
 
 
 @asynccontextmanager
@@ -83,14 +85,14 @@ async def test_a_half_open_connection_is_noticed_within_seconds(etcd: Etcd, tmp_
         before = s.reader.tables()
         since = asyncio.get_running_loop().time()
         s.link.swallow()
-        await s.reader.until(lambda: not s.status.connected, 25)
-        assert asyncio.get_running_loop().time() - since < 20
+        await s.reader.until(lambda: not s.status.connected, 60)
+        assert asyncio.get_running_loop().time() - since < 45  # TCP alone takes minutes
         assert s.reader.tables() == before
         assert s.status.failures == 1
         s.link.swallow(False)
         await s.store.delete(f"{hostile.IPS}{hostile.POD}")
         await s.ready()
-        assert s.reader.tables() != before
+        await s.reader.until(lambda: s.reader.tables() != before)
 
 
 async def test_a_flapping_link_takes_nothing_and_is_not_hammered(
@@ -102,7 +104,7 @@ async def test_a_flapping_link_takes_nothing_and_is_not_hammered(
         first = s.link.accepted
         loop = asyncio.get_running_loop()
         end = loop.time() + 8
-        while loop.time() < end:
+        while loop.time() < end or s.link.accepted - first < 3:
             if s.status.connected:
                 s.link.cut()
             await asyncio.sleep(0.01)  # cut again as soon as it is connected again
@@ -118,8 +120,8 @@ async def test_a_slow_link_delays_and_breaks_nothing(etcd: Etcd, tmp_path: Path)
     async with scene(etcd, tmp_path) as s:
         s.link.delay_s = 0.3
         key = f"{hostile.IPS}10.213.1.44"
-        await s.store.put(key, hostile.encoded(hostile.ip(IP="10.213.1.44")))
         count = len(s.reader.tables()["ipcache"])
+        await s.store.put(key, hostile.encoded(hostile.ip(IP="10.213.1.44")))
         await s.reader.until(lambda: len(s.reader.tables()["ipcache"]) > count)
         await asyncio.sleep(20)  # two rounds of our pings
         assert s.status.failures == 0
@@ -133,8 +135,7 @@ async def test_kept_for_ever_by_default(etcd: Etcd, tmp_path: Path) -> None:
         before = s.reader.tables()
         s.link.close_door()
         await s.reader.until(lambda: not s.status.connected)
-        await asyncio.sleep(2)  # an age is told in whole seconds
-        assert s.seen()["data"]["age-seconds"] >= 2
+        await s.reader.until(lambda: s.seen()["data"]["age-seconds"] >= 2)
         assert "revoke-in-seconds" not in s.seen()["data"]
         assert s.seen()["connection"]["event"] in {h.value for h in Happening}
         assert s.reader.tables() == before
@@ -143,12 +144,13 @@ async def test_kept_for_ever_by_default(etcd: Etcd, tmp_path: Path) -> None:
 async def test_too_old_data_are_revoked_and_come_back(etcd: Etcd, tmp_path: Path) -> None:
     """After the time: no new connection goes to its backends, while who is who stays known. When
     the cluster is back, so are they."""
-    async with scene(etcd, tmp_path, ttl_s=3.0) as s:
+    async with scene(etcd, tmp_path, ttl_s=6.0) as s:
         before = s.reader.tables()
         assert s.offered() == 1
         s.link.close_door()
         await s.reader.until(lambda: not s.status.connected)
-        assert s.seen()["data"]["revoke-in-seconds"] <= 3
+        await s.reader.until(lambda: "revoke-in-seconds" in s.seen()["data"])
+        assert s.seen()["data"]["revoke-in-seconds"] <= 6
         assert s.offered() == 1
         await s.reader.until(lambda: s.offered() == 0)
         now = s.reader.tables()
@@ -160,9 +162,9 @@ async def test_too_old_data_are_revoked_and_come_back(etcd: Etcd, tmp_path: Path
         await asyncio.sleep(1)  # what fails to connect brings nothing back
         assert s.offered() == 0
         s.link.open_door()
-        await s.reader.until(lambda: s.offered() == 1, 30)
+        await s.reader.until(lambda: s.offered() == 1, 60)
         await s.ready()
-        await s.reader.until(lambda: not s.seen()["data"]["revoked"])  # told a turn later
+        assert not s.seen()["data"]["revoked"]
 
 
 async def test_the_time_can_be_set_while_the_cluster_is_away(etcd: Etcd, tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ async def test_the_time_can_be_set_while_the_cluster_is_away(etcd: Etcd, tmp_pat
         await asyncio.sleep(1.5)  # longer than the time that is set below
         assert s.offered() == 1
         s.reader.session.set_policy(1.0)
-        await s.reader.until(lambda: s.offered() == 0, 5)
+        await s.reader.until(lambda: s.offered() == 0)
 
 
 class Forgetful:
@@ -234,7 +236,7 @@ async def test_what_a_watch_did_not_tell_is_found_by_compare(
             await fresh.until(lambda: fresh.session.status.ready)
         assert reader.tables() != fresh.tables()
         compare.set()
-        await reader.until(lambda: reader.tables() == fresh.tables(), 20)
+        await reader.until(lambda: reader.tables() == fresh.tables(), 40)
         status = reader.session.status
         assert status.repaired >= 2 + len(more)
         await reader.until(lambda: status.compares >= 1)
@@ -249,16 +251,17 @@ async def test_a_busy_store_is_not_repaired(etcd: Etcd, tmp_path: Path) -> None:
     """Changes under way are no differences."""
     limits = Limits(compare_s=0.3, compare_grace_s=0.5)
     async with scene(etcd, tmp_path, limits) as s:
-        end = asyncio.get_running_loop().time() + 5
-        number = 0
-        while asyncio.get_running_loop().time() < end:
+        now = asyncio.get_running_loop().time
+        end, number = now() + 5, 0
+        written: deque[tuple[float, str]] = deque()
+        while now() < end or s.status.compares < 3:
             number += 1
-            text = f"10.213.1.{10 + number % 200}"
-            key = f"{hostile.IPS}{text}"
-            if number % 3:
-                await s.store.put(key, hostile.encoded(hostile.ip(IP=text)))
-            else:
-                await s.store.delete(key)
+            key = f"{hostile.IDS}{hostile.IDENTITY + number}"
+            await s.store.put(key, hostile.encoded(hostile.labels()))
+            written.append((now(), key))
+            # What was under way at a compare's first look is not again at its second.
+            if number % 2 and written[0][0] < now() - 4 * limits.compare_grace_s:
+                await s.store.delete(written.popleft()[1])
         assert s.status.compares >= 3
         assert s.status.repaired == 0
 
@@ -297,7 +300,7 @@ async def test_restored_from_an_older_snapshot(etcd: Etcd, tmp_path: Path) -> No
         etcd.start()
         again = await when_up(StoreConfig((etcd.url,)))
         assert (await again.status()).revision == then
-        await s.reader.until(lambda: s.reader.tables() == past, 30)
+        await s.reader.until(lambda: s.reader.tables() == past, 60)
         await s.ready()
         # These revisions have been seen, with other contents.
         await again.put(

@@ -78,7 +78,7 @@ class Reader:
         )
         return {v["kind"]: (v["count"], v["example"]) for v in shape["violations"]}
 
-    async def until(self, holds: Any, timeout_s: float = 15) -> None:
+    async def until(self, holds: Any, timeout_s: float = 30) -> None:
         async with asyncio.timeout(timeout_s):
             while not holds():  # noqa: ASYNC110 -- many things may make it hold
                 await asyncio.sleep(0.01)
@@ -240,7 +240,7 @@ async def test_bytes_are_bounded(etcd: Etcd, tmp_path: Path) -> None:
 async def test_a_flapping_peer_delays_nobody(etcd: Etcd, tmp_path: Path) -> None:
     """Its changes are thinned out to the latest of each key and end in the truth; meanwhile a
     local change and another task of the same loop have their turn between any few of its rows."""
-    limits = Limits(rows_per_s=200, burst_rows=100)
+    limits = Limits(rows_per_s=20, burst_rows=20)  # less than any machine writes
     store = await published(etcd, hostile.HONEST)
     reader = Reader(etcd, tmp_path, limits)
     pod = parse_prefix(f"{hostile.POD}/32")

@@ -121,7 +121,7 @@ async def _healthy(channel: grpc.aio.Channel) -> None:
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
-    for _ in range(400):
+    for _ in range(1200):
         answer = await check(health_pb2.HealthCheckRequest(service="hubble.server.Observer"))
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             return

@@ -1,6 +1,7 @@
 """The lab's controllers against its API server, with a kubelet that says every pod runs."""
 
 import contextlib
+import http.client
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -35,11 +36,12 @@ class Kubelet:
 
     def stop(self) -> None:
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(40)
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError):
+            # A server that is killed, or starts, answers by halves.
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
                 listed = self._api.get("/api/v1/pods").body
                 for item in listed["items"]:
                     self._look(item)
@@ -166,7 +168,7 @@ def test_nodes_get_prefixes(api: Cluster) -> None:
 
 def test_deployment_rolls_out(api: Cluster, space: str) -> None:
     """A deployment's pods run, a new image replaces them all, an undo brings the old one back."""
-    rollout = ("rollout", "status", "-n", space, "deployment/d", "--timeout=20s")
+    rollout = ("rollout", "status", "-n", space, "deployment/d", "--timeout=60s")
     api.apply(deployment("d", space, 3))
     api.kubectl(*rollout)
     assert {p["spec"]["nodeName"] for p in pods(api, space)} == {"n1", "n2"}
@@ -188,7 +190,7 @@ def test_deployment_rolls_out(api: Cluster, space: str) -> None:
 def test_roll_out_keeps_pods_available(api: Cluster, kubelet: Kubelet, space: str) -> None:
     """New pods that never become ready leave the allowed number of old ones in place."""
     api.apply(deployment("stuck", space, 4))
-    api.kubectl("rollout", "status", "-n", space, "deployment/stuck", "--timeout=20s")
+    api.kubectl("rollout", "status", "-n", space, "deployment/stuck", "--timeout=60s")
     kubelet.unready.add("stuck")
     api.kubectl("set", "image", "-n", space, "deployment/stuck", "main=example:2")
 
@@ -214,11 +216,12 @@ def test_scaling_and_repair(api: Cluster, space: str) -> None:
     until("six old, one new", lambda: running() == 7 and len(pods(api, space)) == 7)
     api.kubectl("scale", "-n", space, "deployment/d", "--replicas=2")
     until("two pods", lambda: len(pods(api, space)) == 2)
-    status = until(
+    until(
         "the status",
-        lambda: api.json("get", "deployment/d", "-n", space).get("status") or {},
+        lambda: (
+            (api.json("get", "deployment/d", "-n", space).get("status") or {}).get("replicas") == 2
+        ),
     )
-    assert status["replicas"] == 2
 
 
 def test_endpoints_follow_readiness(api: Cluster, space: str) -> None:
@@ -281,7 +284,7 @@ def test_daemon_set(api: Cluster, space: str) -> None:
     api.request("POST", "/api/v1/nodes", third)
     until("three pods", lambda: where() == ["n1", "n2", "n3"])
     api.kubectl("rollout", "restart", "-n", space, "daemonset/ds")
-    api.kubectl("rollout", "status", "-n", space, "daemonset/ds", "--timeout=20s")
+    api.kubectl("rollout", "status", "-n", space, "daemonset/ds", "--timeout=60s")
     api.request("DELETE", "/api/v1/nodes/n3")
     until("two pods again", lambda: where() == ["n1", "n2"])
 
@@ -306,7 +309,7 @@ def test_job(api: Cluster, space: str) -> None:
                 (api.json("get", "job/j", "-n", space).get("status") or {}).get("succeeded") == n
             ),
         )
-    api.kubectl("wait", "--for=condition=complete", "-n", space, "job/j", "--timeout=10s")
+    api.kubectl("wait", "--for=condition=complete", "-n", space, "job/j", "--timeout=60s")
     assert len(pods(api, space)) == 2
 
 
@@ -316,7 +319,7 @@ def test_stateful_set(api: Cluster, space: str) -> None:
     manifest["kind"] = "StatefulSet"
     manifest["spec"]["serviceName"] = "s"
     api.apply(manifest)
-    api.kubectl("rollout", "status", "-n", space, "statefulset/s", "--timeout=20s")
+    api.kubectl("rollout", "status", "-n", space, "statefulset/s", "--timeout=60s")
     assert [p["metadata"]["name"] for p in pods(api, space)] == ["s-0", "s-1", "s-2"]
     api.kubectl("scale", "-n", space, "statefulset/s", "--replicas=1")
     until("one", lambda: [p["metadata"]["name"] for p in pods(api, space)] == ["s-0"])
@@ -377,13 +380,13 @@ def test_deletion_takes_dependents(api: Cluster, space: str) -> None:
     for policy in ("background", "foreground"):
         api.apply(deployment("d", space, 2))
         until("pods", lambda: len(pods(api, space)) == 2)
-        api.kubectl("delete", "deployment/d", "-n", space, f"--cascade={policy}", "--timeout=20s")
+        api.kubectl("delete", "deployment/d", "-n", space, f"--cascade={policy}", "--timeout=60s")
         if policy == "foreground":
             assert left("replicasets") == []
         until("nothing left", lambda: not left("replicasets") and not pods(api, space))
     api.apply(deployment("d", space, 2))
     until("pods", lambda: len(pods(api, space)) == 2)
-    api.kubectl("delete", "deployment/d", "-n", space, "--cascade=orphan", "--timeout=20s")
+    api.kubectl("delete", "deployment/d", "-n", space, "--cascade=orphan", "--timeout=60s")
     (kept,) = api.json("get", "replicasets", "-n", space)["items"]
     assert not kept["metadata"].get("ownerReferences")
     assert len(pods(api, space)) == 2
@@ -451,9 +454,9 @@ def test_controllers_survive_crashes(api: Cluster, space: str) -> None:
     api.start_api()
     api.kubectl("scale", "-n", space, "deployment/d", "--replicas=4")
     api.start_controllers("--cluster-cidr=10.1.0.0/16")
-    until("four ready", lambda: len(ready_addresses(api, space, "d")) == 4, 20)
+    until("four ready", lambda: len(ready_addresses(api, space, "d")) == 4)
     api.kill("api")
     api.start_api()
     api.kubectl("scale", "-n", space, "deployment/d", "--replicas=5")
-    until("five ready", lambda: len(ready_addresses(api, space, "d")) == 5, 20)
-    assert len(pods(api, space)) == 5
+    until("five ready", lambda: len(ready_addresses(api, space, "d")) == 5)
+    until("no other is left", lambda: len(pods(api, space)) == 5)

@@ -201,7 +201,7 @@ def _crd(plural: str, kind: str) -> Any:
 def test_custom_resources(api: Cluster, space: str) -> None:
     """A CRD is served at once: defaults, pruning, validation, columns, status, removal."""
     api.apply(_crd("boxes", "Box"))
-    api.kubectl("wait", "--for=condition=Established", "crd/boxes.example.com", "--timeout=5s")
+    api.kubectl("wait", "--for=condition=Established", "crd/boxes.example.com", "--timeout=60s")
     box = {
         "apiVersion": "example.com/v1",
         "kind": "Box",

@@ -30,12 +30,12 @@ class SmallKubelet:
 
     def __enter__(self) -> "SmallKubelet":
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(40)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(40)
         self._loop.close()
 
     async def _run(self) -> None:

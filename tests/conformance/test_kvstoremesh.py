@@ -81,7 +81,7 @@ async def test_cut_off_and_back(pair: Pair) -> None:
     writer = pair.said(content)
     async with (
         pair.door() as door,
-        pair.copied(content, writer, ttl_s=3, door=door) as copies,
+        pair.copied(content, writer, ttl_s=6, door=door) as copies,
     ):
         await until(lambda: says(copies, connected=True))
         heard = (await told(copies)).heard
@@ -91,7 +91,7 @@ async def test_cut_off_and_back(pair: Pair) -> None:
         assert (await told(copies)).heard == heard
         assert not copies.of_c2.source.status.connected
         # Twice the time that its leases live: they are kept, the cluster's absence is no reason.
-        await until(lambda: asyncio.sleep(6.5, True))
+        await until(lambda: asyncio.sleep(13, True))
         assert await same(copies, content)()
         gone = keys.ip(parse_address("10.2.1.7"))
         content = {k: v for k, v in content.items() if k != gone}
@@ -115,7 +115,7 @@ async def test_the_mirror_revokes_for_others(pair: Pair) -> None:
         door.close_door()
         await until(same(copies, {k: v for k, v in content.items() if k != service}))
         door.open_door()
-        await until(same(copies, content), 30)
+        await until(same(copies, content))
 
 
 async def test_a_copy_is_compared_with_its_source(pair: Pair) -> None:
@@ -128,7 +128,8 @@ async def test_a_copy_is_compared_with_its_source(pair: Pair) -> None:
         await store.delete(cache_key(keys.node(C2, "w1")))
         await store.close()
         await until(same(copies, content))
-        assert copies.of_c2.source.status.repaired >= 2
+        # Counted when the store has answered.
+        await until(lambda: copies.of_c2.source.status.repaired >= 2)
 
 
 async def test_remote_wiped(pair: Pair) -> None:
@@ -192,7 +193,7 @@ async def test_our_own_store_wiped(pair: Pair) -> None:
         pair.near.wipe()
         await asyncio.to_thread(prepare, pair.near, C1)
         pair.near.start()
-        await until(same(copies, content), 30)
+        await until(same(copies, content))
         await until(copies.ready)
         held = await copies.held()
         assert "cilium/cluster-config/c2" in held
@@ -255,16 +256,20 @@ async def test_removal_leaves_nothing_and_spares_others(pair: Pair) -> None:
         "cilium/.heartbeat": b"x",
     }
     await pair.put_near(other)
-    async with pair.copying(writer, grace_s=1.5) as copies:
+    async with pair.copying(writer, grace_s=4) as copies:
         pair.configure()
         await until(copies.ready)
         (copies.directory / C2).unlink()
 
+        held: dict[str, bytes] = {}
+
         async def unannounced() -> bool:
-            return "cilium/cluster-config/c2" not in await copies.held()
+            nonlocal held
+            held = await copies.held()
+            return "cilium/cluster-config/c2" not in held
 
         await until(unannounced)
-        assert await copies.held("cilium/cache/nodes/v1/c2/")
+        assert any(key.startswith("cilium/cache/nodes/v1/c2/") for key in held)
 
         async def clean() -> bool:
             return await copies.held() == other
@@ -282,7 +287,11 @@ async def test_a_cluster_that_returns_within_the_grace_keeps_its_copy(pair: Pair
         assert await same(copies, content)()
         pair.configure()
         await until(copies.ready)
-        assert "cilium/cluster-config/c2" in await copies.held()
+
+        async def announced() -> bool:  # again, if the removal's word came last
+            return "cilium/cluster-config/c2" in await copies.held()
+
+        await until(announced)
         assert await same(copies, content)()
 
 

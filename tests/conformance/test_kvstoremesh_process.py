@@ -53,7 +53,7 @@ class Mesh:
     async def page(self, port: int, path: str) -> tuple[int, str]:
         def get() -> tuple[int, str]:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as reply:
                     return reply.status, reply.read().decode()
             except urllib.error.HTTPError as error:
                 with error:
@@ -101,7 +101,9 @@ async def test_pages_of_a_copied_cluster(far: Etcd, near: Etcd, tmp_path: Path) 
     """Not ready before the copy is whole; then status, age and metrics tell of it."""
     writer = publisher(far)
     writer.put(rows())
-    async with running(writer), kvstoremesh(tmp_path, near) as mesh:
+    # However long it takes until it is seen, it must not be given up before.
+    patient = "--per-cluster-ready-timeout=10m"
+    async with running(writer), kvstoremesh(tmp_path, near, patient) as mesh:
         configure(mesh.directory, C2, far)
 
         async def connected() -> bool:

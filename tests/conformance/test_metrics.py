@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.test_clustermesh_apiserver import World, populate, world_in
+from tests.conformance.test_clustermesh_apiserver import EXPECTED, World, populate, world_in
 from tests.conformance.test_kvstoremesh_process import C2, kvstoremesh
 from tests.conformance.test_mesh_store import complete, publisher, rows, running
 from tests.conformance.test_remotes import configure
@@ -69,11 +69,15 @@ async def test_the_publisher_has_every_metric(world: World) -> None:
     publisher = world.publisher
     await populate(world.kube)
     await publisher.listen("event=ready")
-    await world.until(lambda found: len(found) == 4)
+    await world.until(lambda found: found == EXPECTED)
     assert await publisher.page(publisher.health, "/readyz") == (200, "Ready\n")
     assert (await publisher.page(publisher.health, "/healthz"))[0] == 200
     await publisher.page(publisher.metrics, "/metrics")
+    # What others can read already is queued until the store has answered.
     found = parse((await publisher.page(publisher.metrics, "/metrics"))[1])
+    async with asyncio.timeout(30):
+        while found[f"{APISERVER}kvstore_sync_queue_size"].total():
+            found = parse((await publisher.page(publisher.metrics, "/metrics"))[1])
     check(found, APISERVER, STORES)
 
     def total(name: str, **labels: str) -> float:
@@ -104,7 +108,7 @@ async def test_the_publisher_has_every_metric(world: World) -> None:
 async def _until_failure(world: World) -> float:
     """Errors of a store that is gone, of every kind that counts them."""
     publisher = world.publisher
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = parse((await publisher.page(publisher.metrics, "/metrics"))[1])
             errors = found[f"{APISERVER}kvstore_sync_errors_total"].total()
@@ -167,10 +171,13 @@ async def test_kvstoremesh_has_every_metric(far: Etcd, near: Etcd, tmp_path: Pat
         async def lost() -> bool:
             return await number("remote_cluster_readiness_status", **target) == 0
 
+        async def counted() -> bool:
+            return await number("kvstore_quorum_errors_total") > 0
+
         await until(lost)
+        await until(counted)
         assert await number("remote_cluster_failures", **target) == 1
         assert await number("remote_cluster_last_failure_ts", **target) > 1_700_000_000
-        assert await number("kvstore_quorum_errors_total") > 0
         # What agents read stays, so they are still sent here; the page says what is wrong.
         assert (await mesh.page(mesh.health, "/readyz"))[0] == 200
         assert "cluster c2: " in (await mesh.page(mesh.health, "/healthz"))[1]

@@ -103,7 +103,7 @@ async def until(
     """The page, once it shows something."""
     text = ""
     async with aiohttp.ClientSession() as http:
-        for _ in range(300):
+        for _ in range(500):
             try:
                 async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
                     text = await answer.text()
@@ -160,7 +160,13 @@ async def test_the_operator_has_every_metric(world: World, port: int, store: Mes
     await world.hear(1)
     await world.until(1)
     found = await until(
-        port, "fewer slices", lambda page: value(page, f"{MESH}num_endpoint_slices") == 1
+        port,
+        "fewer slices, and that both calls are done",
+        lambda page: (
+            value(page, f"{MESH}num_endpoint_slices") == 1
+            and value(page, f"{MESH}endpoint_slice_changes", operation="delete") >= 1
+            and value(page, f"{MESH}endpoint_slice_changes", operation="update") >= 1
+        ),
     )
     assert value(found, f"{MESH}endpoints_desired") == 1
     assert value(found, f"{MESH}endpoint_slice_changes", operation="delete") == 1

@@ -57,7 +57,7 @@ def body(resource: Resource[Any], name: str, **specs: Any) -> dict[str, Any]:
 async def verdict(client: HttpClient, resource: Resource[Any], name: str, status: str) -> str:
     """The message, once the condition has that status."""
     namespace = "default" if resource.namespaced else ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             found = await client.get(untyped(resource), name, namespace)
             for condition in found.get("status", {}).get("conditions", ()):

@@ -61,7 +61,7 @@ async def publishing(
             await look.close()
 
 
-async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 40) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():  # noqa: ASYNC110 (the other side is another process)
             await asyncio.sleep(0.02)
@@ -154,7 +154,7 @@ async def test_a_refused_row_waits_alone(etcd: Etcd) -> None:
         assert "too large" in writer.problems[bad]
         assert not writer.ready.is_set()
         writer.put({bad: b"small"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await writer.ready.wait()
         assert writer.problems == {}
         assert await exists(store, keys.canary(C2, keys.SERVICES))
@@ -171,9 +171,9 @@ async def test_the_announcement_is_defended(etcd: Etcd) -> None:
         complete(writer)
         await writer.ready.wait()
         await store.delete(key)
-        await until(lambda: has(store, key, value), 5)
+        await until(lambda: has(store, key, value))
         await store.put(key, b"{}")
-        await until(lambda: has(store, key, value), 5)
+        await until(lambda: has(store, key, value))
 
 
 async def test_leases_lost_while_away(etcd: Etcd) -> None:

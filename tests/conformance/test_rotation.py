@@ -89,6 +89,8 @@ class Cluster:
         data = await self.secrets.read(SERVER_SECRET)
         known = check.authorities(data["ca.crt"])
         self.loaded = Loaded(frozenset(known), frozenset({check.issuer(data["tls.crt"], known)}))
+        # Until it serves, readers may not have heard yet that it was away.
+        await (await when_up(self.user(ADMIN_SECRET, url))).close()
 
     def user(self, secret: str, url: str) -> StoreConfig:
         ca, certificate, key = self.files(secret)
@@ -124,7 +126,7 @@ def configure(directory: Path, reader: Cluster, served: Cluster) -> None:
 
 async def rotate(store: CertificateStore, clusters: dict[str, Cluster], ready) -> list[str]:  # type: ignore[no-untyped-def]
     done: list[str] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while True:
             members = [clusters[m.name].observed(m) for m in await store.read()]
             plan = rotation.plan(members, datetime.now(UTC))
@@ -170,7 +172,7 @@ async def test_sessions_outlive_a_new_authority(
     remotes = Remotes(ConfigDirectory(directory, C1), sink, C1, ONE)
 
     async def ready() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 status = remotes.statuses.get(C2)
                 if status is not None and status.ready:

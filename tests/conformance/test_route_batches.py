@@ -23,7 +23,7 @@ ROUTE = Route("lo")
 @pytest.fixture
 def thread() -> Iterator[KernelThread]:
     with kernel_thread(own_network=True) as found:
-        found.submit(_strangers).result(timeout=10)
+        found.submit(_strangers).result(timeout=30)
         yield found
 
 
@@ -52,7 +52,7 @@ async def test_who_fails_is_named(thread: KernelThread) -> None:
         assert errors.keys() == set(STRANGE)
         assert {type(error) for error in errors.values()} == {FileExistsError}
         assert (await table.read()).keys() == set(PREFIXES) - set(STRANGE)
-    assert thread.submit(_of_strangers).result(timeout=10) == set(STRANGE)
+    assert thread.submit(_of_strangers).result(timeout=30) == set(STRANGE)
 
 
 async def test_what_is_not_there_is_deleted(thread: KernelThread) -> None:
@@ -62,7 +62,7 @@ async def test_what_is_not_there_is_deleted(thread: KernelThread) -> None:
     assert await table.upsert([(prefix, ROUTE) for prefix in ours[::2]]) == {}
     assert await table.delete(PREFIXES) == {}
     assert await table.read() == {}
-    assert thread.submit(_of_strangers).result(timeout=10) == set(STRANGE)
+    assert thread.submit(_of_strangers).result(timeout=30) == set(STRANGE)
 
 
 async def test_a_batch_of_which_everything_fails(thread: KernelThread) -> None:

@@ -172,8 +172,8 @@ async def test_sessions_with_one_store(secured: Etcd) -> None:
         await until(lambda: ready() == set(MEMBERS[3:]))
         after = [sum(listed[name].counts) for name in names]
         assert all(0 < b - a < COUNT for a, b in zip(before, after, strict=True))
-        assert "configuration" in sessions[unannounced].status.message
-        assert sessions[unlisted].status.connected
+        await until(lambda: "configuration" in sessions[unannounced].status.message)
+        await until(lambda: sessions[unlisted].status.connected)
         await until(lambda: sessions[refused].status.message == "not this one")
         await announce(unannounced)
         await complete(unlisted)

@@ -24,7 +24,7 @@ from tests.support.lab_api import lab_api
 from tests.support.mesh_store import MeshStore, mesh_store
 from wire.etcd import cluster_config_v1, keys, service_v1
 
-WAIT_S = 20.0
+WAIT_S = 40.0
 C2 = ClusterName("c2")
 WEB = ServiceName("default", "web")
 GLOBAL, SYNC = "service.cilium.io/global", "service.cilium.io/global-sync-endpoint-slices"

@@ -251,7 +251,7 @@ def shake(etcd: Etcd, version: ssl.TLSVersion) -> tuple[str | None, str | None]:
     context.set_alpn_protocols(["h2"])
     context.minimum_version = context.maximum_version = version
     with (
-        socket.create_connection(("127.0.0.1", etcd.port), 5) as connection,
+        socket.create_connection(("127.0.0.1", etcd.port), 30) as connection,
         context.wrap_socket(connection, server_hostname="127.0.0.1") as tls,
     ):
         return tls.version(), tls.selected_alpn_protocol()

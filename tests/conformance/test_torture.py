@@ -153,7 +153,7 @@ async def test_it_ends_in_the_truth(etcd: Etcd, plain: Connect, tmp_path: Path, 
             name = str(rows.get("Name", rows.get("IP")))
             await store.put(f"{prefix}{name}", hostile.encoded(rows))
         wanted = await truth(etcd, tmp_path / "fresh", plain)
-        await reader.until(lambda: reader.tables() == wanted, 40)
+        await reader.until(lambda: reader.tables() == wanted, 60)
     assert parse_prefix(f"{address(99)}/32") in wanted["ipcache"]
     await store.close()
 
@@ -181,10 +181,10 @@ async def test_the_past_comes_back(etcd: Etcd, older: Etcd, tmp_path: Path) -> N
         now = older
         etcd.kill()
         wanted = await truth(older, tmp_path / "b")
-        await reader.until(lambda: reader.tables() == wanted, 40)
+        await reader.until(lambda: reader.tables() == wanted, 60)
         await past.put(f"{hostile.IPS}{address(99)}", hostile.encoded(hostile.ip(IP=address(99))))
         pod = parse_prefix(f"{address(99)}/32")
         await reader.until(lambda: pod in reader.tables()["ipcache"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await past.close()
     etcd.start()

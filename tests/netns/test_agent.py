@@ -294,6 +294,6 @@ async def test_what_cannot_be_done_is_said(node: AgentNode) -> None:
     node.flags = {"cluster-id": "300"}
     node.start()
     assert node.process is not None
-    assert node.process.wait(timeout=20) == 1
+    assert node.process.wait(timeout=60) == 1
     assert "cluster-id" in node.log.read_text()
     assert "Traceback" not in node.log.read_text()

@@ -88,8 +88,8 @@ async def test_pods_of_both_families(node: AgentNode) -> None:
     for namespace in (node.namespace, client.namespace):
         assert _reaches(namespace, web, 4)
         assert _reaches(namespace, web, 6)
-    assert "1 received" in client.sh(f"ping -6 -c 1 -W 2 {six}")
-    assert "1 received" in client.sh(f"ping -6 -c 1 -W 2 {NODE_IP6}"), "the node itself"
+    assert "1 received" in client.sh(f"ping -6 -c 1 -W 10 {six}")
+    assert "1 received" in client.sh(f"ping -6 -c 1 -W 10 {NODE_IP6}"), "the node itself"
 
     made = await until(
         lambda: node.fake.objects.get(("ciliumendpoints", "default", "web")), "its CiliumEndpoint"
@@ -153,7 +153,7 @@ async def test_restart_and_the_family_switched(node: AgentNode) -> None:
     node.start()
     await node.ready()
     assert _reaches(node.namespace, old, 4)
-    assert _routes(node) == {}
+    await until(lambda: _routes(node) == {}, "its ways go")
     assert "inet6" not in sh(f"ip -n {node.namespace} addr show ist_host")
     one = await node.add(node.pod("one"))
     assert set(_families(one)) == {4}

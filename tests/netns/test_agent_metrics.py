@@ -106,7 +106,7 @@ async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
         found.flags = {
             "prometheus-serve-addr": "127.0.0.1:9090",
             "agent-health-port": "9879",
-            "clustermesh-cache-ttl": "2s",
+            "clustermesh-cache-ttl": "10s",  # more than it takes to be ready
             "log-opt": "format=json-ts,level=debug",
         }
         yield found
@@ -217,7 +217,7 @@ async def test_an_agent_tells_of_itself(node: AgentNode) -> None:
     await node.ready()
     client = await node.add(node.pod("client", {"app": "client"}))
     server = await node.add(node.pod("server", {"app": "server"}))
-    client.sh(f"ping -q -c 2 -i 0.1 -W 1 {server.address}")
+    client.sh(f"ping -q -c 2 -i 0.1 -W 10 {server.address}")
     put(node.fake, "networkpolicies", POLICY)
 
     def number(name: str, **wanted: str) -> float:
@@ -225,8 +225,12 @@ async def test_an_agent_tells_of_itself(node: AgentNode) -> None:
 
     ingress = {"enforcement": "ingress"}
     await until(lambda: number("policy_endpoint_enforcement_status", **ingress) == 2, "policy")
-    client.sh(f"ping -q -c 2 -i 0.1 -W 1 {server.address} || true")
-    await until(lambda: number("drop_count_total", reason="Policy denied") >= 2, "drops")
+
+    def denied() -> bool:
+        client.sh(f"ping -q -c 2 -i 0.1 -W 1 {server.address} || true")
+        return number("drop_count_total", reason="Policy denied") >= 2
+
+    await until(denied, "drops")
     found = scrape(node)
     check(found, "cilium_", OWN)
 

@@ -107,6 +107,15 @@ async def test_a_policy_opens_and_shuts(node: AgentNode, pods: dict[str, TestPod
 
 async def _api_tells(node: AgentNode, endpoint: int, server: TestPod) -> None:
     """What is enforced, in every shape that it is asked for."""
+
+    async def realized_now() -> bool:  # the kernel knows of it first
+        found = await _realized(node, endpoint)
+        told = await node.get("policy")
+        return bool(
+            found["policy-enabled"] == "ingress" and found["policy-revision"] == told["revision"]
+        )
+
+    await until(realized_now, "it is told")
     shape = await node.get(f"endpoint/{endpoint}")
     realized = shape["status"]["policy"]["realized"]
     assert realized["policy-enabled"] == "ingress"
@@ -194,7 +203,7 @@ async def test_what_is_invalid_closes_and_says_so(
     for name in range(6):
         await node.add(node.pod(f"more-{name}", {"app": f"more-{name}"}))
     await until(full, "the agent says that the map is full")
-    assert refused(friend, server)
+    await until(lambda: refused(friend, server), "closed")
     drop(node.fake, POLICIES, "default", "server")
     await until(lambda: reaches(friend, server), "open without it")
     listener.kill()
@@ -233,7 +242,7 @@ async def test_prefixes_and_audit(node: AgentNode, pods: dict[str, TestPod]) -> 
     assert (rows["0.0.0.0/0"], rows["192.0.2.0/24"]) == numbers
     drop(node.fake, POLICIES, "default", "out")
     await until(lambda: "0.0.0.0/0" not in kernel_ipcache(node), "they go")
-    assert reaches(friend, server)
+    await until(lambda: reaches(friend, server), "open")
     listener.kill()
 
 
@@ -309,7 +318,11 @@ async def test_modes(node: AgentNode, pods: dict[str, TestPod]) -> None:
     endpoint = await number(node, server)
     await until(lambda: len(kernel_rows(node, endpoint)) > 2, "the policy's rows")
     assert reaches(friend, server)
-    assert (await _realized(node, endpoint))["policy-enabled"] == "audit-both"
+
+    async def audited() -> bool:
+        return bool((await _realized(node, endpoint))["policy-enabled"] == "audit-both")
+
+    await until(audited, "it is told")
     listener.kill()
     assert node.reaches(server), "the node reaches its pods"
 
@@ -339,7 +352,8 @@ async def test_names_of_ports_and_the_api_server(node: AgentNode, pods: dict[str
     policy(node, "out", spec)
     await until(lambda: refused(friend, pods["server"]), "denied")
     await until(lambda: reaches(friend, named), "by the port's name")
-    found = node.fake.objects["ciliumendpoints", "default", "named"]
+    key_of_named = ("ciliumendpoints", "default", "named")
+    found = await until(lambda: node.fake.objects.get(key_of_named), "its CiliumEndpoint")
     assert found["status"]["named-ports"] == [{"name": "web", "port": 8080, "protocol": "TCP"}]
 
     assert "203.0.113.7/32" not in kernel_ipcache(node)

@@ -77,8 +77,8 @@ async def again(node: AgentNode, **flags: str) -> None:
 
 
 def steady(client: TestPod, server: TestPod) -> Process:
-    """A connection that ends with an error when nothing comes back for a second."""
-    return traffic(client.namespace, "steady-tcps", server.address, 8080, 0.02, 1, 1).ready()
+    """A connection that ends with an error when nothing comes back for five seconds."""
+    return traffic(client.namespace, "steady-tcps", server.address, 8080, 0.02, 1, 5).ready()
 
 
 def errors(found: Process) -> list[str]:
@@ -111,7 +111,8 @@ async def test_modes_change_without_a_gap(node: AgentNode) -> None:
         assert seen["sent"] > 100
         assert seen["answered"] == seen["sent"], mode
         free.kill()
-        assert refused(stranger, server, "udp", 5000) is (mode == "default"), mode
+        tried = refused if mode == "default" else reaches
+        assert tried(stranger, server, "udp", 5000), mode
     # A kill in the middle of the change opens nothing that rows have shut already.
     flood = traffic(stranger.namespace, "steady-udp", server.address, 5000, 0.0005).ready()
     (node.state / "state" / "policy-mode").write_text("never")
@@ -132,7 +133,7 @@ async def test_connections_that_are_forbidden_now(node: AgentNode, keeps: str) -
     policy(node, "server", only_friend())
     await shut(node, server)
     await until(lambda: refused(stranger, server), "in force")
-    await asyncio.sleep(1.3)  # longer than the old connection waits for an answer
+    await asyncio.sleep(5.5)  # longer than the old connection waits for an answer
     seen = old.finish()
     assert bool(seen[0]["errors"]) is (keeps == "false"), seen
     assert errors(other) == []
@@ -181,7 +182,11 @@ async def test_audit_from_the_annotation_to_the_screen(node: AgentNode, tmp_path
         assert "AUDIT" in shown.out
         policy(node, "server", only_friend())
         await until(lambda: refused(stranger, server), "in earnest")
-        denied = await observed("DROPPED", "--to-pod", "default/server")
+
+        async def dropped() -> Any:
+            return await observed("DROPPED", "--to-pod", "default/server")
+
+        denied = await until(dropped, "the verdict")
         assert denied[0]["source"]["pod_name"] == "stranger"
     listener.kill()
     other.kill()
@@ -216,7 +221,9 @@ async def test_labels_of_the_last_seconds_survive_a_kill(
     await asyncio.sleep(0.3)
     assert kernel_ipcache(node)[address] == REMOTE_IDENTITY
     assert key in kernel_rows(node, endpoint)
-    assert str(REMOTE_IDENTITY) in kept.read_text(), "the journal became part of the file"
+    await until(
+        lambda: str(REMOTE_IDENTITY) in kept.read_text(), "the journal becomes part of the file"
+    )
 
 
 async def test_labels_that_are_lost_open_nothing(node: AgentNode, beta: RemoteCluster) -> None:
@@ -249,7 +256,7 @@ async def test_labels_that_are_lost_open_nothing(node: AgentNode, beta: RemoteCl
             has_it = kernel_ipcache(node).get(address) == REMOTE_IDENTITY
             assert key in rows or not has_it
             await asyncio.sleep(0)
-    assert kernel_ipcache(node)[address] == 0
+    await until(lambda: kernel_ipcache(node).get(address) == 0, "nobody")
     await until(lambda: key not in kernel_rows(node, endpoint), "forgotten")
 
 
@@ -289,6 +296,7 @@ async def test_a_full_ipcache_closes_what_it_would_open(node: AgentNode) -> None
     listener.kill()
 
 
+@pytest.mark.timeout(300)
 async def test_a_map_of_16384_rows(node: AgentNode) -> None:
     """That many are written and hold; one identity more closes the pod, with its name in the
     agent's words and in `policy list`; without it all is as before."""
@@ -323,8 +331,12 @@ async def test_a_map_of_16384_rows(node: AgentNode) -> None:
     await until(lambda: reaches(friend, server), "open")  # its row may be among the last
     more(40)
     await until(lambda: refused(friend, server), "closed", 60)
-    messages = (await node.get("healthz"))["messages"]
-    assert any(f"endpoint {endpoint}" in m and "a map holds 16384" in m for m in messages)
+
+    async def told() -> bool:
+        messages = (await node.get("healthz"))["messages"]
+        return any(f"endpoint {endpoint}" in m and "a map holds 16384" in m for m in messages)
+
+    await until(told, "why", 60)
     listed = json.loads((await isthmus(node, "policy", "list", "-o", "json")).out)
     assert [c["endpoint"] for c in listed[0]["closed"]] == ["default/server"]
     assert "holds 16384" in listed[0]["closed"][0]["reason"]

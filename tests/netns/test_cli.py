@@ -59,7 +59,7 @@ async def test_what_the_agent_and_the_kernel_say(node: AgentNode) -> None:
     async def listed_there() -> bool:
         return pod.address in (await isthmus(node, "service", "list")).out
 
-    await until(listed_there, "the service is listed", 20, 0.2)
+    await until(listed_there, "the service is listed", 60, 0.2)
 
     status = await isthmus(node, "status", "-o", "json")
     assert status.code == 0

@@ -42,7 +42,7 @@ async def test_those_who_answer_are_told_with_their_time(echo: Asking) -> None:
     """More than are sent at once; one that is silent, and one without a way there."""
     found = await echo.ask([*HERE, SILENT, NOWHERE])
     assert found.keys() == set(HERE)
-    assert all(0 < seconds < 1 for seconds in found.values())
+    assert all(0 < seconds < 60 for seconds in found.values())
 
 
 async def test_it_is_asked_again_and_again(echo: Asking) -> None:
@@ -56,7 +56,7 @@ async def test_it_is_asked_again_and_again(echo: Asking) -> None:
 async def test_it_does_not_wait_when_all_have_answered(namespace: str) -> None:
     """A question to those who answer takes less than one wait for those who do not."""
     echo = namespaces.run_inside(netns_path(namespace), Echo)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         assert (await echo.ask(HERE[:3], gap_s=60)).keys() == set(HERE[:3])
     echo.close()
 

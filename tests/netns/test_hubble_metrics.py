@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ async def test_the_page_tells_what_the_observer_has(tmp_path: Path) -> None:
         stack.callback(server.serve().kill)
         for _ in range(3):
             assert traffic(client.namespace, "tcp", server.address, 8080).finish()["names"]
-        client.sh(f"ping -q -c 4 -i 0.1 -W 1 {server.address}")
+        client.sh(f"ping -q -c 4 -i 0.1 -W 10 {server.address}")
         client.sh(f"ping -q -c 1 -W 1 {OUTSIDE} || true")
         proxy = Proxy(node.state / "envoy/sockets/access_log.sock")
         stack.callback(proxy.close)
@@ -67,7 +68,15 @@ async def test_the_page_tells_what_the_observer_has(tmp_path: Path) -> None:
             return scrape(node)["hubble_flows_processed_total"].total(type="L7") == 3
 
         await until(all_told, "requests")
-        page, told = scrape(node), await flows(path)
+
+        async def still() -> Any:
+            page, told = scrape(node), await flows(path)
+            counted, later = (
+                p["hubble_flows_processed_total"].total() for p in (page, scrape(node))
+            )
+            return (page, told) if counted == later else None
+
+        page, told = await until(still, "nothing more is told")
         counted = page["hubble_flows_processed_total"]
         asked = {"grpc_service": "observer.Observer", "grpc_method": "GetFlows", "grpc_code": "OK"}
         assert scrape(node)["grpc_server_handled_total"].total(**asked) == 1

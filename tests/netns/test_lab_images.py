@@ -13,14 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.etcd import free_port
+
 IMAGES = Path(__file__).resolve().parents[2] / "kind/images"
-START_LIMIT_S = 5.0  # the aim is 0.15 s; a test must not fail on a busy machine
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+START_LIMIT_S = 30.0  # the aim is 0.15 s; a test must not fail on a busy machine
 
 
 @contextmanager
@@ -48,7 +44,7 @@ def send_for_ever(sock: socket.socket) -> None:
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -88,7 +84,7 @@ def test_echo_tells_who_and_whom() -> None:
 
 def test_many_requests_on_one_connection_and_in_pieces() -> None:
     """Keep-alive, pipelined requests, and a request that arrives byte by byte."""
-    with serving("echo.py") as (port, _), socket.create_connection(("127.0.0.1", port), 5) as sock:
+    with serving("echo.py") as (port, _), socket.create_connection(("127.0.0.1", port), 30) as sock:
         request = b"GET /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
         sock.sendall(request * 3)
         received = b""
@@ -104,11 +100,11 @@ def test_many_requests_on_one_connection_and_in_pieces() -> None:
 def test_junk_closes_only_its_own_connection() -> None:
     """What is not HTTP is refused; a client that sends an endless header is dropped."""
     with serving("echo.py") as (port, _):
-        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", port), 30) as sock:
             sock.sendall(b"junk\r\n\r\n")
             assert b"400" in sock.recv(1000)
         with (
-            socket.create_connection(("127.0.0.1", port), 5) as sock,
+            socket.create_connection(("127.0.0.1", port), 30) as sock,
             pytest.raises(ConnectionError),
         ):
             send_for_ever(sock)
@@ -119,4 +115,4 @@ def test_ends_on_sigterm() -> None:
     """SIGTERM ends it at once with exit code 0: a pod's deletion must not wait for its grace."""
     with serving("static.py") as (_, process):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(20) == 0  # of 30 s of grace

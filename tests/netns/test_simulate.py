@@ -25,7 +25,7 @@ def _command(*more: str) -> list[str]:
 
 def _run(*more: str) -> tuple[int, dict[str, Any], str]:
     done = subprocess.run(
-        _command("-o", "json", *more), cwd=ROOT, capture_output=True, text=True, timeout=110
+        _command("-o", "json", *more), cwd=ROOT, capture_output=True, text=True, timeout=250
     )
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
@@ -45,7 +45,7 @@ def _ours() -> set[int]:
 
 def test_the_kernel_holds_what_the_clusters_say() -> None:
     """Mirrored clusters and one with an etcd of its own: everything arrives, changes too."""
-    code, report, said = _run("--churn=40", "--duration=4s", "--seed=5", "--direct=1")
+    code, report, said = _run("--churn=40", "--duration=8s", "--seed=5", "--direct=1")
     assert (code, report["ok"], report["errors"]) == (0, True, []), said
     assert report["rows"] == 4 * (3 + 60 + 5 + 3)
     assert report["bootstrap"]["programmed_s"] >= report["bootstrap"]["in_sync_s"] > 0
@@ -54,7 +54,7 @@ def test_the_kernel_holds_what_the_clusters_say() -> None:
     assert 0 < report["churn"]["propagation"]["p50_ms"] <= report["churn"]["propagation"]["p99_ms"]
     rows, room = report["maps"]["ipcache"]
     assert 4 * 63 <= rows < room
-    assert "seconds of churn: 4" in said  # a line per phase, where nobody looks at a terminal
+    assert "seconds of churn: 8" in said  # a line per phase, where nobody looks at a terminal
 
 
 def test_a_map_that_is_too_small_is_told() -> None:
@@ -81,12 +81,14 @@ def test_nothing_is_left(number: int) -> None:
     for line in process.stderr:
         if "rows written" in line:  # etcds run, and the agent starts
             break
-    time.sleep(1)
-    assert len(_ours() - before) > 4
+    deadline = time.monotonic() + 30
+    while len(_ours() - before) <= 4:
+        assert time.monotonic() < deadline, "what it begins is not there"
+        time.sleep(0.05)
     process.send_signal(number)
-    code = process.wait(timeout=10)
+    code = process.wait(timeout=60)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
-    deadline = time.monotonic() + 40  # the kernel takes namespaces down in its own time
+    deadline = time.monotonic() + 60  # the kernel takes namespaces down in its own time
     while (left := _ours() - before) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.stderr.close()

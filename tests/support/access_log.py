@@ -53,7 +53,7 @@ class Proxy:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(10)
+        self._socket.settimeout(30)
         self._socket.connect(str(path))
 
     def tell(self, made: dict[str, Any] | bytes) -> None:

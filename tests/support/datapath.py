@@ -112,7 +112,7 @@ def kernel_thread(*, own_network: bool = False) -> Iterator[KernelThread]:
     thread = KernelThread("test-datapath")
     try:
         if own_network:
-            thread.submit(namespaces.leave_for_new).result(timeout=10)
+            thread.submit(namespaces.leave_for_new).result(timeout=30)
         yield thread
     finally:
         thread.close()

@@ -1,6 +1,8 @@
 """A real etcd per test: plain or with TLS and users, on loopback, in a directory of its own."""
 
 import asyncio
+import contextlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -21,10 +23,18 @@ from kvstore.port import UnavailableError
 START_TIMEOUT_S = 60.0  # an emulated machine reads the program for half of it
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody has, and no connection is given before it is listened on."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)  # below those that connections are given
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @dataclass

@@ -10,7 +10,7 @@ import grpc.aio
 
 from kvstore.config import StoreConfig
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
 Fields = Sequence[tuple[int, "int | bytes | Fields"]]
 
 

@@ -20,11 +20,11 @@ import yaml
 from tests.support.lab_api import free_port, write_certificate
 
 TOKEN = "kind-apiserver-test"
-START_S = 20.0
-KUBECTL_S = 30.0
+START_S = 60.0
+KUBECTL_S = 90.0
 
 
-def until(what: str, claim: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def until(what: str, claim: Callable[[], Any], timeout_s: float = 40.0) -> Any:
     """Ask again and again until the claim holds; its value."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -163,7 +163,7 @@ class Cluster:
         url = f"https://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
                 text = answer.read()
                 code = answer.status
         except urllib.error.HTTPError as error:
@@ -181,7 +181,7 @@ class Cluster:
         """Events until the server ends the watch."""
         url = f"https://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
+        with urllib.request.urlopen(request, timeout=30, context=self.tls) as answer:
             for line in answer:
                 yield json.loads(line)
 

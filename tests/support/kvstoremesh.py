@@ -116,7 +116,7 @@ class Pair:
         await self.put_near({keys.HEARTBEAT: b"now"})
 
 
-async def until(holds: Any, timeout_s: float = 20) -> None:
+async def until(holds: Any, timeout_s: float = 40) -> None:
     """Look again until it holds."""
     async with asyncio.timeout(timeout_s):
         while True:

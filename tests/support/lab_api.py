@@ -1,7 +1,6 @@
 """The lab's real API server for tests: its own process, its own etcd, TLS and a token."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,19 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.etcd import free_port as free_port
 from tests.support.kube import Api, write_kubeconfig
 from tests.support.tcp_proxy import TcpProxy
 
 ETCD = "/usr/bin/etcd"
 TOKEN = "test-token"
-START_S = 20
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_S = 60
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:

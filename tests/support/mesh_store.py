@@ -15,6 +15,7 @@ from certs.issue import create_ca, issue
 from certs.profiles import mesh_profiles
 from kvstore import etcd
 from kvstore.config import load_store_config
+from tests.support.etcd import when_up
 from tests.support.lab_api import ETCD, free_port, stop, wait_for_port
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,9 @@ class MeshStore:
             "--log-level=error",
         )
         await wait_for_port(self.port, self._process)
+        # It listens before it serves.
+        admin = load_store_config(Path(self.config(f"admin-{self.cluster}")))
+        await (await when_up(admin)).close()
 
     async def stop(self) -> None:
         if self._process is not None:

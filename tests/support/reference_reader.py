@@ -76,7 +76,7 @@ class ReferenceReader:
     def cached(self) -> bool:
         return bool(self.announced["capabilities"].get("cached"))
 
-    async def until(self, claim: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    async def until(self, claim: Callable[[], bool], what: str, timeout_s: float = 40) -> None:
         async with asyncio.timeout(timeout_s):
             while not claim():
                 self.changed.clear()
@@ -241,7 +241,7 @@ class ReferenceReader:
     async def _call(self, method: str, request: bytes, kind: Any) -> Any:
         self.calls.append(method)
         unary: Any = self._channel.unary_unary(f"/etcdserverpb.{method}")
-        reply = kind.FromString(await unary(request, timeout=10))
+        reply = kind.FromString(await unary(request, timeout=30))
         self._same_etcd(reply)
         self.changed.set()
         return reply
