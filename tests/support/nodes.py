@@ -32,7 +32,7 @@ SIZES: dict[str, int] = {}
 
 
 def sh(command: str) -> str:
-    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr or done.stdout}")
     return done.stdout
@@ -56,7 +56,7 @@ def enter(thread: KernelThread, name: str) -> None:
         finally:
             os.close(fd)
 
-    thread.submit(work).result(timeout=10)
+    thread.submit(work).result(timeout=60)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Process:
         assert self.child.stdout.readline() == "ready\n"
         return self
 
-    def finish(self, timeout_s: float = 30) -> Any:
+    def finish(self, timeout_s: float = 90) -> Any:
         """End its input, and take the JSON line it prints last."""
         out, err = self.child.communicate("", timeout=timeout_s)
         assert self.child.returncode == 0, err

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 _TIMEOUT_S = float(os.environ.get("TRAFFIC_PATIENCE_S", "2"))
+COLLECT_S = 5.0  # later answers are lost; a busy machine takes a second or three
 CANARY = b"isthmus-canary-5d0c1a7e"  # as in sniffer.py: it must not be seen where it is encrypted
 
 
@@ -146,13 +147,14 @@ def ping(host: str, count: str = "1", size: str = "56") -> None:
 
 def _answered(raw: socket.socket, identifier: int, sequence: int) -> bool:
     deadline = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < deadline:
+    while True:  # what is there is looked at, however late it has become
         packet = raw.recv(65536)
         offset = (packet[0] & 15) * 4
         kind, _, _, got, number = struct.unpack_from("!BBHHH", packet, offset)
         if kind == 0 and (got, number) == (identifier, sequence):
             return True
-    return False
+        if time.monotonic() >= deadline:
+            return False
 
 
 def _checksum(data: bytes) -> int:
@@ -175,17 +177,17 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
         client.setblocking(False)
         _roomy(client)
         print("ready", flush=True)
-        stop = time.monotonic() + 3600
         due = time.monotonic()
-        while time.monotonic() < stop:
-            wait = max(0.0, due - time.monotonic())
-            readable, _, _ = select.select([client, sys.stdin], [], [], wait)
+        stop = None
+        while stop is None or (len(answers) < sent and time.monotonic() < stop):
+            sources = [client, sys.stdin] if stop is None else [client]
+            wait = max(0.0, (due if stop is None else stop) - time.monotonic())
+            readable, _, _ = select.select(sources, [], [], wait)
             if client in readable:
                 answers.add(json.loads(client.recv(65536))["tag"])
-            if sys.stdin in readable and stop > time.monotonic() + 2:
-                stop = time.monotonic() + 1.0  # collect what is still on its way
-                due = stop
-            if time.monotonic() >= due and due != stop:
+            if sys.stdin in readable:
+                stop = time.monotonic() + (COLLECT_S if answers else 1.0)  # what is on its way
+            if stop is None and time.monotonic() >= due:
                 sent += 1
                 client.send(f"{sent:016d}".encode())
                 # A process that was not run for a while must not make up for it in one burst.
@@ -195,7 +197,8 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
 
 def steady_tcp(host: str, port: str, interval_s: str) -> None:
     """One connection that echoes at a pace until stdin ends. Prints what it saw."""
-    print(json.dumps(_steady(host, port, interval_s, 10.0, threading.Barrier(1))))
+    patience_s = max(10.0, _TIMEOUT_S)
+    print(json.dumps(_steady(host, port, interval_s, patience_s, threading.Barrier(1))))
 
 
 def steady_tcps(host: str, port: str, interval_s: str, count: str, patience_s: str) -> None:
@@ -210,11 +213,11 @@ def steady_tcps(host: str, port: str, interval_s: str, count: str, patience_s: s
 def _steady(host: str, port: str, interval_s: str, patience_s: float, all_: threading.Barrier):
     name, rounds, errors, worst = "", 0, [], 0.0
     try:
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
             stream = connection.makefile("rb")
             name = json.loads(stream.readline())["name"]
             connection.settimeout(patience_s)
-            if all_.wait(10) == 0:
+            if all_.wait(60) == 0:
                 print("ready", flush=True)
             while not select.select([sys.stdin], [], [], float(interval_s))[0]:
                 begun = time.monotonic()

@@ -37,7 +37,7 @@ PODS = ["10.201.0.0/16"]
 UNDERLAY = "under0"
 TOO_BIG = (DropReason.DROP_FRAGMENTATION_NEEDED, TrafficDirection.DIRECTION_EGRESS)
 LATE_S = 0.3  # of an announcement
-STEP_S = 100
+STEP_S = 200
 
 
 @dataclass
