@@ -369,9 +369,7 @@ def fail_over(mesh: Mesh, step: Step) -> None:
         stream.until("some requests after the kill", lambda: len(stream.since(unready)) > RATE * 3)
         mesh.kubectl(C1, "rollout", "status", "deployment/rebel-base", "--timeout=60s")
         back = time.time()
-        stream.until(
-            "Cluster-1 again", lambda: {r.cluster for r in stream.requests[-8:]} == {ONE}
-        )
+        stream.until("Cluster-1 again", lambda: {r.cluster for r in stream.requests[-8:]} == {ONE})
     in_flight = [
         r for r in stream.failed if last - IN_FLIGHT_S <= r.at <= last <= r.at + r.ms / 1000
     ]

@@ -57,12 +57,16 @@ class World:
         )
 
     def status(self) -> dict[str, Any]:
-        """``isthmus encrypt status`` of the whole mesh."""
+        """``isthmus encrypt status`` of the whole mesh, once every agent answers in time."""
+        found: dict[str, Any] = labs.wait_until("every agent answers", self._status)
+        return found
+
+    def _status(self) -> dict[str, Any]:
         done = self.isthmus("encrypt", "status", "--context", C1, "--also", C2, "-o", "json")
         assert done.stdout, done.stderr
         found = json.loads(done.stdout)
         assert found["faults"] == [], found["faults"]
-        return found["nodes"]
+        return dict(found["nodes"])
 
     def keys(self) -> dict[str, str]:
         return {n: s["wireguard"]["interfaces"][0]["public-key"] for n, s in self.status().items()}
@@ -127,7 +131,7 @@ class World:
     def pod_of(self, name: str) -> str | None:
         """The address of a pod of cluster2."""
         pods = self.lab.get("pods", cluster=C2)["items"]
-        return next((p["status"]["podIP"] for p in pods if p["metadata"]["name"] == name), None)
+        return next((p["status"].get("podIP") for p in pods if p["metadata"]["name"] == name), None)
 
     def newest(self) -> str | None:
         """The address of cluster2's youngest pod, once it has one."""
