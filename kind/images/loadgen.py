@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 TIMEOUT_S = 10.0  # for an answer: a busy machine stands still for seconds
-# So often the kernel tries again to connect, which needs no process of ours to run: who is not let in
-# within three seconds has failed.
+# So often the kernel tries again to connect, which needs no process of ours to run: who is not let
+# in within three seconds has failed.
 SYN_RETRIES = 1
 _CLUSTER = re.compile(rb'"Cluster": *"([^"]*)"')
 _lock = threading.Lock()

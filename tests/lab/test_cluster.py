@@ -128,7 +128,8 @@ def test_ordinary_pods_reach_the_api(lab: Lab, name: str) -> None:
     pod = lab.get("pods", "-l", f"app={name}")["items"][0]["metadata"]["name"]
     account = "/var/run/secrets/kubernetes.io/serviceaccount"
     script = (
-        f'curl -sS -m 20 --cacert {account}/ca.crt -H "Authorization: Bearer $(cat {account}/token)"'
+        f'curl -sS -m 20 --cacert {account}/ca.crt -H "Authorization: Bearer'
+        f' $(cat {account}/token)"'
         " https://kubernetes.default.svc/api/v1/namespaces/default/pods"
     )
     code, output = lab.exec(pod, "sh", "-c", script)
