@@ -270,14 +270,14 @@ def joined(mesh: Mesh, step: Step) -> None:
     said = mesh.isthmus("clustermesh", "connect", "--context", C1, "--destination-context", C2)
     step.check(said.strip().splitlines()[-1], "Connected cluster" in said)
     for context in (C1, C2):
-        words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+        words = ("--context", context, "--wait", "--wait-duration", "110s", "-o", "json")
         status = json.loads(mesh.isthmus("clustermesh", "status", *words))
         connected = status["connectivity"]["connected"]
         step.check(f"{context}: every agent connected and synchronised", connected["min"] == 1)
     step.figures["enable to synchronised"] = f"{time.monotonic() - start:.1f} s"
     for context in (C1, C2):
         for name in ("rebel-base", "x-wing"):
-            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=110s")
 
 
 def pod_to_pod(mesh: Mesh, step: Step) -> None:
@@ -367,7 +367,7 @@ def fail_over(mesh: Mesh, step: Step) -> None:
         last = max(r.at for r in stream.since(start) if r.cluster == ONE)
         mesh.kubectl(C1, "delete", "pod", "--wait=false", *names)
         stream.until("some requests after the kill", lambda: len(stream.since(unready)) > RATE * 3)
-        mesh.kubectl(C1, "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+        mesh.kubectl(C1, "rollout", "status", "deployment/rebel-base", "--timeout=110s")
         back = time.time()
         stream.until("Cluster-1 again", lambda: {r.cluster for r in stream.requests[-8:]} == {ONE})
     in_flight = [
@@ -406,7 +406,7 @@ def without_control(mesh: Mesh, step: Step) -> None:
         mesh.wait_for("the local agents are gone", lambda: not mesh.agents(C1))
         _some_more(service, pod)
         mesh.kubectl(C2, "scale", "deployment/rebel-base", "--replicas=3")
-        mesh.kubectl(C2, "rollout", "status", "deployment/rebel-base", "--timeout=60s")
+        mesh.kubectl(C2, "rollout", "status", "deployment/rebel-base", "--timeout=110s")
         mesh.kubectl(C1, *agents, selector % "null")
         mesh.kubectl(C2, *apiserver, "--replicas=1")
         took = mesh.wait_for("the change arrives", lambda: len(_backends(mesh)) == 5)

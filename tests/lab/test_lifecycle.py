@@ -156,15 +156,15 @@ def test_killed_services_come_back(small_lab: Lab) -> None:
         }
     )
     before = {row["name"]: row["pid"] for row in small_lab.status()["processes"]}
-    for name in ("etcd", "kube-apiserver", "kubelet"):
+    killed = ("etcd", "kube-apiserver", "kubelet")
+    for name in killed:
         os.kill(before[name], signal.SIGKILL)
 
     def back() -> bool:
         rows = {row["name"]: row for row in small_lab.status()["processes"]}
         return all(
-            row["state"] == "running" and (row["pid"] != before[name])
-            for name, row in rows.items()
-            if name in ("etcd", "kube-apiserver", "kubelet")
+            name in rows and rows[name]["state"] == "running" and rows[name]["pid"] != before[name]
+            for name in killed
         )
 
     wait_until("services run again", back)

@@ -46,7 +46,7 @@ def secret(mesh: story.Mesh, context: str, name: str) -> dict[str, bytes]:
 
 def agents_ready(mesh: story.Mesh) -> bool:
     for context in (story.C1, story.C2):
-        words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+        words = ("--context", context, "--wait", "--wait-duration", "110s", "-o", "json")
         status = json.loads(mesh.isthmus("clustermesh", "status", *words))
         connected = status["connectivity"]["connected"]
         if connected["min"] != 1 or not status["certificates"]:

@@ -42,11 +42,11 @@ TRAFFIC = Path(__file__).with_name("traffic.py")
 PLUGIN = ROOT / "cni" / "build" / "cilium-cni"
 NODE_IP = "172.31.9.1"
 POD_CIDR = "10.203.1.0/24"
-READY_S = 30.0
+READY_S = 90.0
 
 
 async def until(
-    claim: Callable[[], Any], what: str, timeout_s: float = 20.0, every_s: float = 0.02
+    claim: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02
 ) -> Any:
     """Poll a claim about something that tells no changes; its first true value."""
     deadline = time.monotonic() + timeout_s
@@ -248,7 +248,7 @@ class AgentNode:
     def kill(self, number: int = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         self.process = None
         return code
 

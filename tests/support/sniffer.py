@@ -99,7 +99,7 @@ class Sniffer:
         """End the capture and judge it."""
         time.sleep(HANDED_OVER_S)
         self._process.send_signal(signal.SIGINT)
-        _, said = self._process.communicate(timeout=20)
+        _, said = self._process.communicate(timeout=60)
         dropped = re.search(r"(\d+) packets? dropped by kernel", said)
         seen = Sightings(missed=int(dropped[1]) if dropped else 0)
         for protocol, packet in frames(self._file):

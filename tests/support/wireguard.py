@@ -32,7 +32,7 @@ def keeper(namespace: str, directory: Path) -> Iterator[Path]:
         yield wanted
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def opened(name: str, mtu: int, directory: Path) -> tuple[Device, int]:
