@@ -42,11 +42,11 @@ TRAFFIC = Path(__file__).with_name("traffic.py")
 PLUGIN = ROOT / "cni" / "build" / "cilium-cni"
 NODE_IP = "172.31.9.1"
 POD_CIDR = "10.203.1.0/24"
-READY_S = 90.0
+READY_S = 60.0
 
 
 async def until(
-    claim: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02
+    claim: Callable[[], Any], what: str, timeout_s: float = 40.0, every_s: float = 0.02
 ) -> Any:
     """Poll a claim about something that tells no changes; its first true value."""
     deadline = time.monotonic() + timeout_s
@@ -166,7 +166,7 @@ class TestPod:
         return traffic(self.namespace, "serve-tcp", self.address, 8080, self.name).ready()
 
 
-def traffic(namespace: str, *arguments: object, patience_s: float = 2.0) -> Process:
+def traffic(namespace: str, *arguments: object, patience_s: float = 6.0) -> Process:
     """Start a traffic program in a namespace; a client waits for ``patience_s``."""
     command = ["ip", "netns", "exec", namespace, sys.executable, str(TRAFFIC)]
     return Process(
@@ -248,7 +248,7 @@ class AgentNode:
     def kill(self, number: int = signal.SIGKILL) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=40)
         self.process = None
         return code
 

@@ -33,7 +33,7 @@ def hubble_process(node: AgentNode, **settings: str) -> Iterator[Path]:
             yield path
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=40)
 
 
 @asynccontextmanager

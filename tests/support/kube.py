@@ -66,7 +66,7 @@ async def fake_api(directory: Path) -> AsyncIterator[Api]:
         yield Api(through, direct, proxy, fake.compact, fake)
 
 
-async def until(claim: Callable[[], bool], timeout_s: float = 60) -> None:
+async def until(claim: Callable[[], bool], timeout_s: float = 30) -> None:
     """Look at something that tells no changes until a claim about it holds."""
     async with asyncio.timeout(timeout_s):
         while not claim():  # noqa: ASYNC110
@@ -85,7 +85,7 @@ class Recorder:
             self.changes.append((old, new))
             self._news.notify_all()
 
-    async def until(self, claim: Callable[[], bool], timeout_s: float = 60) -> None:
+    async def until(self, claim: Callable[[], bool], timeout_s: float = 30) -> None:
         """Wait until a claim holds; it is looked at after every change."""
         async with asyncio.timeout(timeout_s), self._news:
             await self._news.wait_for(claim)
@@ -106,7 +106,7 @@ async def running(*informers: Informer) -> AsyncIterator[None]:  # type: ignore[
     async with TaskGroup() as group:
         tasks = [group.create_task(informer.run()) for informer in informers]
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(30):
                 for informer in informers:
                     await informer.synced.wait()
             yield

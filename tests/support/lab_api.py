@@ -20,7 +20,7 @@ from tests.support.tcp_proxy import TcpProxy
 
 ETCD = "/usr/bin/etcd"
 TOKEN = "test-token"
-START_S = 60
+START_S = 20
 
 
 def free_port() -> int:

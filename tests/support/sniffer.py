@@ -98,8 +98,13 @@ class Sniffer:
     def stop(self) -> Sightings:
         """End the capture and judge it."""
         time.sleep(HANDED_OVER_S)
+        before = -1
+        for _ in range(50):  # a machine that others use as well may take longer
+            if before == (before := self._file.stat().st_size):
+                break
+            time.sleep(0.2)
         self._process.send_signal(signal.SIGINT)
-        _, said = self._process.communicate(timeout=60)
+        _, said = self._process.communicate(timeout=40)
         dropped = re.search(r"(\d+) packets? dropped by kernel", said)
         seen = Sightings(missed=int(dropped[1]) if dropped else 0)
         for protocol, packet in frames(self._file):

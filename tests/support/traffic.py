@@ -13,8 +13,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-_TIMEOUT_S = float(os.environ.get("TRAFFIC_PATIENCE_S", "2"))
-COLLECT_S = 5.0  # later answers are lost; a busy machine takes a second or three
+_TIMEOUT_S = float(os.environ.get("TRAFFIC_PATIENCE_S", "10"))
+_LATE_S, _LAST_S = 1.0, 15.0  # what is under way is awaited, of flows that are answered at all
 CANARY = b"isthmus-canary-5d0c1a7e"  # as in sniffer.py: it must not be seen where it is encrypted
 
 
@@ -171,23 +171,27 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
 
     The pace is what a flow is; nothing waits for it.
     """
-    sent, answers = 0, set()
+    sent, answers, ended = 0, set(), 0.0
     with socket.socket(_family(host), socket.SOCK_DGRAM) as client:
         client.connect((host, int(port)))
         client.setblocking(False)
         _roomy(client)
         print("ready", flush=True)
         due = time.monotonic()
-        stop = None
-        while stop is None or (len(answers) < sent and time.monotonic() < stop):
-            sources = [client, sys.stdin] if stop is None else [client]
-            wait = max(0.0, (due if stop is None else stop) - time.monotonic())
-            readable, _, _ = select.select(sources, [], [], wait)
+        while True:
+            now = time.monotonic()
+            if ended:
+                # Who has answered may not have been run for a while; who has not will not any more.
+                due = ended + (_LAST_S if answers else _LATE_S)
+                if now >= due or len(answers) == sent:
+                    break
+            heard = [client] if ended else [client, sys.stdin]
+            readable, _, _ = select.select(heard, [], [], max(0.0, due - now))
             if client in readable:
                 answers.add(json.loads(client.recv(65536))["tag"])
             if sys.stdin in readable:
-                stop = time.monotonic() + (COLLECT_S if answers else 1.0)  # what is on its way
-            if stop is None and time.monotonic() >= due:
+                ended = time.monotonic()
+            elif not ended and time.monotonic() >= due:
                 sent += 1
                 client.send(f"{sent:016d}".encode())
                 # A process that was not run for a while must not make up for it in one burst.

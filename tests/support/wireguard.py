@@ -32,7 +32,7 @@ def keeper(namespace: str, directory: Path) -> Iterator[Path]:
         yield wanted
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=30)
 
 
 def opened(name: str, mtu: int, directory: Path) -> tuple[Device, int]:

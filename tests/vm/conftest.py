@@ -108,7 +108,6 @@ def _boot(config: pytest.Config, items: list[pytest.Item]) -> None:
                     "ISTHMUS_VM_REPORT": str(shared / f"{name}.reports"),
                     "ISTHMUS_VM_CLAIMS": str(claims),
                     "PYTHONDONTWRITEBYTECODE": "1",
-                    "TRAFFIC_PATIENCE_S": "8",  # of what is answered at once where all is quick
                 }
                 machine = vm.machine(name, script, shared, environment)
                 machines[name] = running.enter_context(machine)
