@@ -79,17 +79,21 @@ def test_names_resolve_and_lead_to_every_backend(lab: Lab, name: str) -> None:
         service(name),
         service(f"{name}-h", clusterIP="None", selector={"app": name}),
     )
-    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=30s")
+    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=110s")
     pods = lab.get("pods", "-l", f"app={name}")["items"]
     client = pods[0]["metadata"]["name"]
-    code, output = lab.exec(client, "getent", "hosts", f"{name}.default.svc.cluster.local")
     address = lab.get("service", name)["spec"]["clusterIP"]
-    assert (code, output.split()[0]) == (0, address)
+
+    def resolved() -> bool:
+        code, output = lab.exec(client, "getent", "hosts", f"{name}.default.svc.cluster.local")
+        return code == 0 and output.split()[0] == address
+
+    wait_until("its name leads to its address", resolved)
     expected = {item["metadata"]["name"] for item in pods}
 
     def everyone_answered() -> bool:
         code, output = lab.exec(
-            client, "sh", "-c", f"for i in $(seq 40); do curl -sS -m 3 http://{name}/; done"
+            client, "sh", "-c", f"for i in $(seq 40); do curl -sS -m 10 http://{name}/; done"
         )
         assert code == 0, output
         return {json.loads(line)["pod"] for line in output.splitlines()} == expected
@@ -110,7 +114,7 @@ def test_names_resolve_and_lead_to_every_backend(lab: Lab, name: str) -> None:
 def test_unknown_names_do_not_resolve(lab: Lab, name: str) -> None:
     """A name that is not there fails at once, not after a timeout."""
     lab.apply(deployment(name, "json-mock", 1))
-    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=30s")
+    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=110s")
     pod = lab.get("pods", "-l", f"app={name}")["items"][0]["metadata"]["name"]
     code, output = lab.exec(pod, "curl", "-sS", "-m", "4", "http://no-such-service/")
     assert code == 6, output  # curl: could not resolve
@@ -120,11 +124,12 @@ def test_unknown_names_do_not_resolve(lab: Lab, name: str) -> None:
 def test_ordinary_pods_reach_the_api(lab: Lab, name: str) -> None:
     """With its service account's token a pod lists pods through the service ``kubernetes``."""
     lab.apply(deployment(name, "json-mock", 1))
-    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=30s")
+    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=110s")
     pod = lab.get("pods", "-l", f"app={name}")["items"][0]["metadata"]["name"]
     account = "/var/run/secrets/kubernetes.io/serviceaccount"
     script = (
-        f'curl -sS -m 5 --cacert {account}/ca.crt -H "Authorization: Bearer $(cat {account}/token)"'
+        f'curl -sS -m 20 --cacert {account}/ca.crt -H "Authorization: Bearer'
+        f' $(cat {account}/token)"'
         " https://kubernetes.default.svc/api/v1/namespaces/default/pods"
     )
     code, output = lab.exec(pod, "sh", "-c", script)
@@ -136,7 +141,7 @@ def test_ordinary_pods_reach_the_api(lab: Lab, name: str) -> None:
 def test_scale_and_delete(lab: Lab, name: str) -> None:
     """kubectl scale and delete reach the processes: no pod's namespace is left."""
     lab.apply(deployment(name, "json-mock", 3))
-    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=30s")
+    lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=110s")
     lab.kubectl("scale", "deployment", name, "--replicas=1")
     wait_until("one pod", lambda: len(lab.get("pods", "-l", f"app={name}")["items"]) == 1)
     uid = lab.get("pods", "-l", f"app={name}")["items"][0]["metadata"]["uid"].replace("-", "")

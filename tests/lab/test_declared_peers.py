@@ -75,18 +75,18 @@ def test_connected_by_objects(apart: Lab) -> None:
     assert step.held, step.checks
     for context in (story.C1, story.C2):
         mesh.isthmus("clustermesh", "enable", "--context", context)
-        rollout = ("rollout", "status", "deployment/clustermesh-apiserver", "--timeout=60s")
+        rollout = ("rollout", "status", "deployment/clustermesh-apiserver", "--timeout=110s")
         mesh.kubectl(context, "-n", "kube-system", *rollout)
     for context, other in ((story.C1, story.C2), (story.C2, story.C1)):
         apart.apply(*manifests(apart, other), cluster=context)
     for context, other in ((story.C1, story.C2), (story.C2, story.C1)):
-        words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+        words = ("--context", context, "--wait", "--wait-duration", "110s", "-o", "json")
         status = json.loads(mesh.isthmus("clustermesh", "status", *words))
         assert status["connectivity"]["connected"]["min"] == 1
         assert status["declared_by"] == {other: other}
         said_connected(apart, other, context)
         for name in ("rebel-base", "x-wing"):
-            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=110s")
     for number, part in enumerate((story.pod_to_pod, story.global_service), 2):
         step = story.Step(number, "")
         part(mesh, step)
@@ -140,13 +140,16 @@ def commands_leave_it_alone(mesh: story.Mesh) -> None:
 
 def doctor_finds_nothing(mesh: story.Mesh) -> None:
     """Nothing is wrong with clusters that were connected this way."""
-    mesh.isthmus("clustermesh", "doctor", "--contexts", f"{story.C1},{story.C2}")
+    words = ("clustermesh", "doctor", "--contexts", f"{story.C1},{story.C2}", "-o", "json")
+    labs.wait_until(  # an agent of a busy machine may not answer at once, which is a finding, too
+        "nothing is found", lambda: json.loads(mesh.isthmus(*words, check=False))["findings"] == []
+    )
 
 
 def deleted_is_parted(lab: Lab, mesh: story.Mesh) -> None:
     """The object goes at once, and with it what was learnt of the cluster."""
-    lab.kubectl("delete", "clustermeshpeer", story.C2, "--timeout=20s")
+    lab.kubectl("delete", "clustermeshpeer", story.C2, "--timeout=110s")
     labs.wait_until("the entry is gone", lambda: not entry(lab, story.C2))
-    mesh.wait_for("remote backends disappear", lambda: len(story._backends(mesh)) == 2, 40)
+    mesh.wait_for("remote backends disappear", lambda: len(story._backends(mesh)) == 2)
     data = lab.get("secret", "cilium-clustermesh", "-n", "kube-system").get("data") or {}
     assert not data

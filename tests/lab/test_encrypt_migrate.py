@@ -20,7 +20,7 @@ from tests.support.wireguard_world import agents as agents_of
 pytestmark = [
     pytest.mark.root,
     pytest.mark.lab,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
 ]
 
 MESH = ("--context", C1, "--also", C2, "--wait-duration", "120")
@@ -90,7 +90,7 @@ def test_refused_and_taken_back(world: World) -> None:
     assert refused.returncode == 1
     assert "is away" in refused.stderr, refused.stdout + refused.stderr
     assert "bring it back, or delete its Node object" in refused.stderr
-    labs.wait_until("agents answer", lambda: stances(world) == {("off", "off")}, timeout_s=60)
+    labs.wait_until("agents answer", lambda: stances(world) == {("off", "off")})
 
     alone = world.isthmus("encrypt", "migrate", "--to", "wireguard", "--context", C1)
     assert alone.returncode == 1
@@ -128,8 +128,10 @@ def test_off_to_wireguard_and_back_under_traffic(world: World) -> None:
     judge([process.finish(60) for process in traffic])
     assert stances(world) == {("off", "off")}
     for node in world.lab.topology.nodes:
-        _, links = world.lab.exec(node.name, "ip", "-br", "link")
-        assert "ist_wg" not in links
+        labs.wait_until(
+            f"no device is left on {node.name}",
+            lambda name=node.name: "ist_wg" not in world.lab.exec(name, "ip", "-br", "link")[1],
+        )
     for context in (C1, C2):
         found = world.lab.get("configmap", "cilium-config", "-n", "kube-system", cluster=context)
         assert "encryption-accepts" not in found["data"]

@@ -53,7 +53,7 @@ def probe(lab: Lab, node: str, place: str, certificate: Certificate) -> dict[str
     argv += ["-m", "tests.support.store_probe", place, "cluster2.mesh.cilium.io"]
     done = subprocess.run(
         [*argv, *certificate.files],
-        cwd=labs.CHECKOUT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=labs.CHECKOUT, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,22 +44,19 @@ def world() -> Iterator[World]:
         labs.stop(lab)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_connection_between_clusters_is_seen_on_both_sides(world: World) -> None:
     """Both clusters' names on both nodes, with pods, workloads where they are at home, services."""
     client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
     since = time.time()
     world.curl(f"http://{server['status']['podIP']}/")
 
-    def ours(flow: f.Flow) -> bool:
+    def traced(flow: f.Flow) -> bool:
         pods = (flow.source.pod_name, flow.destination.pod_name)
-        return pods == (client["metadata"]["name"], server["metadata"]["name"])
+        ours = pods == (client["metadata"]["name"], server["metadata"]["name"])
+        return ours and flow.event_type.type == 4
 
-    def traced(node: Node) -> list[f.Flow]:
-        return [x for x in world.seen(node, ours, since) if x.event_type.type == 4]
-
-    labs.wait_until("both sides", lambda: traced(world.node_of(client)), 20)
-    out, into = traced(world.node_of(client))[0], traced(world.node_of(server))[0]
+    out, into = (world.seen(world.node_of(pod), traced, since)[0] for pod in (client, server))
     for flow in (out, into):
         assert (flow.source.cluster_name, flow.destination.cluster_name) == (C1, C2)
         assert flow.source.namespace == flow.destination.namespace == "default"
@@ -81,7 +78,7 @@ def test_a_connection_between_clusters_is_seen_on_both_sides(world: World) -> No
     assert out.time.ToNanoseconds() <= into.time.ToNanoseconds()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_command_shows_flows_with_their_names(world: World) -> None:
     """`isthmus hubble observe` against a node's socket, by pod and as JSON."""
     client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
@@ -89,32 +86,34 @@ def test_the_command_shows_flows_with_their_names(world: World) -> None:
     socket = world.node_of(client).root / "run/cilium/hubble.sock"
     words = ("hubble", "observe", "--server", f"unix://{socket}", "--last", "500")
     name = client["metadata"]["name"]
-    lines = labs.wait_until(
-        "lines",
-        lambda: world.mesh.isthmus(*words, "--from-pod", f"default/{name}", "--type", "trace"),
-    )
-    assert f"default/{name}" in lines
-    assert server["metadata"]["name"] in lines
-    assert "to-overlay FORWARDED (TCP Flags: SYN)" in lines
+
+    def look() -> bool:
+        lines = world.mesh.isthmus(*words, "--from-pod", f"default/{name}", "--type", "trace")
+        assert f"default/{name}" in lines
+        assert server["metadata"]["name"] in lines
+        assert "to-overlay FORWARDED (TCP Flags: SYN)" in lines
+        return True
+
+    labs.wait_until("lines", look)
     said = world.mesh.isthmus(*words, "--to-cluster", C2, "-o", "json")
     flows = [json.loads(line)["flow"] for line in said.splitlines()]
     assert flows
     assert {flow["destination"]["cluster_name"] for flow in flows} == {C2}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_global_service_is_named_and_its_translation_told(world: World) -> None:
     """Before and after; answers of the other cluster's backend have its pod and the service."""
     node = world.node_of(world.pod(C1, "x-wing"))
     since = time.time()
     for _ in range(12):
         world.curl("http://rebel-base/")
-    sock = world.seen(node, lambda flow: flow.Type == f.SOCK, since)
-    before = [x for x in sock if x.verdict == f.TRACED and x.destination_service.name]
-    assert {x.destination_service.name for x in before} >= {"rebel-base"}
-    translated = [x for x in sock if x.verdict == f.TRANSLATED]
-    far = [x for x in translated if x.destination.cluster_name == C2]
-    assert far
+
+    def sock(claim: Callable[[f.Flow], bool]) -> list[f.Flow]:
+        return world.seen(node, lambda flow: flow.Type == f.SOCK and claim(flow), since)
+
+    sock(lambda x: x.verdict == f.TRACED and x.destination_service.name == "rebel-base")
+    far = sock(lambda x: x.verdict == f.TRANSLATED and x.destination.cluster_name == C2)
     assert {x.destination.pod_name.rpartition("-")[0].rpartition("-")[0] for x in far} == {
         "rebel-base"
     }
@@ -127,7 +126,7 @@ def test_a_global_service_is_named_and_its_translation_told(world: World) -> Non
     assert all(x.source.pod_name.startswith("rebel-base-") for x in answers)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
     """On the receiving node, in the other cluster too."""
     world.lab.apply(DENY, cluster=C2)
@@ -145,9 +144,10 @@ def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
             found = world.seen(
                 node, lambda x: x.event_type.type == 5 and x.IP.destination == address, since
             )
-            return found if any(x.ingress_denied_by for x in found) else []
+            told = any(x.ingress_denied_by for x in found)
+            return found if told and any(x.verdict == f.FORWARDED for x in found) else []
 
-        flows = labs.wait_until("the policy decides", judged, 40, 0.5)
+        flows = labs.wait_until("the policy decides", judged, 90, 0.5)
         denied = next(x for x in flows if x.verdict == f.DROPPED)
         allowed = next(x for x in flows if x.verdict == f.FORWARDED)
         (policy,) = denied.ingress_denied_by
@@ -166,13 +166,12 @@ def test_a_policy_is_named_by_what_it_allows_and_denies(world: World) -> None:
             lambda: world.lab.kubectl(
                 *("get", "events", "--field-selector", "reason=PacketDrop"), cluster=C2
             ),
-            20,
         )
     finally:
         world.lab.kubectl("delete", "cnp", "no-probes", cluster=C2)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_observer_knows_the_nodes_of_the_mesh_and_its_death_hurts_nobody(world: World) -> None:
     """Peers of both clusters; killed, it comes back with new flows, and no request fails."""
     node = world.node_of(world.pod(C1, "x-wing"))
@@ -180,7 +179,7 @@ def test_an_observer_knows_the_nodes_of_the_mesh_and_its_death_hurts_nobody(worl
     async def peers() -> dict[str, str]:
         found: dict[str, str] = {}
         path = node.root / "run/cilium/hubble.sock"
-        async with asking(path) as stub, asyncio.timeout(20):
+        async with asking(path) as stub, asyncio.timeout(90):
             async for told in stub.notify(peer_pb2.NotifyRequest()):
                 found[told.name] = told.address
                 if len(found) == len(world.lab.topology.nodes):
@@ -203,7 +202,7 @@ def test_an_observer_knows_the_nodes_of_the_mesh_and_its_death_hurts_nobody(worl
         killed = len(stream.requests)
         stream.until("more requests", lambda: len(stream.requests) > killed + 80)
         assert stream.failed == []
-    flows = labs.wait_until("it is back", lambda: _asked(world, node, since), 40, 0.5)
+    flows = labs.wait_until("it is back", lambda: _asked(world, node, since), 120, 0.5)
     assert flows
 
 
@@ -232,7 +231,7 @@ def connected(world: World, number: int = 4) -> list[Json]:
         well = [node for node in nodes if node["state"] == "NODE_CONNECTED"]
         return nodes if len(well) == number else []
 
-    found: list[Json] = labs.wait_until(f"{number} nodes are connected", look, 60, 0.5)
+    found: list[Json] = labs.wait_until(f"{number} nodes are connected", look, 120, 0.5)
     return found
 
 
@@ -247,15 +246,25 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
         tls = {"enabled": True, "server_name": f"{name}.{cluster}.hubble-grpc.cilium.io"}
         assert node["tls"] == tls
         assert node["address"].endswith(":4244")
-    said = world.asked("status")
-    assert "Connected Nodes: 4/4" in said
-    assert "cluster1: 2/2" in said
-    assert "cluster2: 2/2" in said
+
+    def status() -> bool:
+        said = world.asked("status")
+        assert "Connected Nodes: 4/4" in said
+        assert "cluster1: 2/2" in said
+        assert "cluster2: 2/2" in said
+        return True
+
+    labs.wait_until("all are told of", status)
     far = world.mesh.isthmus("hubble", "status", "-P", "--kube-context", C1)  # from outside
     assert "Connected Nodes: 4/4" in far
-    listed = world.asked("list", "namespaces", "-o", "wide").splitlines()
-    namespaces = {tuple(line.split()) for line in listed}
-    assert {("default", C1), ("default", C2), ("kube-system", C2)} <= namespaces
+
+    def namespaces() -> set[tuple[str, ...]]:
+        listed = world.asked("list", "namespaces", "-o", "wide").splitlines()
+        return {tuple(line.split()) for line in listed}
+
+    # Of those in which something was heard of: not so much, where observers have just begun.
+    wanted = {("default", C1), ("default", C2), ("kube-system", C2)}
+    labs.wait_until("namespaces", lambda: wanted <= namespaces())
     client, server = world.pod(C1, "x-wing"), world.pod(C2, "x-wing")
     world.curl(f"http://{server['status']['podIP']}/")
     pods = tuple(f"default/{pod['metadata']['name']}" for pod in (client, server))
@@ -265,7 +274,7 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
         lines = world.asked(*words, "--joined").splitlines()
         return next((line for line in lines if pods[0] in line and "unseen" not in line), "")
 
-    line = labs.wait_until("both views on one line", joined, 20, 0.5)
+    line = labs.wait_until("both views on one line", joined, 90, 0.5)
     assert f"{C1}/{client['spec']['nodeName']}" in line
     assert f"{C2}/{server['spec']['nodeName']}" in line
     flows = [json.loads(text) for text in world.asked(*words, "-o", "json").splitlines()]
@@ -279,7 +288,7 @@ def test_one_relay_shows_the_whole_mesh(world: World) -> None:
     assert "certificate required" in told or "connection" in told
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_ui_draws_the_map_of_both_clusters(world: World) -> None:
     """Its front end's polls, before the relay that is reached through the API server."""
     connected(world)
@@ -296,7 +305,9 @@ def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
     connected(world)
     near, far = world.pod(C1, "x-wing"), world.node_of(world.pod(C2, "x-wing"))
     name, pod = f"{C2}/{far.name}", f"default/{near['metadata']['name']}"
+    since = time.time()
     world.curl(f"http://{world.pod(C1, 'rebel-base')['status']['podIP']}/")
+    world.seen(world.node_of(near), lambda x: f"default/{x.source.pod_name}" == pod, since)
     pid = next(p for p in host.processes_of(world.lab.name) if _is_hubble(p) and _lives_on(p, far))
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -314,13 +325,13 @@ def test_a_dead_node_is_told_and_hurts_nobody(world: World) -> None:
         (node,) = [node for node in connected(world) if node["name"] == name]
         return int(node["uptime_ns"]) / 1e9 < time.time() - killed
 
-    labs.wait_until("another one is asked", is_new, 60, 0.5)
+    labs.wait_until("another one is asked", is_new, 120, 0.5)
 
     def flows() -> str:
         world.curl(f"http://{world.pod(C2, 'x-wing')['status']['podIP']}/")
         return world.asked("observe", "--last", "5", "--node-name", name)
 
-    labs.wait_until("its flows", flows, 30, 0.5)
+    labs.wait_until("its flows", flows, 90, 0.5)
 
 
 def _lives_on(pid: int, node: Node) -> bool:
@@ -335,14 +346,14 @@ def test_hubble_is_taken_away_and_put_back(world: World) -> None:
     with world.mesh.stream("rebel-base") as stream:
         stream.until("requests", lambda: len(stream.requests) > 20)
         assert "is disabled" in world.mesh.isthmus("hubble", "disable", "--context", C2)
-        labs.wait_until("they are away", lambda: "cluster2: 0/2" in world.asked("status"), 60, 0.5)
+        labs.wait_until("they are away", lambda: "cluster2: 0/2" in world.asked("status"), 120, 0.5)
         said = world.mesh.isthmus("hubble", "enable", "--context", C2, "--wait")
         assert "Everything is ready" in said
         connected(world)
         assert stream.failed == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_no_query_of_dashboards_is_empty(world: World) -> None:
     """Prometheus reads every page of the mesh; with traffic each panel of ours has something to
     show, and Cilium's find every family, label and value that they read."""
@@ -354,7 +365,7 @@ def test_no_query_of_dashboards_is_empty(world: World) -> None:
             empty = [found for found in queries() if found[:2] not in QUIET]
             assert len(empty) > 100
             empty += [("of Cilium", "", selector) for selector in cilium_dashboards.selectors()]
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             socket = ("--unix-socket", str(near.root / "run/cilium/cilium.sock"))
             replaced = 0.0
             while empty := [found for found in empty if not running.query(found[2])]:
@@ -377,7 +388,8 @@ def test_no_query_of_dashboards_is_empty(world: World) -> None:
         share = running.query(f"{failed} / {all_}")[0]
         assert share == pytest.approx(0.2, abs=0.1)
         exported = world.node_of(world.pod(C2, "rebel-base")).root / "run/cilium/hubble/events.log"
-        flows = [json.loads(line)["flow"] for line in exported.read_text().splitlines()]
+        whole = exported.read_text().rpartition("\n")[0]  # the last line may be under way
+        flows = [json.loads(line)["flow"] for line in whole.splitlines()]
         assert {flow["verdict"] for flow in flows} == {"DROPPED"}
     world.lab.kubectl("delete", "cnp", "no-probes", "--ignore-not-found", cluster=C2)
     world.lab.kubectl("delete", "netpol", "one-port", "--ignore-not-found", cluster=C1)

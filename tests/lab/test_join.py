@@ -48,7 +48,7 @@ def join_inside(lab: Lab, token: str, directory: Path, *words: str) -> str:
     argv = ["ip", "netns", "exec", node.netns, sys.executable, "-m", "cli.main"]
     argv += ["--kubeconfig", str(path), "clustermesh", "join", token, *words]
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=60, cwd=labs.CHECKOUT, check=False
+        argv, capture_output=True, text=True, timeout=180, cwd=labs.CHECKOUT, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -61,11 +61,16 @@ def doctor(mesh: story.Mesh, contexts: str = f"{story.C1},{story.C2}") -> list[d
     return found
 
 
+def nothing_found(mesh: story.Mesh, contexts: str = f"{story.C1},{story.C2}") -> None:
+    """Soon: an agent of a busy machine may not answer at once, which is a finding, too."""
+    labs.wait_until(f"nothing is found in {contexts}", lambda: doctor(mesh, contexts) == [], 90, 1)
+
+
 def doctor_looks_at_what_was_signed(lab: Lab, mesh: story.Mesh, copied: bool) -> None:
     """Nothing is wrong with clusters that have no authority in common; then one certificate is
     near its end, then it is of another authority."""
-    assert doctor(mesh) == []
-    assert doctor(mesh, story.C1) == []
+    nothing_found(mesh)
+    nothing_found(mesh, story.C1)
     name = "cilium-kvstoremesh" if copied else "cilium-clustermesh"
     key = credential_keys(story.C2)["crt"]
     good = lab.get("secret", name, "-n", "kube-system")["data"][key]
@@ -78,13 +83,15 @@ def doctor_looks_at_what_was_signed(lab: Lab, mesh: story.Mesh, copied: bool) ->
         data = lab.get("secret", "cilium-ca", "-n", "kube-system", cluster=signer)["data"]
         ca = KeyPair(*(base64.b64decode(data[part]) for part in ("ca.crt", "ca.key")))
         put(lab, name, key, base64.b64encode(issue(ca, profile, at).certificate).decode())
-        found = [f for f in doctor(mesh) if f["check"] == "certificate"]
-        assert len(found) == 1, found
+        found = labs.wait_until(
+            "one certificate is told of",
+            lambda: len(f := [f for f in doctor(mesh) if f["check"] == "certificate"]) == 1 and f,
+        )
         assert words in found[0]["found"]
         assert "grant --name cluster1` in cluster cluster2" in found[0]["remedy"]
         assert found[0]["blocking"] is (signer == story.C1)
     put(lab, name, key, good)
-    labs.wait_until("nothing is found again", lambda: doctor(mesh) == [], 60, 1)
+    nothing_found(mesh)
 
 
 def until_when_it_is_good_is_told(lab: Lab, mesh: story.Mesh, copied: bool) -> None:
@@ -127,7 +134,14 @@ def issuers(mesh: story.Mesh, copied: bool) -> set[str]:
 
 def reads_with(mesh: story.Mesh, copied: bool, wanted: set[str]) -> None:
     """Once they are connected again."""
-    labs.wait_until(f"read with {wanted}", lambda: issuers(mesh, copied) == wanted, 60, 1)
+
+    def look() -> bool:
+        try:
+            return issuers(mesh, copied) == wanted
+        except (story.StoryError, ValueError):
+            return False  # one that begins, or ends
+
+    labs.wait_until(f"read with {wanted}", look, 120, 1)
 
 
 def an_authority_is_replaced(lab: Lab, mesh: story.Mesh, copied: bool, directory: Path) -> None:
@@ -147,7 +161,7 @@ def an_authority_is_replaced(lab: Lab, mesh: story.Mesh, copied: bool, directory
             words = ("clustermesh", "grant", "--context", story.C1, "--name", story.C2)
             token = mesh.isthmus(*words).strip()
             join_inside(lab, token, directory, "--replace")
-            said, _ = rotating.communicate(timeout=200)
+            said, _ = rotating.communicate(timeout=300)
         finally:
             rotating.kill()  # or leaving this block would wait for it
     assert rotating.returncode == 0
@@ -160,7 +174,7 @@ def an_authority_is_replaced(lab: Lab, mesh: story.Mesh, copied: bool, directory
     (after,) = check.authorities(trust)
     assert after != before
     reads_with(mesh, copied, {after})
-    assert doctor(mesh) == []
+    nothing_found(mesh)
     rows = json.loads(mesh.isthmus("certs", "list", "--context", story.C2, "-o", "json"))
     assert {r["state"] for r in rows} == {"good"}
 
@@ -170,7 +184,7 @@ def put(lab: Lab, name: str, key: str, value: str) -> None:
     lab.kubectl("patch", "secret", name, "-n", "kube-system", "--type=merge", "-p", patch)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
     """No command sees both clusters until they are joined."""
     lab, copied = apart
@@ -181,13 +195,13 @@ def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
     for context in (story.C1, story.C2):
         words = ("--enable-kvstoremesh",) if copied else ()
         mesh.isthmus("clustermesh", "enable", "--context", context, *words)
-        rollout = ("rollout", "status", "deployment/clustermesh-apiserver", "--timeout=60s")
+        rollout = ("rollout", "status", "deployment/clustermesh-apiserver", "--timeout=110s")
         mesh.kubectl(context, "-n", "kube-system", *rollout)
     token = mesh.isthmus("clustermesh", "grant", "--context", story.C1).strip()
     said = join_inside(lab, token, tmp_path)
     assert "Joined cluster" in said
     for context in (story.C1, story.C2):
-        words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+        words = ("--context", context, "--wait", "--wait-duration", "110s", "-o", "json")
         status = json.loads(mesh.isthmus("clustermesh", "status", *words))
         assert status["connectivity"]["connected"]["min"] == 1
         assert status["kvstoremesh"]["enabled"] is copied
@@ -195,7 +209,7 @@ def test_joined_by_token(apart: tuple[Lab, bool], tmp_path: Path) -> None:
         (remote,) = mesh.agent(node, "status")["cluster-mesh"]["clusters"]
         assert remote["config"]["kvstoremesh"] is copied
         for name in ("rebel-base", "x-wing"):
-            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+            mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=110s")
     for number, part in enumerate((story.pod_to_pod, story.global_service), 2):
         step = story.Step(number, "")
         part(mesh, step)

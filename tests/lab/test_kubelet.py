@@ -18,6 +18,7 @@ from tests.support.lab import CHECKOUT, Json, Lab, wait_until
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
 WORKER = "cluster1-worker"
+PATIENCE_S = 20  # of probes: a busy machine stands still for seconds
 
 
 @pytest.fixture
@@ -85,7 +86,9 @@ def test_pod_runs_and_goes(bare_lab: Lab, name: str) -> None:
     bare_lab.kubectl("delete", "pod", name)
     bare_lab.wait_gone(name)
     assert not netns.exists()
-    assert not list(bare_lab.node(WORKER).directory.glob(f"kubelet/pods/{uid}"))
+    # Its files go last, when the object is gone already.
+    left = bare_lab.node(WORKER).directory / "kubelet/pods" / uid
+    wait_until("its files are gone", lambda: not left.exists())
     calls = (bare_lab.node(WORKER).root / "run/cni-stub.log").read_text()
     assert f"DEL {uid.replace('-', '')} " in calls
 
@@ -136,18 +139,16 @@ def test_config_map_changes_under_a_running_pod(bare_lab: Lab, name: str) -> Non
         ),
     )
     bare_lab.wait_ready(name)
+    uid = bare_lab.get("pod", name)["metadata"]["uid"]
+    volume = bare_lab.node(WORKER).directory / "kubelet/pods" / uid / "volumes/v"
+    assert (volume / "a").read_text() == "1"
     bare_lab.apply(config_map(name, a="2", c="2"))
     began = time.monotonic()
-
-    def files() -> bool:
-        return bare_lab.exec(name, "sh", "-c", "cd /v; echo * ; cat a")[1].split() == [
-            "a",
-            "c",
-            "2",
-        ]
-
-    wait_until("the new files are there", files, timeout_s=10)
-    assert time.monotonic() - began < 5  # the promise is 1 s; reading it costs some commands
+    # Where they are written: a command in the pod may take longer than they do.
+    wait_until("the new files are there", lambda: (volume / "a").read_text() == "2")
+    assert time.monotonic() - began < 10  # the promise is 1 s; a busy machine stands still for some
+    seen = bare_lab.exec(name, "sh", "-c", "cd /v; echo * ; cat a")[1]
+    assert seen.split() == ["a", "c", "2"]
 
 
 def test_optional_secret_arrives_later(bare_lab: Lab, name: str) -> None:
@@ -220,9 +221,9 @@ def test_unknown_image(bare_lab: Lab, name: str) -> None:
         value: Json = container_status(bare_lab, name).get("state", {}).get("waiting", {})
         return value
 
-    wait_until("reason", lambda: waiting().get("reason") == "ErrImagePull")
-    assert "example.com/unknown:1" in waiting()["message"]
-    assert "command" in waiting()["message"]
+    said = wait_until("reason", lambda: (w := waiting()).get("reason") == "ErrImagePull" and w)
+    assert "example.com/unknown:1" in said["message"]
+    assert "command" in said["message"]
 
 
 def test_executable_not_found(bare_lab: Lab, name: str) -> None:
@@ -230,8 +231,10 @@ def test_executable_not_found(bare_lab: Lab, name: str) -> None:
     bare_lab.apply(
         pod(name, {"name": "c", "image": "x", "command": ["/no/such"]}, restartPolicy="Never")
     )
-    wait_until("failed", lambda: status_of(bare_lab, name).get("phase") == "Failed")
-    ended = container_status(bare_lab, name)["state"]["terminated"]
+    failed = wait_until(
+        "failed", lambda: (s := status_of(bare_lab, name)).get("phase") == "Failed" and s
+    )
+    ended = failed["containerStatuses"][0]["state"]["terminated"]
     assert ended["reason"] == "StartError"
     assert "/no/such" in ended["message"]
 
@@ -246,7 +249,9 @@ def test_init_containers_run_in_order(bare_lab: Lab, name: str) -> None:
     main = shell("cat /d/order; exec sleep infinity", volumeMounts=mounts)
     bare_lab.apply(pod(name, main, initContainers=inits, volumes=[{"name": "d", "emptyDir": {}}]))
     bare_lab.wait_ready(name)
-    assert bare_lab.kubectl("logs", name, "-c", "c").split() == ["one", "two"]
+    wait_until(
+        "what it read", lambda: bare_lab.kubectl("logs", name, "-c", "c").split() == ["one", "two"]
+    )
     inits_shown = status_of(bare_lab, name)["initContainerStatuses"]
     assert [c["state"]["terminated"]["reason"] for c in inits_shown] == ["Completed"] * 2
 
@@ -261,7 +266,13 @@ def test_restart_and_previous_log(bare_lab: Lab, name: str) -> None:
         "back-off is shown",
         lambda: "CrashLoopBackOff" in json.dumps(container_status(bare_lab, name)),
     )
-    now, before = bare_lab.kubectl("logs", name), bare_lab.kubectl("logs", "-p", name)
+
+    def logs() -> tuple[str, str] | None:
+        """Of the last run and of the one before; none while one has not said anything yet."""
+        now, before = bare_lab.kubectl("logs", name), bare_lab.kubectl("logs", "-p", name)
+        return (now, before) if now and before else None
+
+    now, before = wait_until("both logs", logs)
     assert int(before) < int(now) or now == before
 
 
@@ -269,7 +280,7 @@ def test_run_once(bare_lab: Lab, name: str) -> None:
     """restartPolicy Never: the pod succeeds and keeps its log."""
     bare_lab.apply(pod(name, shell("echo done"), restartPolicy="Never"))
     wait_until("succeeded", lambda: status_of(bare_lab, name).get("phase") == "Succeeded")
-    assert bare_lab.kubectl("logs", name) == "done\n"
+    wait_until("its log", lambda: bare_lab.kubectl("logs", name) == "done\n")
 
 
 def test_readiness_follows_its_probe(bare_lab: Lab, name: str) -> None:
@@ -277,6 +288,7 @@ def test_readiness_follows_its_probe(bare_lab: Lab, name: str) -> None:
     probe = {
         "exec": {"command": ["test", "-e", "/tmp/ok"]},
         "periodSeconds": 1,
+        "timeoutSeconds": PATIENCE_S,
         "failureThreshold": 1,
     }
     bare_lab.apply(pod(name, shell("exec sleep infinity", readinessProbe=probe)))
@@ -294,6 +306,7 @@ def test_liveness_restarts(bare_lab: Lab, name: str) -> None:
     probe = {
         "exec": {"command": ["test", "!", "-e", "/tmp/sick"]},
         "periodSeconds": 1,
+        "timeoutSeconds": PATIENCE_S,
         "failureThreshold": 1,
     }
     bare_lab.apply(pod(name, shell("exec sleep infinity", livenessProbe=probe)))
@@ -308,51 +321,59 @@ def test_startup_probe_holds_the_others_back(bare_lab: Lab, name: str) -> None:
     startup = {
         "exec": {"command": ["test", "-e", "/tmp/up"]},
         "periodSeconds": 1,
-        "failureThreshold": 60,
+        "timeoutSeconds": PATIENCE_S,
+        "failureThreshold": 600,
     }
     live = {
         "exec": {"command": ["test", "-e", "/tmp/up"]},
         "periodSeconds": 1,
+        "timeoutSeconds": PATIENCE_S,
         "failureThreshold": 1,
     }
-    script = "sleep 2.5; touch /tmp/up; exec sleep infinity"
+    script = "exec sleep infinity"
     bare_lab.apply(pod(name, shell(script, startupProbe=startup, livenessProbe=live)))
     wait_until("running", lambda: "running" in container_status(bare_lab, name).get("state", {}))
+    time.sleep(2.5)  # longer than liveness would take to fail
     assert container_status(bare_lab, name)["started"] is False
+    assert bare_lab.exec(name, "touch", "/tmp/up")[0] == 0
     bare_lab.wait_ready(name)
     shown = container_status(bare_lab, name)
     assert (shown["started"], shown["restartCount"]) == (True, 0)
 
 
 @pytest.mark.parametrize(
-    ("script", "expected"),
+    ("script", "expected", "grace_s"),
     [
-        ("trap 'echo bye >/out/how; exit 0' TERM; while :; do sleep 0.05; done", "bye"),
-        ("trap '' TERM; echo deaf >/out/how; while :; do sleep 0.05; done", "deaf"),
+        ("trap 'echo bye >/out/how; exit 0' TERM", "bye", 60),
+        ("trap '' TERM; echo deaf >/out/how", "deaf", 2),
     ],
     ids=["graceful", "killed"],
 )
-def test_termination(bare_lab: Lab, name: str, script: str, expected: str) -> None:
+def test_termination(bare_lab: Lab, name: str, script: str, expected: str, grace_s: int) -> None:
     """SIGTERM first; what does not listen is killed when its grace is over."""
     path = f"/run/out-{name}"
     volume = {"name": "out", "hostPath": {"path": path}}
     mount = {"name": "out", "mountPath": "/out"}
-    bare_lab.apply(pod(name, shell(script, volumeMounts=[mount]), volumes=[volume]))
+    script += "; touch /out/up; while :; do sleep 0.05; done"
+    body = pod(name, shell(script, volumeMounts=[mount]), volumes=[volume])
+    body["spec"]["terminationGracePeriodSeconds"] = grace_s
+    # The host path is the node's and not the machine's.
+    out = bare_lab.node(WORKER).root / path.removeprefix("/")
+    bare_lab.apply(body)
     bare_lab.wait_ready(name)
+    wait_until("it has said what it does at its end", (out / "up").exists)
     began = time.monotonic()
     bare_lab.kubectl("delete", "pod", name)
     bare_lab.wait_gone(name)
     took_s = time.monotonic() - began
-    # The host path is the node's and not the machine's.
-    how = bare_lab.node(WORKER).root / path.removeprefix("/") / "how"
-    assert how.read_text().strip() == expected
+    assert (out / "how").read_text().strip() == expected
     assert not Path(path).exists()
-    assert (took_s >= 2) == (expected == "deaf")
+    assert (took_s >= grace_s) == (expected == "deaf")
 
 
 def test_a_new_kubelet_adopts_the_pods(bare_lab: Lab, name: str) -> None:
     """A kubelet killed with -9 and started again keeps the process, its readiness and its log."""
-    probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
+    probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1, "timeoutSeconds": PATIENCE_S}
     bare_lab.apply(pod(name, {"name": "c", "image": "nginx", "readinessProbe": probe}))
     bare_lab.wait_ready(name)
     before = container_status(bare_lab, name)
@@ -373,6 +394,8 @@ def test_a_new_kubelet_adopts_the_pods(bare_lab: Lab, name: str) -> None:
         text=True,
     )
     try:
+        assert watched.stdout is not None
+        assert watched.stdout.read(len("true ")) == "true ", "it watches before anything happens"
         rows = {(r["node"], r["name"]): r for r in bare_lab.status()["processes"]}
         os.kill(rows[(WORKER, "kubelet")]["pid"], signal.SIGKILL)
         bare_lab.get("pod", name)  # the API server goes on
@@ -385,7 +408,7 @@ def test_a_new_kubelet_adopts_the_pods(bare_lab: Lab, name: str) -> None:
     finally:
         watched.terminate()
         seen = watched.communicate()[0].split()
-    assert set(seen) == {"true"}, f"readiness must not flap: {seen}"
+    assert set(seen) <= {"true"}, f"readiness must not flap: {seen}"
     bare_lab.kubectl("delete", "pod", name)
     bare_lab.wait_gone(name)
 
@@ -445,16 +468,19 @@ def test_bpffs_belongs_to_the_node(bare_lab: Lab, name: str) -> None:
     bare_lab.wait_ready(name)
     code, output = bare_lab.exec(name, "stat", "-f", "-c", "%T", "/sys/fs/bpf")
     assert (code, output.strip()) == (0, "bpf_fs")
+    made = bare_lab.node(WORKER).root / "sys/fs/bpf" / name
+    wait_until("it has made its directory", made.is_dir)
     bare_lab.kubectl("delete", "pod", name)
     bare_lab.wait_gone(name)
-    assert (bare_lab.node(WORKER).root / "sys/fs/bpf" / name).is_dir()
+    assert made.is_dir()
     assert not Path("/sys/fs/bpf", name).exists()
 
 
 def test_kubectl_exec_and_logs(bare_lab: Lab, name: str) -> None:
     """kubectl's own exec carries input, both outputs and the exit code; logs can be followed."""
     bare_lab.apply(pod(name, shell("echo first; sleep 1; echo second")))
-    bare_lab.wait_ready(name)
+    # It is Ready for a second at a time only.
+    wait_until("it has begun", lambda: container_status(bare_lab, name).get("containerID"))
     followed = bare_lab.kubectl("logs", "-f", name)
     assert followed.split() == ["first", "second"]
     wait_until("restarted", lambda: container_status(bare_lab, name)["restartCount"] >= 1)
@@ -479,7 +505,7 @@ def test_kubectl_exec_and_logs(bare_lab: Lab, name: str) -> None:
         input="given",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=110,
         check=False,
     )
     if "WebSocket" in done.stderr:

@@ -50,7 +50,7 @@ async def test_the_kind_changes_without_a_tunnel(world: EncryptedLab) -> None:
         await world.migrate("off")
         assert (await world.stances()) == {("off", "off")}
         (sniffer,) = world.sniffers()
-        await asyncio.sleep(0.5)  # some rounds of both flows, in clear text, for the sniffer
+        await leak_matrix.advance(flows)  # in clear text, for the sniffer
         seen = await asyncio.to_thread(sniffer.stop)
         assert any("canary" in leak for leak in seen.leaks), "clear text is not seen"
         await world.migrate("wireguard")

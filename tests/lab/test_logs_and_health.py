@@ -29,10 +29,10 @@ def mesh(lab: Lab) -> Iterator[Mesh]:
         words = ("patch", "configmap", "-n", "kube-system", "cilium-config", "--type=merge", "-p")
         lab.kubectl(*words, '{"data": {"debug": "true"}}', cluster=context)
         lab.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=cilium", cluster=context)
-        words = ("rollout", "status", "-n", "kube-system", "daemonset/cilium", "--timeout=60s")
+        words = ("rollout", "status", "-n", "kube-system", "daemonset/cilium", "--timeout=110s")
         lab.kubectl(*words, cluster=context)
     words = ("clustermesh", "connect", "--context", C1, "--destination-context", C2)
-    wait_until("both have an address", lambda: found.isthmus(*words).returncode == 0, 60, 1)
+    wait_until("both have an address", lambda: found.isthmus(*words).returncode == 0, 90, 1)
     found.good("clustermesh", "enable", "--context", C1, "--enable-kvstoremesh")
     found.join()
     yield found
@@ -59,7 +59,8 @@ def secrets(mesh: Mesh) -> dict[str, str]:
     for token in re.findall(r"token: (\S{12,})", mesh.lab.kubeconfig.read_text()):
         found[token] = "the kubeconfig"
     for label in ("k8s-app=cilium", "k8s-app=clustermesh-apiserver", "io.cilium/app=operator"):
-        pod = mesh.lab.get("pods", "-n", "kube-system", "-l", label)["items"][0]
+        found_pods = mesh.lab.get("pods", "-n", "kube-system", "-l", label)["items"]
+        pod = next(p for p in found_pods if "deletionTimestamp" not in p["metadata"])
         name, container = pod["metadata"]["name"], pod["spec"]["containers"][-1]["name"]
         where = ("--cluster", C1, "-n", "kube-system", "-c", container)
         code, token = mesh.lab.exec(name, "cat", TOKEN, options=where)
@@ -120,4 +121,4 @@ def test_health_pages(mesh: Mesh, node: str, place: str) -> None:
     def answer() -> str:
         return mesh.lab.exec(node, *curl, f"http://{place}")[1]
 
-    wait_until(f"{place} answers 200", lambda: answer() == "200", 30, 0.5)
+    wait_until(f"{place} answers 200", lambda: answer() == "200", 90, 0.5)

@@ -80,6 +80,22 @@ def doctor(mesh: Mesh, contexts: str = f"{C1},{C2}") -> tuple[int, list[Json]]:
     return done.returncode, json.loads(done.stdout)["findings"]
 
 
+def nothing_found(mesh: Mesh, contexts: str = f"{C1},{C2}") -> None:
+    """Soon: an agent of a busy machine may not answer at once, which is a finding, too."""
+    wait_until(f"nothing is found in {contexts}", lambda: doctor(mesh, contexts) == (0, []), 90, 1)
+
+
+def found_alone(mesh: Mesh, check: str, contexts: str = f"{C1},{C2}") -> tuple[int, Json]:
+    """Exit status and the finding of a check, once it is the only one."""
+
+    def look() -> tuple[int, Json] | None:
+        code, found = doctor(mesh, contexts)
+        return (code, found[0]) if [f["check"] for f in found] == [check] else None
+
+    answer: tuple[int, Json] = wait_until(f"{check} is found and nothing else", look, 90, 1)
+    return answer
+
+
 def checks(mesh: Mesh, contexts: str = f"{C1},{C2}") -> list[str]:
     return [finding["check"] for finding in doctor(mesh, contexts)[1]]
 
@@ -92,13 +108,13 @@ def configure(mesh: Mesh, **data: str | None) -> None:
 
 def test_nothing_is_found_before_connecting(apart: Mesh) -> None:
     """Every node was asked, tried the other's store, and told its MTU and time."""
-    assert doctor(apart) == (0, [])
+    nothing_found(apart)
 
 
 def test_settings_are_compared(apart: Mesh) -> None:
     configure(apart, enable_wireguard="true", routing_mode="native")
     wanted = {"encryption", "routing-mode"}
-    try:  # an agent of a busy machine may not answer at once, which is a finding, too
+    try:
         wait_until("both are found", lambda: set(checks(apart)) == wanted, 90, 1)
         code, _ = doctor(apart)
     finally:
@@ -112,20 +128,19 @@ def test_a_way_that_is_shut(apart: Mesh) -> None:
     words = ("ip", "route", "add", "unreachable", f"{place}/32")
     assert apart.lab.exec("cluster1-worker", *words)[0] == 0
     try:
-        code, found = doctor(apart)
+        code, found = found_alone(apart, "reachability")
     finally:
         apart.lab.exec("cluster1-worker", "ip", "route", "del", "unreachable", f"{place}/32")
     assert code == 1
-    assert [f["check"] for f in found] == ["reachability"]
-    assert "1 of 2 nodes of cluster cluster1" in found[0]["found"]
-    assert f"cluster1-worker: {place}:32379" in found[0]["found"]
-    assert doctor(apart) == (0, [])
+    assert "1 of 2 nodes of cluster cluster1" in found["found"]
+    assert f"cluster1-worker: {place}:32379" in found["found"]
+    nothing_found(apart)
 
 
 def restart_agents(mesh: Mesh) -> None:
     """Of cluster2, so that they read their settings."""
     mesh.lab.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=cilium", cluster=C2)
-    words = ("rollout", "status", "-n", "kube-system", "daemonset/cilium", "--timeout=60s")
+    words = ("rollout", "status", "-n", "kube-system", "daemonset/cilium", "--timeout=110s")
     mesh.lab.kubectl(*words, cluster=C2)
 
 
@@ -137,7 +152,7 @@ def test_pods_of_different_mtu(apart: Mesh) -> None:
         found = wait_until(
             "the doctor sees it",
             lambda: [f for f in doctor(apart)[1] if f["check"] == "mtu"],
-            60,
+            90,
             1,
         )
     finally:
@@ -145,7 +160,7 @@ def test_pods_of_different_mtu(apart: Mesh) -> None:
         restart_agents(apart)
     assert "MTU 1500 and 1400" in found[0]["found"]
     assert found[0]["blocking"] is False
-    wait_until("nothing is found again", lambda: doctor(apart) == (0, []), 60, 1)
+    nothing_found(apart)
 
 
 def remote(mesh: Mesh) -> dict[str, Any]:
@@ -157,9 +172,16 @@ def remote(mesh: Mesh) -> dict[str, Any]:
 
 def test_connected(mesh: Mesh) -> None:
     """Nothing is found; `inspect` and `status` tell what there is."""
-    assert doctor(mesh) == (0, [])
-    assert doctor(mesh, C1) == (0, [])
-    found = wait_until("all was read", lambda: (r := remote(mesh))["counts"]["services"] == 2 and r)
+    nothing_found(mesh)
+    nothing_found(mesh, C1)
+
+    def all_read() -> dict[str, Any]:
+        told = remote(mesh)
+        counts, agents = told["counts"], [a["connected"] for a in told["agents"]]
+        assert (counts["services"], counts["nodes"], agents) == (2, 2, [True, True])
+        return told
+
+    found = wait_until("all was read", all_read)
     assert found["id"] == {"recorded": 2, "announced": 2}
     assert found["capabilities"]["sync-canaries"] is True
     assert found["counts"]["nodes"] == 2
@@ -168,7 +190,7 @@ def test_connected(mesh: Mesh) -> None:
     assert all(a["age-seconds"] == 0 for a in found["agents"])
     text = mesh.good("clustermesh", "inspect", "--context", C1)
     assert "Agents:         2/2 connected, age of data: " in text
-    text = mesh.good("clustermesh", "status", "--context", C1, "--timeout", "5s")
+    text = mesh.good("clustermesh", "status", "--context", C1, "--timeout", "60s")
     assert ", age of data: " in text
     assert f"🔏 Certificate in Secret {SERVER_SECRET} is good until 20" in text
 
@@ -181,10 +203,12 @@ def test_a_certificate_that_ends_soon(mesh: Mesh) -> None:
     begun = datetime.now(UTC) - timedelta(days=profile.validity_days - 9)
     pair = issue(KeyPair(authority["ca.crt"], authority["ca.key"]), profile, begun)
     mesh.patch_secret(C2, SERVER_SECRET, pair.secret_data(before["ca.crt"]))
-    code, found = doctor(mesh)
-    mesh.patch_secret(C2, SERVER_SECRET, before)
-    assert (code, [f["check"] for f in found]) == (0, ["certificate"])
-    assert "8 days" in found[0]["found"] or "9 days" in found[0]["found"]
+    try:
+        code, found = found_alone(mesh, "certificate")
+    finally:
+        mesh.patch_secret(C2, SERVER_SECRET, before)
+    assert code == 0
+    assert "8 days" in found["found"] or "9 days" in found["found"]
 
 
 def troubleshoot(mesh: Mesh) -> tuple[int, str]:
@@ -198,17 +222,21 @@ def troubleshoot(mesh: Mesh) -> tuple[int, str]:
 def test_a_store_that_went_away(mesh: Mesh) -> None:
     """Agents of cluster1 lost it; cluster2 itself has none to name."""
     mesh.lab.kubectl(*SCALE, "--replicas=0", cluster=C2)
-    wait_until("agents notice", lambda: "connection" in checks(mesh, C1), 60, 1)
-    code, found = doctor(mesh, C1)
-    assert code == 1
-    assert "2 of 2 agents are not connected to cluster cluster2" in found[0]["found"]
-    assert "does the mesh store of cluster2 run" in found[0]["remedy"]
+    both = "2 of 2 agents are not connected to cluster cluster2"
+
+    def noticed() -> tuple[int, Json] | None:  # one of them may be first
+        code, every = doctor(mesh, C1)
+        return next(((code, f) for f in every if both in f["found"]), None)
+
+    code, found = wait_until("both agents notice", noticed, 90, 1)
+    assert (code, found["check"]) == (1, "connection")
+    assert "does the mesh store of cluster2 run" in found["remedy"]
     assert "mesh-store" in checks(mesh)
     code, text = troubleshoot(mesh)
     assert code == 1
     assert "does not answer" in text
     mesh.lab.kubectl(*SCALE, "--replicas=1", cluster=C2)
-    wait_until("nothing is found again", lambda: doctor(mesh) == (0, []), 90, 1)
+    nothing_found(mesh)
     code, text = troubleshoot(mesh)
     assert code == 0, text
     assert "ok (" in text
@@ -251,7 +279,7 @@ def test_leaving_a_dead_cluster(doomed: Mesh) -> None:
     for node in mesh.lab.topology.nodes:
         if node.name.startswith(C2):
             (host.cgroup_of(mesh.lab.name) / node.name / "cgroup.kill").write_text("1")
-    wait_until("agents notice", lambda: "connection" in checks(mesh, C1), 90, 1)
+    wait_until("agents notice", lambda: "connection" in checks(mesh, C1), 120, 1)
     assert addresses(mesh)
     assert backends(mesh, FAR) == {C2}
 
@@ -270,7 +298,7 @@ def test_leaving_a_dead_cluster(doomed: Mesh) -> None:
     assert f"1 local service loses its last backends: default/{FAR}" in said
     assert "1 local service loses some backends" in said
     assert f"--context {C2} --destination-cluster {C1} --force" in said
-    wait_until("the agents forgot it", lambda: not addresses(mesh) and not backends(mesh, FAR), 30)
-    assert backends(mesh, "echo") == {C1}
-    assert doctor(mesh, C1) == (0, [])
+    wait_until("the agents forgot it", lambda: not addresses(mesh) and not backends(mesh, FAR))
+    wait_until("only ours are left", lambda: backends(mesh, "echo") == {C1})
+    nothing_found(mesh, C1)
     assert "🔌 No cluster connected" in mesh.good("clustermesh", "status", "--context", C1)

@@ -43,6 +43,7 @@ PORTS = {6: 80, 17: 53, 1: 8}
 ON_HOST = {6: 18081, 17: 18053, 1: 8}
 NAMES = {6: "TCP", 17: "UDP", 1: "ICMP"}
 HOST, REMOTE_NODE = 1, 6
+LATE = 8  # so often those are asked again that should have answered
 SERVE = ("serve", "0.0.0.0", "80", "53")
 
 
@@ -277,7 +278,7 @@ class Told:
         with suppress(OSError):
             self._process.stdin.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
 
@@ -455,7 +456,7 @@ def world() -> Iterator[World]:
 def test_without_policy_everything_arrives(world: World) -> None:
     """The baseline: every probe is answered, and the sniffer sees what comes to the pod."""
     world.become({})
-    labs.wait_until("no policy is in force", lambda: world.in_force({}), 20)
+    labs.wait_until("no policy is in force", lambda: world.in_force({}))
     missing: set[Try] = set(TRIES)
 
     def look() -> bool:
@@ -466,7 +467,7 @@ def test_without_policy_everything_arrives(world: World) -> None:
         return not missing
 
     try:
-        labs.wait_until("every probe is answered", look, 30)
+        labs.wait_until("every probe is answered", look)
     except AssertionError:
         raise AssertionError(f"not answered: {', '.join(map(str, missing))}") from None
 
@@ -475,7 +476,7 @@ def test_without_policy_everything_arrives(world: World) -> None:
 def test_matrix(world: World, case: Case) -> None:
     """Table, oracle and packets agree; nothing that is forbidden reaches the pod."""
     world.become(case.objects)
-    labs.wait_until("the policies are in force", lambda: world.in_force(case.objects), 20)
+    labs.wait_until("the policies are in force", lambda: world.in_force(case.objects))
     explaining = _explain(world)
     try:
         judge = Judge(world)
@@ -483,9 +484,11 @@ def test_matrix(world: World, case: Case) -> None:
         meant = {t for t in TRIES if judge.passes(t)}
         assert meant == wanted, _differences(wanted, meant)
         answered, arrived = world.probe(TRIES)
-        late = wanted - answered
-        if late:  # a busy machine, not a verdict
-            time.sleep(0.5)
+        for _ in range(LATE):
+            late = wanted - answered
+            if not late:
+                break
+            time.sleep(0.5)  # a busy machine, not a verdict
             again, more = world.probe(sorted(late, key=str))
             answered, arrived = answered | again, arrived | more
         assert answered == wanted, _differences(wanted, answered)
@@ -512,7 +515,7 @@ def _explain(world: World) -> "subprocess.Popen[str]":
 
 def _explained(explaining: "subprocess.Popen[str]", case: Case) -> None:
     """It says the same, also by its exit status."""
-    out, err = explaining.communicate(timeout=60)
+    out, err = explaining.communicate(timeout=180)
     passes = case.passes(Try("friend", "abroad", "pod", 6))
     assert explaining.returncode == (0 if passes else 1), err
     said = json.loads(out)

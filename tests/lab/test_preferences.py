@@ -22,7 +22,7 @@ ORDER = "isthmus.io/affinity-order"
 THRESHOLD = "isthmus.io/failover-threshold"
 WEIGHTS = "isthmus.io/cluster-weights"
 COUNT = 200
-ROLLED_OUT = ("rollout", "status", "deployment/rebel-base", "--timeout=60s")
+ROLLED_OUT = ("rollout", "status", "deployment/rebel-base", "--timeout=110s")
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[story.Mesh]:
         words = ("--context", C1, "--destination-context", f"{C2},{C3}")
         mesh.isthmus("clustermesh", "connect", *words, "--connection-mode", "mesh")
         for context in (C1, C2, C3):
-            words = ("--context", context, "--wait", "--wait-duration", "60s", "-o", "json")
+            words = ("--context", context, "--wait", "--wait-duration", "110s", "-o", "json")
             status = json.loads(mesh.isthmus("clustermesh", "status", *words))
             assert set(status["connectivity"]["clusters"]) == {C1, C2, C3} - {context}
             for name in ("rebel-base", "x-wing"):
-                mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+                mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=110s")
         yield mesh
     finally:
         labs.stop(made)
@@ -73,7 +73,7 @@ def settled(mesh: story.Mesh, expected: set[str]) -> None:
             recent = stream.requests[-30:]
             return len(recent) == 30 and {r.cluster for r in recent} == expected
 
-        stream.until(f"answers of {sorted(expected)}", holds, 30)
+        stream.until(f"answers of {sorted(expected)}", holds, 90)
     assert stream.failed == []
 
 

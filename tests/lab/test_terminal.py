@@ -59,7 +59,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def expect(self, text: str, timeout_s: float = 20.0) -> None:
+    def expect(self, text: str, timeout_s: float = 60.0) -> None:
         """Read until a text is seen."""
         deadline = time.monotonic() + timeout_s
         while text not in self.seen:
@@ -118,7 +118,7 @@ def test_a_shell_is_interactive(shell: Terminal) -> None:
     shell.type("echo $((6*7))\n")
     shell.expect("42\r\n")  # not in what was typed
     shell.type("exit 5\n")
-    assert shell.process.wait(20) == 5
+    assert shell.process.wait(60) == 5
 
 
 def test_control_c_reaches_the_command(shell: Terminal, bare_lab: Lab, pod: str) -> None:
@@ -130,7 +130,7 @@ def test_control_c_reaches_the_command(shell: Terminal, bare_lab: Lab, pod: str)
     shell.type("echo still-$((1+1))\n")
     shell.expect("still-2")
     shell.type("exit 0\n")
-    assert shell.process.wait(20) == 0
+    assert shell.process.wait(60) == 0
 
 
 def test_a_lost_client_takes_its_command_along(bare_lab: Lab, pod: str) -> None:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,10 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-ROTATION_S = 90
-SLOWEST_S = 1.0  # of a request while keys change; the figure itself is measured by the bench
+ROTATION_S = 180
+# Of a request while keys change: a handshake that is lost is tried again after five seconds. A busy
+# machine stands still for one or two; the figure itself is measured by the bench.
+SLOWEST_S = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,7 @@ def test_one_command_shows_the_whole_mesh(world: World) -> None:
     traffic = world.steady()
     time.sleep(3)  # they speak meanwhile: what is told of it must be more than a greeting
     judge([process.finish() for process in traffic])
-    done = world.isthmus("encrypt", "status", "--context", C1, "-o", "json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
+    found = labs.wait_until("every agent answers", lambda: _seen_from(world, C1))
     assert {name for name in told if name.startswith(C1)} == found["nodes"].keys()
     assert found["seen"].keys() == {status["node"] for status in theirs.values()}
     for status in theirs.values():
@@ -81,6 +82,12 @@ def test_one_command_shows_the_whole_mesh(world: World) -> None:
         assert status["node"] in said or status["node"] == f"{C1}/cluster1-worker"
 
 
+def _seen_from(world: World, context: str) -> dict[str, Any]:
+    done = world.isthmus("encrypt", "status", "--context", context, "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(json.loads(done.stdout))
+
+
 def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
     """kill -9, and a container that the kubelet starts again: sessions live on in the other one."""
     with world.sniffing():
@@ -93,10 +100,12 @@ def test_a_killed_agent_takes_no_packet_with_it(world: World) -> None:
         assert killed == 4
         time.sleep(1)
         labs.wait_until("agents are back", lambda: len(agents(world.lab.name)) == 4)
-        labs.wait_until("agents answer", lambda: world.keys() == before, timeout_s=60)
+        labs.wait_until("agents answer", lambda: world.keys() == before)
         judge([process.finish() for process in traffic])
-    for status in world.status().values():
-        assert status["rotation"]["phase"] == "steady"
+    labs.wait_until(
+        "all are steady",
+        lambda: all(s["rotation"]["phase"] == "steady" for s in world.status().values()),
+    )
 
 
 def test_a_killed_wireguard_comes_back(world: World) -> None:
@@ -107,21 +116,32 @@ def test_a_killed_wireguard_comes_back(world: World) -> None:
     with world.sniffing():
         world.start(world.two, "serve-tcp", world.two, 7021, "far").ready()
         world.start(world.one, "tcp", world.two, 7021, 1).finish()
-        for pid in processes(world.lab.name, b"wireguard-go"):
-            os.kill(pid, 9)
-        lost = world.start(world.one, "ping", world.two, 1).finish()
-        assert lost["answered"] == 0
+        keepers = processes(world.lab.name, b"/isthmus-wireguard")
+        assert len(keepers) == len(world.lab.topology.nodes)
+        for pid in keepers:
+            os.kill(pid, 19)  # or the next one may run before a busy machine has tried anything
+        try:
+            for pid in processes(world.lab.name, b"wireguard-go"):
+                os.kill(pid, 9)
+            lost = world.start(world.one, "ping", world.two, 1, patience_s=2).finish()
+            assert lost["answered"] == 0
+        finally:
+            for pid in keepers:
+                os.kill(pid, 18)
         labs.wait_until(
             "packets pass again",
-            lambda: world.start(world.one, "ping", world.two, 1).finish()["answered"] == 1,
-            timeout_s=60,
+            lambda: _ping(world, world.two)["answered"] == 1,
         )
-        labs.wait_until("agents answer", lambda: world.keys() == before, timeout_s=60)
+        labs.wait_until("agents answer", lambda: world.keys() == before)
         labs.wait_until(
             "they pass between clusters",
-            lambda: world.start(world.one, "ping", world.three, 1).finish()["answered"] == 1,
-            timeout_s=60,
+            lambda: _ping(world, world.three)["answered"] == 1,
         )
+
+
+def _ping(world: World, address: str) -> dict[str, int]:
+    found: dict[str, int] = world.start(world.one, "ping", address, 1, patience_s=2).finish()
+    return found
 
 
 def test_keys_change_under_traffic(world: World) -> None:
@@ -129,27 +149,41 @@ def test_keys_change_under_traffic(world: World) -> None:
     before = world.keys()
     with world.sniffing() as sightings:
         traffic = world.steady()
-        done = world.isthmus("encrypt", "rotate", "--context", C1, "--wait-duration", "90")
+        words = ("--context", C1, "--wait-duration", str(ROTATION_S))
+        done = world.isthmus("encrypt", "rotate", *words)
         assert done.returncode == 0, done.stdout + done.stderr
-        labs.wait_until(
-            "cluster2 is steady, too",
-            lambda: all(s["rotation"]["phase"] == "steady" for s in world.status().values()),
-            timeout_s=ROTATION_S,
-        )
+        # A phase is told before its devices are, and cluster2 follows.
+        labs.wait_until("all nodes have turned", lambda: _turned(world, before), ROTATION_S)
         time.sleep(1)
         slowest_s = judge([process.finish() for process in traffic])
     assert sightings.leaked_bytes == 0
     assert slowest_s < SLOWEST_S
-    status, after = world.status(), world.keys()
+    after = world.keys()
     assert {n for n in before if before[n] != after[n]} == before.keys()
-    for node in status.values():
+
+    def announced() -> dict[str, str]:
+        return {
+            f"{context}/{item['metadata']['name']}": item["metadata"]["annotations"][
+                "network.cilium.io/wg-pub-key"
+            ]
+            for context in (C1, C2)
+            for item in world.lab.get("ciliumnodes", cluster=context)["items"]
+        }
+
+    labs.wait_until("objects have the new keys", lambda: announced() == after)
+
+
+def _turned(world: World, before: dict[str, str]) -> bool:
+    """Each node has another key, and nothing is left of the change."""
+    found = world.status()
+    for name, node in found.items():
+        assert node["rotation"]["phase"] == "steady"
         assert node["rotation"]["number"] >= 1
-        assert [i["name"] for i in node["wireguard"]["interfaces"]] == ["ist_wg0"]
         assert node["rotation"]["by-detour"] == []
-    for context in (C1, C2):
-        for item in world.lab.get("ciliumnodes", cluster=context)["items"]:
-            key = item["metadata"]["annotations"]["network.cilium.io/wg-pub-key"]
-            assert key == after[f"{context}/{item['metadata']['name']}"]
+        interfaces = node["wireguard"]["interfaces"]
+        assert [i["name"] for i in interfaces] == ["ist_wg0"]
+        assert interfaces[0]["public-key"] != before[name]
+    return found.keys() == before.keys()
 
 
 def test_a_rotation_is_taken_back(world: World) -> None:
@@ -218,12 +252,12 @@ def test_strict_mode_lets_nothing_out(world: World) -> None:
     victim = next(
         p["metadata"]["name"]
         for p in world.lab.get("pods", cluster=C2)["items"]
-        if p["status"]["podIP"] == gone
+        if p["status"].get("podIP") == gone
     )
     with world.sniffing():
         within = world.start(world.one, "ping", world.two, 20)
         stray = [
-            world.start(world.one, "udp", address, 9, 3, 200)
+            world.start(world.one, "udp", address, 9, 3, 200, patience_s=2)
             for address in ("10.1.77.1", "10.2.77.1")
         ]
         shouting = world.start(world.one, "steady-udp", gone, 7999, 0.01).ready()

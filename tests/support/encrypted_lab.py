@@ -168,7 +168,7 @@ class EncryptedLab:
     def _isthmus(self, *words: str, check: bool = True) -> str:
         command = [sys.executable, "-m", "cli.main", *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=self.lab.env, timeout=240, check=False
+            command, capture_output=True, text=True, env=self.lab.env, timeout=400, check=False
         )
         assert done.returncode == 0 or not check, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout

@@ -53,7 +53,7 @@ class Stream:
 
     async def until(self, is_enough: Callable[[cp.Message], bool]) -> None:
         """Poll, as often as the backend says, until a message is what is waited for."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 found = await self.post()
                 self.delays_ms.append(found.meta.poll_delay_ms)

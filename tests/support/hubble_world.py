@@ -77,7 +77,7 @@ class World:
 
         async def work() -> list[f.Flow]:
             path = node.root / "run/cilium/hubble.sock"
-            async with asking(path) as stub, asyncio.timeout(20):
+            async with asking(path) as stub, asyncio.timeout(60):
                 asked = observer_pb2.GetFlowsRequest(**request)
                 return [a.flow async for a in stub.flows(asked) if a.HasField("flow")]
 
@@ -94,12 +94,12 @@ class World:
                 if flow.time.ToNanoseconds() >= since * 1e9 and claim(flow)
             ]
 
-        found: list[f.Flow] = labs.wait_until("such flows", look, 20)
+        found: list[f.Flow] = labs.wait_until("such flows", look)
         return found
 
     def curl(self, target: str, *, context: str = C1) -> str:
         client = self.pod(context, "x-wing")["metadata"]["name"]
-        return self.mesh.inside(context, client, "curl", "-s", "-m", "3", target)
+        return self.mesh.inside(context, client, "curl", "-s", "-m", "20", target)
 
     def told(self, *words: str, server: str = RELAY) -> tuple[int, str]:
         """``isthmus hubble`` in a pod of the first cluster, as a person in the cluster does: its

@@ -18,7 +18,7 @@ from kind.lab.topology import Node, Topology
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLI = [sys.executable, "-c", "from kind.commands import lab; lab(prog_name='isthmus lab')"]
-UP_TIMEOUT_S = 180.0
+UP_TIMEOUT_S = 300.0
 Json = dict[str, Any]
 
 
@@ -38,7 +38,7 @@ def lab_command(
 
 
 def wait_until(
-    what: str, look: Callable[[], object], timeout_s: float = 30.0, pause_s: float = 0.05
+    what: str, look: Callable[[], object], timeout_s: float = 90.0, pause_s: float = 0.05
 ) -> Any:
     """Look again until the answer is true; returns it. Raises AssertionError with the last one.
 
@@ -84,7 +84,7 @@ class Lab:
         return next(node for node in self.topology.nodes if node.name == name)
 
     def kubectl(
-        self, *arguments: str, cluster: str = "cluster1", stdin: str = "", timeout_s: float = 60.0
+        self, *arguments: str, cluster: str = "cluster1", stdin: str = "", timeout_s: float = 120.0
     ) -> str:
         """Run kubectl against a cluster; returns its output. Raises AssertionError."""
         done = subprocess.run(

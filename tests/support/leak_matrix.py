@@ -67,13 +67,14 @@ async def running(*flows: Flow) -> AsyncIterator[None]:
 async def flowing(*flows: Flow) -> AsyncIterator[None]:
     """Each must get through ``ROUNDS`` requests after the block's work too, and break never."""
     async with running(*flows):
-        await _advance(flows)
+        await advance(flows)
         yield
-        await _advance(flows)
+        await advance(flows)
     assert [flow.error for flow in flows] == [""] * len(flows), flows
 
 
-async def _advance(flows: tuple[Flow, ...]) -> None:
+async def advance(flows: tuple[Flow, ...]) -> None:
+    """``ROUNDS`` more of each, or its end."""
     before = [flow.rounds for flow in flows]
 
     def done() -> bool:

@@ -11,7 +11,6 @@ import select
 import socket
 import struct
 import sys
-import threading
 import time
 
 WAIT_S = 0.7
@@ -105,11 +104,16 @@ def ask() -> None:
 def sniff() -> None:
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    tap.setblocking(False)
     seen: set[int] = set()
 
     def look() -> None:
+        """All that has come by now."""
         while True:
-            data, about = tap.recvfrom(128)
+            try:
+                data, about = tap.recvfrom(128)
+            except BlockingIOError:
+                return
             if about[2] == socket.PACKET_OUTGOING or len(data) < 28:
                 continue
             inner = data[(data[0] & 15) * 4 :]
@@ -118,11 +122,15 @@ def sniff() -> None:
             elif data[9] == ICMP and inner[0] == 8:
                 seen.add(struct.unpack("!H", inner[4:6])[0])
 
-    threading.Thread(target=look, daemon=True).start()
     print("ready", flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(sorted(seen)), flush=True)
-        seen.clear()
+    while True:
+        asked = sys.stdin in select.select([sys.stdin, tap], [], [])[0]
+        if asked and not sys.stdin.readline():
+            return
+        look()
+        if asked:
+            print(json.dumps(sorted(seen)), flush=True)
+            seen.clear()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Prometheus:
 
     def _get(self, path: str) -> Any:
         command = ["ip", "netns", "exec", self._netns, "curl", "-s", f"http://{ADDRESS}/{path}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return json.loads(done.stdout) if done.stdout else {}
 
     def query(self, expression: str) -> list[float]:

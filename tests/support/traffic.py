@@ -169,13 +169,14 @@ def ping(host: str, count: str = "1", size: str = "56") -> None:
 
 def _answered(raw: socket.socket, identifier: int, sequence: int) -> bool:
     deadline = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < deadline:
+    while True:  # what is there is looked at, however late it has become
         packet = raw.recv(65536)
         offset = (packet[0] & 15) * 4
         kind, _, _, got, number = struct.unpack_from("!BBHHH", packet, offset)
         if kind == 0 and (got, number) == (identifier, sequence):
             return True
-    return False
+        if time.monotonic() >= deadline:
+            return False
 
 
 def _checksum(data: bytes) -> int:
@@ -222,7 +223,8 @@ def steady_udp(host: str, port: str, interval_s: str) -> None:
 
 def steady_tcp(host: str, port: str, interval_s: str) -> None:
     """One connection that echoes at a pace until stdin ends. Prints what it saw."""
-    print(json.dumps(_steady(host, port, interval_s, 10.0, threading.Barrier(1))))
+    patience_s = max(10.0, _TIMEOUT_S)
+    print(json.dumps(_steady(host, port, interval_s, patience_s, threading.Barrier(1))))
 
 
 def steady_tcps(host: str, port: str, interval_s: str, count: str, patience_s: str) -> None:
@@ -237,11 +239,11 @@ def steady_tcps(host: str, port: str, interval_s: str, count: str, patience_s: s
 def _steady(host: str, port: str, interval_s: str, patience_s: float, all_: threading.Barrier):
     name, rounds, errors, worst = "", 0, [], 0.0
     try:
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
             stream = connection.makefile("rb")
             name = json.loads(stream.readline())["name"]
             connection.settimeout(patience_s)
-            if all_.wait(10) == 0:
+            if all_.wait(60) == 0:
                 print("ready", flush=True)
             while not select.select([sys.stdin], [], [], float(interval_s))[0]:
                 begun = time.monotonic()

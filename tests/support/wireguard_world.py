@@ -53,29 +53,33 @@ class World:
     def isthmus(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cli.main", *words]
         return subprocess.run(
-            command, capture_output=True, text=True, env=self.lab.env, timeout=200, check=False
+            command, capture_output=True, text=True, env=self.lab.env, timeout=400, check=False
         )
 
     def status(self) -> dict[str, Any]:
-        """``isthmus encrypt status`` of the whole mesh."""
+        """``isthmus encrypt status`` of the whole mesh, once every agent answers in time."""
+        found: dict[str, Any] = labs.wait_until("every agent answers", self._status)
+        return found
+
+    def _status(self) -> dict[str, Any]:
         done = self.isthmus("encrypt", "status", "--context", C1, "--also", C2, "-o", "json")
         assert done.stdout, done.stderr
         found = json.loads(done.stdout)
         assert found["faults"] == [], found["faults"]
-        return found["nodes"]
+        return dict(found["nodes"])
 
     def keys(self) -> dict[str, str]:
         return {n: s["wireguard"]["interfaces"][0]["public-key"] for n, s in self.status().items()}
 
-    def start(self, address: str, *words: object) -> Process:
-        """A program of traffic.py in the pod that has an address."""
-        return self._start(self._space(address), *words)
+    def start(self, address: str, *words: object, patience_s: float = 20) -> Process:
+        """A program of traffic.py in the pod that has an address; a client waits ``patience_s``."""
+        return self._start(self._space(address), *words, patience_s=patience_s)
 
     def on(self, node: Node, *words: object) -> Process:
         """The same as a process of a node itself."""
         return self._start(node.netns, *words)
 
-    def _start(self, space: str, *words: object) -> Process:
+    def _start(self, space: str, *words: object, patience_s: float = 20) -> Process:
         command = ["ip", "netns", "exec", space, PYTHON, str(TRAFFIC)]
         process = Process(
             subprocess.Popen(
@@ -84,6 +88,7 @@ class World:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                env={**os.environ, "TRAFFIC_PATIENCE_S": str(patience_s)},
             )
         )
         self.running.append(process)
@@ -126,7 +131,7 @@ class World:
     def pod_of(self, name: str) -> str | None:
         """The address of a pod of cluster2."""
         pods = self.lab.get("pods", cluster=C2)["items"]
-        return next((p["status"]["podIP"] for p in pods if p["metadata"]["name"] == name), None)
+        return next((p["status"].get("podIP") for p in pods if p["metadata"]["name"] == name), None)
 
     def newest(self) -> str | None:
         """The address of cluster2's youngest pod, once it has one."""

@@ -238,7 +238,7 @@ def test_wait_ends_when_the_agent_is_well(tmp_path: Path) -> None:
         agent.say("healthz", (200, starting), (200, starting), (200, json.dumps(WELL).encode()))
         waiting.start()
         agent.path.rename(path)
-        waiting.join(timeout=20)
+        waiting.join(timeout=60)
         assert [r.out for r in found] == ["OK\n"]
         assert found[0].code == 0
         assert len(agent.asked) == 3
@@ -248,7 +248,7 @@ def test_wait_ends_at_its_time(tmp_path: Path) -> None:
     """An agent that stays ill is printed as it is, with exit 1; one that is absent is an error."""
     sick = ill(cilium={"state": "Failure", "msg": "starting"})
     with agent_socket(tmp_path / "s", {"healthz": sick}) as agent:
-        result = isthmus("status", "--wait", "--wait-duration", "300ms", "-H", agent.path)
+        result = isthmus("status", "--wait", "--wait-duration", "3s", "-H", agent.path)
         assert result.code == 1
         assert "Cilium:                  Failure   starting" in result.out
         assert len(agent.asked) >= 2

@@ -75,7 +75,7 @@ async def ask(
 
 
 async def until(claim: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await claim():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

@@ -76,7 +76,7 @@ async def test_informer_waits_for_a_server_that_is_away(api: Api, client: HttpCl
     informer = Informer(client, NODES, draw=lambda: 0.0)
     async with TaskGroup() as group:
         task = group.create_task(informer.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await until(lambda: informer.status.failures >= 2)
             assert "cannot list nodes" in informer.status.error
             api.proxy.open_door()
