@@ -119,6 +119,7 @@ class Policies:
         self.touch: Callable[[], None] = lambda: None
         self.soon: Callable[[], None] = lambda: None  # somebody waits for what was touched
         self.before_round: Callable[[], None] = lambda: None
+        self.handed_on: Callable[[], None] = lambda: None  # the table has other rules
         mesh.identities.on_change = self.identity_changed
 
     @property
@@ -304,7 +305,8 @@ class Policies:
             if moved:
                 self._nodes.api_server_moved()
             self._nodes.save()
-        self.rules.hand_on(self._is_awaited)
+        if self.rules.hand_on(self._is_awaited):
+            self.handed_on()
         self._number_prefixes(moved)
         new, self._new = self._new, set()
         self._computed |= new

@@ -77,6 +77,7 @@ class PolicyNode:
         self._api_server_urls: frozenset[Address] = frozenset()
         self.tables: Tables | None = None
         self.names: Names | None = None
+        self.policies.handed_on = self._tell_rules
 
     def _node_identities(self, state: Path) -> NodeIdentities:
         made = NodeIdentities(self._mesh, self.api_server, state / "node-identities.json")
@@ -88,6 +89,9 @@ class PolicyNode:
 
     def _objects_changed(self, soon: bool) -> None:
         self.policies.objects_changed(soon=soon)
+        self._tell_rules()  # unless they are held: then it is told when they are handed on
+
+    def _tell_rules(self) -> None:
         if self.names is not None:
             self.names.rules_changed(self.policies.revision)
 

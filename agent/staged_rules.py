@@ -83,12 +83,16 @@ class StagedRules:
         """What is to be in the ipcache first."""
         return self._prefixes
 
-    def hand_on(self, missing: Callable[[Prefix], bool]) -> None:
-        """All of it, if nothing it names is missing in the ipcache; once a round."""
+    def hand_on(self, missing: Callable[[Prefix], bool]) -> bool:
+        """All of it, if nothing it names is missing in the ipcache; once a round.
+
+        Whether there was something to hand on.
+        """
         self._rounds += 1
         if self._rounds < ROUNDS and any(missing(prefix) for prefix in self._prefixes):
-            return
+            return False
         self._rounds = 0
         waiting, self._waiting, self._prefixes = self._waiting, [], set()
         for put in waiting:
             put()
+        return bool(waiting)

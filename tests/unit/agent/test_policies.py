@@ -339,6 +339,21 @@ def settle(kernel: _Kernel) -> None:
         pass
 
 
+def test_rules_are_told_when_the_table_has_them(world: World) -> None:
+    """Not while they wait for their round, or whoever is told finds none; and once."""
+    rule = PolicyRule(Origin("CNP", "n", "p"), Selector(), (), frozenset([IN]))
+    told: list[list[PolicyRule]] = []
+    world.policies.handed_on = lambda: told.append(world.policies.table.rules())
+    world.add(endpoint(5, 300, "web"))
+    world.policies.start()
+    world.round()
+    world.policies.rules.put_object("p", [rule])
+    assert told == []
+    world.round()
+    world.round()
+    assert [list(found) for found in told] == [[rule]]
+
+
 def test_a_revision_is_in_force_with_its_rules(world: World) -> None:
     """Not while a new prefix is only made known; a group's prefixes are made known as well."""
     world.add(endpoint(5, 300, "web"))
