@@ -54,7 +54,10 @@ def test_the_kernel_holds_what_the_clusters_say() -> None:
     assert 0 < report["churn"]["propagation"]["p50_ms"] <= report["churn"]["propagation"]["p99_ms"]
     rows, room = report["maps"]["ipcache"]
     assert 4 * 63 <= rows < room
-    assert "seconds of churn: 8" in said  # a line per phase, where nobody looks at a terminal
+    # A line per phase, where nobody looks at a terminal; a busy machine is late with the last.
+    churned = re.search(r"seconds of churn: (\d+)", said)
+    assert churned is not None
+    assert int(churned[1]) >= 8
 
 
 def test_a_map_that_is_too_small_is_told() -> None:

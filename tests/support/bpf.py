@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scapy.config import conf
 from scapy.layers.l2 import Ether
 
 from datapath import policy_encoding as encode
@@ -28,6 +29,9 @@ from model.address import pack, parse_address
 from model.kernel_numbers import VXLAN_PORT, WIREGUARD_PORT
 from model.policy_map import PolicyEntry, PolicyKey
 from wire.bpf import layouts as w
+
+# Whoever names no receiver gets broadcast: else scapy would ask the machine's networks for one.
+conf.neighbor.resolvers.clear()
 
 ROOT = Path(__file__).parents[2]
 OK, SHOT, REDIRECT = 0, 2, 7  # what a tc program returns
