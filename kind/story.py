@@ -280,17 +280,22 @@ def joined(mesh: Mesh, step: Step) -> None:
             mesh.kubectl(context, "rollout", "status", f"deployment/{name}", "--timeout=110s")
 
 
+def _known(mesh: Mesh, node: str, address: str) -> None:
+    """Wait until a node's kernel knows whose address it is."""
+    listed = f"{address}/32"
+    mesh.wait_for(
+        f"{node} knows {address}",
+        lambda: listed in mesh.agent(node, "bpf", "ipcache", "list"),
+    )
+
+
 def pod_to_pod(mesh: Mesh, step: Step) -> None:
     """Step 3: by address, the source preserved, its identity known at the destination."""
     source = mesh.pods(C1, "name=x-wing")[0]
     target = mesh.pods(C2, "name=x-wing")[0]
     from_ip, to_ip = source["status"]["podIP"], target["status"]["podIP"]
     for pod, other in ((source, to_ip), (target, from_ip)):
-        node = pod["spec"]["nodeName"]
-        mesh.wait_for(
-            f"{node} knows {other}",
-            lambda n=node, ip=other: f"{ip}/32" in mesh.agent(n, "bpf", "ipcache", "list"),  # type: ignore[misc]
-        )
+        _known(mesh, pod["spec"]["nodeName"], other)
     answer = json.loads(
         mesh.inside(C1, source["metadata"]["name"], "curl", "-s", "-m", "5", f"http://{to_ip}/")
     )

@@ -2,8 +2,6 @@
 
 import json
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from tests.support.agent import (
     AgentNode,
     CniFailure,
     TestPod,
-    agent_node,
     drop,
     endpoint_slice,
     put,
@@ -22,12 +19,6 @@ from tests.support.agent import (
 )
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 async def test_add_makes_a_pod_that_the_node_reaches(node: AgentNode) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from tests.support import hostile
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
-    agent_node,
     put,
     remote_cluster,
     service,
@@ -23,12 +21,6 @@ from tests.support.nodes import sh
 pytestmark = pytest.mark.root
 
 MAPS = ("ist_ipcache", "ist_ipcache_lpm", "ist_services", "ist_backends", "ist_revnat")
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

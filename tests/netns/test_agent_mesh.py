@@ -1,7 +1,6 @@
 """An agent and a remote cluster's real etcd: what is learnt, kept, refused and forgotten."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from tests.support.agent import (
     AgentNode,
     RemoteCluster,
-    agent_node,
     endpoint_slice,
     put,
     remote_cluster,
@@ -24,12 +22,6 @@ from wire.etcd import keys
 pytestmark = pytest.mark.root
 
 REMOTE_NODE = "172.31.9.66"
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from tests.support.agent import (
     AgentNode,
     RemoteCluster,
     TestPod,
-    agent_node,
     drop,
     endpoint_slice,
     put,
@@ -39,12 +37,6 @@ from tests.support.agent_policy import (
 )
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tests.support.agent import (
     AgentNode,
     RemoteCluster,
     TestPod,
-    agent_node,
     drop,
     put,
     remote_cluster,
@@ -45,12 +44,6 @@ pytestmark = pytest.mark.root
 
 IN = Direction.INGRESS
 PODS = ("server", "friend", "stranger")
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 Through a running agent: the API server says something, packets and the kernel's rows follow.
 """
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from model.policy_map import Direction, PolicyKey
 from tests.support.agent import (
     AgentNode,
     TestPod,
-    agent_node,
     drop,
     endpoint_slice,
     put,
@@ -32,12 +29,6 @@ from tests.support.agent_policy import (
 pytestmark = pytest.mark.root
 
 OUTSIDE = "203.0.113.9"
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -4,15 +4,12 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.agent import (
     NODE_IP,
     AgentNode,
-    agent_node,
     endpoint_slice,
     put,
     service,
@@ -22,12 +19,6 @@ from tests.support.agent import (
 from tests.support.cli import Result
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 async def isthmus(node: AgentNode, *arguments: object) -> Result:

@@ -1,13 +1,12 @@
 """The commands about policy on a node, against its real agent."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.agent import AgentNode, agent_node, put, until
+from tests.support.agent import AgentNode, put, until
 from tests.support.agent_policy import isthmus
 
 pytestmark = pytest.mark.root
@@ -33,12 +32,6 @@ STRANGERS_TOO = {
     },
 }
 BAD = {"endpointSelector": {"matchLabels": {"app": "nobody"}}, "egress": [{"toCIDR": ["x"]}]}
-
-
-@pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[AgentNode]:
-    async with agent_node(tmp_path) as found:
-        yield found
 
 
 async def told(node: AgentNode, *arguments: object, stdin: str = "") -> Any:
