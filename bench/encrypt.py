@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import encrypt_tables, topology
 from bench.figure import Figure, interleave, ratio
 from bench.lab import joined_lab
-from bench.wireguard_devices import in_space, keeper, opened
+from bench.wireguard_devices import bare, in_space
 from encryption.device import PeerChange
 from kind import story
 from kind.lab.topology import Topology
@@ -36,12 +36,11 @@ def _pod_space(lab: str, address: str) -> str:
 
 @contextmanager
 def _bare_tunnel(one: str, two: str) -> Iterator[str]:
-    """A tunnel of its own between two namespaces; gives the address of its far end."""
+    """``wireguard-go`` by itself between two namespaces; gives the address of its far end."""
     with ExitStack() as stack:
         ends = []
         for space in (one, two):
-            directory = stack.enter_context(keeper(space))
-            device, key = opened(space, BARE, directory, 51899)
+            device, key = stack.enter_context(bare(space, BARE, 51899))
             ends.append((space, device, key))
         for number, (space, device, _) in enumerate(ends, 1):
             other_space, _, other_key = ends[2 - number]

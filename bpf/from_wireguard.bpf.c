@@ -35,8 +35,10 @@ static __always_inline int by_tunnel(struct __sk_buff *skb, struct packet *packe
 	struct verdict verdict = DROP(SOURCE_FROM_WIREGUARD, DROP_WRITE_FAILED);
 	__u32 claimed = 0;
 
-	if (!unwrap(skb, &claimed))
+	if (!unwrap(skb, &claimed)) {
+		skb->mark = MARK_MAGIC_DECRYPT; /* for from_overlay */
 		return TC_NEXT;
+	}
 	/* Without the tunnel's word nobody may go on. */
 	if (add_ethernet(skb)) {
 		verdict = parse(skb, packet);

@@ -12,8 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+
+from encryption import tun
 
 LOOK_S = 0.1
 AGAIN_S = 1.0  # between a process that ended by itself and the next
@@ -28,6 +31,7 @@ class Keeper:
         self._wanted = wanted
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._not_before_s: dict[str, float] = {}
+        self._is_ours_to_open = tun.is_needed(_version())
 
     def look(self, now_s: float) -> None:
         """Start what is asked for, end what is not, notice what has ended."""
@@ -41,15 +45,29 @@ class Keeper:
                 process.terminate()
         for name in sorted(asked - self._running.keys()):
             if now_s >= self._not_before_s.get(name, 0.0):
-                self._start(name)
+                try:
+                    self._start(name)
+                except OSError as error:
+                    print(f'event=failed device={name} error="{error}"', flush=True)
+                    self._not_before_s[name] = now_s + AGAIN_S
 
     def _start(self, name: str) -> None:
         # A socket that a killed process left would make the new one refuse to start.
         Path(f"/var/run/wireguard/{name}.sock").unlink(missing_ok=True)
         environment = os.environ | {"LOG_LEVEL": "error", "WG_PROCESS_FOREGROUND": "1"}
-        self._running[name] = subprocess.Popen(
-            [PROGRAM, "-f", name], env=environment, stdin=subprocess.DEVNULL
-        )
+        with ExitStack() as stack:
+            descriptors = []
+            if self._is_ours_to_open:
+                descriptors.append(tun.opened(name))
+                stack.callback(os.close, descriptors[0])
+                environment["WG_TUN_FD"] = str(descriptors[0])
+                _wait_for_more(name)
+            self._running[name] = subprocess.Popen(
+                [PROGRAM, "-f", name],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+            )
         print(f"event=started device={name} pid={self._running[name].pid}", flush=True)
 
     def close(self) -> None:
@@ -58,6 +76,24 @@ class Keeper:
             process.terminate()
         for process in self._running.values():
             process.wait()
+
+
+def _version() -> str:
+    """What the program says; nothing, where it is not installed yet."""
+    try:
+        return subprocess.run(
+            [PROGRAM, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        ).stdout
+    except OSError:
+        return ""
+
+
+def _wait_for_more(name: str) -> None:
+    try:
+        tun.wait_for_more(name)
+    except OSError as error:
+        said = f"{error}; packets come one by one, which is slower"
+        print(f'event=unjoined device={name} error="{said}"', flush=True)
 
 
 def main() -> None:

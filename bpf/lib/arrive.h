@@ -73,7 +73,7 @@ static __always_inline struct verdict arrive(struct __sk_buff *skb, struct packe
 		return is_host ? deliver_unreadable(skb, packet, verdict) : verdict;
 	if (identity == IDENTITY_HOST)
 		return DROP(SOURCE_FROM_NETWORK, DROP_INVALID_IDENTITY);
-	packet->is_encrypted = is_encrypted || ipsec_has_decrypted(skb);
+	packet->is_encrypted = is_encrypted || was_decrypted(skb);
 	trace(skb, packet, TRACE_FROM_NETWORK, skb->ifindex);
 	if (is_host) {
 		packet->destination_identity = endpoint->identity;

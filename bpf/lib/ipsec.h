@@ -29,10 +29,11 @@ static __noinline __u32 ipsec_mark_out(__be32 remote)
 	return (__u32)node->id << 16 | (__u32)node->key << 12 | MARK_MAGIC_ENCRYPT;
 }
 
-/* The mark by which it was decrypted is still on it. */
-static __always_inline bool ipsec_has_decrypted(const struct __sk_buff *skb)
+/* The mark by which IPsec decrypted it, or the one that from_wireguard gives, is still on it. */
+static __always_inline bool was_decrypted(const struct __sk_buff *skb)
 {
-	return config_ipsec && (skb->mark & MARK_MAGIC_MASK) == MARK_MAGIC_DECRYPT;
+	return (config_ipsec || config_wireguard_ifindex) &&
+	       (skb->mark & MARK_MAGIC_MASK) == MARK_MAGIC_DECRYPT;
 }
 
 /* The mark of what the node `remote` has encrypted; 0: nobody has told us of the node. */

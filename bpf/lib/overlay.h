@@ -82,7 +82,7 @@ static __always_inline struct verdict overlay_receive(struct __sk_buff *skb, str
 
 	if (verdict.kind != VERDICT_NONE)
 		return verdict;
-	packet->is_encrypted = is_encrypted || ipsec_has_decrypted(skb);
+	packet->is_encrypted = is_encrypted || was_decrypted(skb);
 	trace(skb, packet, TRACE_FROM_OVERLAY, config_vxlan_ifindex);
 	endpoint = endpoint_find(&packet->flow.destination);
 	/* Not ours (any more): on no account back into the tunnel. */

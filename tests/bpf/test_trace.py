@@ -23,6 +23,7 @@ from wire.bpf.layouts import (
 VIP = "10.96.0.10"
 P, R = TracePoint, TraceReason
 WORLD = "203.0.113.9"
+NEXT = 0xFFFFFFFF
 INTERVAL_S = 500  # no test takes as long
 
 
@@ -319,3 +320,18 @@ def test_lost_traces_are_counted_exactly(every: Traced) -> None:
     lost = sum(every.reader.lost()[EventType.EVENT_TRACE]) - before
     assert lost > 0
     assert kept + lost == 2 * 4000
+
+
+@pytest.mark.parametrize("wireguard", [0, 7])
+def test_what_wireguard_decrypted_is_told_so_behind_the_tunnel(wireguard: int) -> None:
+    """What its device leaves to the stack carries a mark; without WireGuard that says nothing."""
+    traced = Traced(TraceLevel.TRACE_ALL, {"config_wireguard_ifindex": wireguard})
+    furnish(traced.machine)
+    left = traced.machine.run("from_wireguard", remote_tcp())
+    told = traced.run("from_overlay", remote_tcp(), vni=REMOTE_IDENTITY, mark=left.mark)
+    traced.close()
+    assert left.verdict == NEXT  # no packet of our tunnel
+    assert [(P(e.point), e.encrypted) for e in told if isinstance(e, Trace)] == [
+        (P.TRACE_FROM_OVERLAY, bool(wireguard)),
+        (P.TRACE_TO_ENDPOINT, bool(wireguard)),
+    ]

@@ -126,6 +126,26 @@ async def test_pods_speak_in_cipher(world: World) -> None:
     assert peer.sent_bytes > 90_000
 
 
+async def test_a_stream_is_joined_before_it_goes_through_the_stack(world: World) -> None:
+    """Also inside the tunnel. Without that, the receiver gets each segment that was sent alone."""
+    await world.introduce()
+    await world.encrypt()
+    world.traffic()  # pods learn of the smaller packets
+    sent, came = _segments(world.client)["OutSegs"], _segments(world.far)["InSegs"]
+    answer = world.client.run("tcp", world.far.address, 8080, 1, 500_000)
+    assert answer["names"] == {"far": 1}, answer
+    sent = _segments(world.client)["OutSegs"] - sent
+    came = _segments(world.far)["InSegs"] - came
+    assert sent > 500_000 / 1460
+    assert came < 0.75 * sent
+
+
+def _segments(pod: Pod) -> dict[str, int]:
+    lines = [line for line in pod.sh("cat /proc/net/snmp").splitlines() if line.startswith("Tcp:")]
+    names, values = (line.split()[1:] for line in lines)
+    return dict(zip(names, map(int, values), strict=True))
+
+
 async def test_no_peer_no_packet(world: World) -> None:
     """What cannot be encrypted does not go in clear text either; it flows once there is a peer."""
     await world.encrypt()

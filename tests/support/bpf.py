@@ -211,7 +211,7 @@ class Machine:
             struct.pack_into("=I", context, 176, gso_size)
         if vni is not None:
             assert program == "from_overlay"
-            struct.pack_into("=I", context, 8, vni)
+            struct.pack_into("=I", context, 32, vni)
             program = "with_tunnel_key"
         before = self._forwarded()
         done = syscall.prog_test_run(self.programs[program], bytes(packet), bytes(context))
