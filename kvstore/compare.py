@@ -28,9 +28,12 @@ class Found:
         return Delete(self.key, self.revision) if self.row is None else Put(self.row)
 
 
-async def suspects(store: Store, prefix: str, mirror: Mirror, admits_new: bool) -> set[str]:
+Suspects = dict[str, int | None]  # keys, and of which revision the mirror's row was
+
+
+async def suspects(store: Store, prefix: str, mirror: Mirror, admits_new: bool) -> Suspects:
     """Keys that seem to differ; with ``admits_new`` also those that the mirror does not have."""
-    found: set[str] = set()
+    found: Suspects = {}
     known = revision = 0
     start = ""
     while True:
@@ -42,13 +45,13 @@ async def suspects(store: Store, prefix: str, mirror: Mirror, admits_new: bool) 
             at = mirror.at(row.key)
             known += at is not None
             if at != row.mod_revision and (admits_new or at is not None):
-                found.add(row.key)
+                found[row.key] = at
         if not page.more:
             break
         start = page.rows[-1].key + "\0"
         await asyncio.sleep(0)
     if known < len(mirror):
-        found |= await _vanished(store, prefix, mirror)
+        found |= {key: mirror.at(key) for key in await _vanished(store, prefix, mirror)}
     return found
 
 
@@ -63,14 +66,15 @@ async def _vanished(store: Store, prefix: str, mirror: Mirror) -> set[str]:
         start = page.rows[-1].key + "\0"
 
 
-async def confirmed(store: Store, keys: set[str], mirror: Mirror) -> list[Found]:
-    """Those of the keys that still differ, with their rows."""
+async def confirmed(store: Store, unlike: Suspects, mirror: Mirror) -> list[Found]:
+    """Those of the keys that still differ and of which no watch has told since, with their rows."""
     found = []
-    for key in sorted(keys):
-        known = mirror.at(key)
+    for key, known in sorted(unlike.items()):
+        if mirror.at(key) != known:
+            continue  # its watch works: what differs now has come since, and will be told
         reply = await store.range(key, limit=1)  # the key itself is the first of its prefix
         if mirror.at(key) != known:
-            continue  # its watch has told of it meanwhile, perhaps something newer
+            continue  # what it has told meanwhile may be newer than the answer
         row = next((row for row in reply.rows if row.key == key), None)
         if known != (row.mod_revision if row else None):
             found.append(Found(key, row, reply.revision))

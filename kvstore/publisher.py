@@ -19,12 +19,10 @@ from kvstore.observed import OBSERVED, scope_of
 from kvstore.port import (
     MAX_TXN_OPS,
     ClusterIdChangedError,
-    Delete,
     DeleteOp,
     LeaseNotFoundError,
     NoSpaceError,
     Op,
-    Put,
     Store,
     StoreError,
     UnavailableError,
@@ -387,15 +385,9 @@ class Publisher:
 
     async def _guard(self, store: PublisherStore) -> None:
         """Notice at once when the store goes away, or somebody touches the announcement."""
-        key, value = self._announcement
-        revision = (await store.range(key, limit=1)).revision
-        async for batch in store.watch(key, revision + 1):
-            for event in batch.events:
-                match event:
-                    case Put(row) if row.key == key and row.value != value:
-                        await self._announce(store)
-                    case Delete(gone) if gone == key:
-                        await self._announce(store)
+        # The first batch says that the watch stands: what was touched before it is seen by reading.
+        async for _ in store.watch(self._announcement[0], 0, exact=True):
+            await self._announce(store)
 
     async def _prolong(self, store: PublisherStore) -> None:
         """Keep every lease alive; the keys of an expired one are written again."""

@@ -26,7 +26,7 @@ class Telling:
 
 async def confirmed(mirror: Mirror, meanwhile: Callable[[], object]) -> list[KeyValue | None]:
     store = cast("Store", Telling(meanwhile))
-    return [found.row for found in await compare.confirmed(store, {KEY}, mirror)]
+    return [found.row for found in await compare.confirmed(store, {KEY: OLD.mod_revision}, mirror)]
 
 
 def a_mirror() -> Mirror:
@@ -45,3 +45,10 @@ async def test_what_is_told_meanwhile_is_not(event: Put | Delete) -> None:
     """It may be newer than the answer: a row that is gone must not come back."""
     mirror = a_mirror()
     assert await confirmed(mirror, lambda: mirror.event(event)) == []
+
+
+async def test_what_was_told_since_the_first_look_is_not() -> None:
+    """And has changed once more: the watch that told of the one change will tell of the other."""
+    mirror = a_mirror()
+    mirror.event(Put(KeyValue(KEY, b"5", 3, 5, 5, 0)))
+    assert await confirmed(mirror, lambda: None) == []
