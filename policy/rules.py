@@ -8,6 +8,8 @@ namespaces, entities, default deny, conversions of NetworkPolicy. What depends o
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from model.address import Prefix
 from model.policy_map import Direction
 
@@ -23,8 +25,7 @@ class Operator(StrEnum):
     DOES_NOT_EXIST = "DoesNotExist"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(msgspec.Struct, frozen=True, gc=False):
     """One condition on the labels of an identity.
 
     ``source`` is the label's source (``k8s``, ``reserved``, ``cidrgroup``, ...) or ``any``.
@@ -37,8 +38,7 @@ class Requirement:
     source: str = ANY_SOURCE
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(msgspec.Struct, frozen=True, gc=False):
     """All requirements hold (AND). No requirements: every identity."""
 
     requirements: tuple[Requirement, ...] = ()

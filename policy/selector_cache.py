@@ -4,7 +4,9 @@ Identities are indexed by label, so a selector is an intersection of sets; selec
 one condition that an identity must meet, so a new identity meets few of 10,000 selectors.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sized
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from model.address import Prefix
@@ -14,52 +16,56 @@ from policy.selectors import holds, inside, is_inner, prefix_of, selects
 
 Who = Selector | CidrPeer
 User = TypeVar("User", bound=Hashable)
-_Anchor = tuple[str, str] | None  # (key, value) that a selected identity has; None: no such thing
+_ANYBODY = Requirement("", Operator.IN, ("",))  # no label has an empty key
 
 
-def _anchors(selector: Selector, size: Mapping[_Anchor, Sized]) -> list[_Anchor]:
-    """Where to file a selector: the condition with the least crowded places."""
-
-    def places(requirement: Requirement) -> list[_Anchor]:
-        return [(requirement.key, value) for value in requirement.values]
-
-    def crowd(anchors: list[_Anchor]) -> int:
-        return sum(len(size[a]) for a in anchors if a in size)
-
-    options = [places(r) for r in selector.requirements if r.operator is Operator.IN]
-    return min(options, key=crowd) if options else [None]
+def _exact(selector: Selector) -> list[Requirement]:
+    return [r for r in selector.requirements if r.operator is Operator.IN]
 
 
 class SelectorIndex(Generic[User]):
     """Selectors by a label that what they select must have; each selector carries a value."""
 
     def __init__(self) -> None:
-        self._filed: dict[_Anchor, dict[User, Selector]] = {}
-        self._places: dict[User, list[_Anchor]] = {}
+        self._filed: dict[str, dict[str, dict[User, Selector]]] = {}  # by key, then by value
 
     def put(self, user: User, selector: Selector) -> None:
-        """File under ``user``, once."""
-        anchors = self._places[user] = _anchors(selector, self._filed)
-        for anchor in anchors:
-            self._filed.setdefault(anchor, {})[user] = selector
+        """File under ``user``, once: by the condition with the least crowded places."""
+        best = min(_exact(selector), key=self._crowd, default=_ANYBODY)
+        places = self._filed.setdefault(best.key, {})
+        for value in best.values:
+            places.setdefault(value, {})[user] = selector
 
-    def drop(self, user: User) -> None:
+    def drop(self, user: User, selector: Selector) -> None:
         """Forget what was filed under ``user``."""
-        for anchor in self._places.pop(user, ()):
-            place = self._filed[anchor]
-            place.pop(user, None)
-            if not place:
-                del self._filed[anchor]
+        for requirement in (*_exact(selector), _ANYBODY):
+            places = self._filed.get(requirement.key, {})
+            for value in requirement.values:
+                users = places.get(value, {})
+                if users.pop(user, None) is not None and not users:
+                    del places[value]
 
     def selecting(self, labels: Labels) -> set[User]:
         """Whose selectors select these labels."""
-        anchors: list[_Anchor] = [None, *((label.key, label.value) for label in labels)]
+        pairs = [("", ""), *[(label.key, label.value) for label in labels.items]]
         return {
             user
-            for anchor in anchors
-            for user, selector in self._filed.get(anchor, {}).items()
+            for key, value in pairs
+            for user, selector in self._filed.get(key, {}).get(value, {}).items()
             if selects(selector, labels)
         }
+
+    def _crowd(self, requirement: Requirement) -> int:
+        places = self._filed.get(requirement.key, {})
+        return sum([len(places.get(value, ())) for value in requirement.values])
+
+
+@dataclass(slots=True, eq=False)
+class _Kept(Generic[User]):
+    """A selector in use: the identities it selects, and who uses it."""
+
+    members: set[int]
+    users: set[User] = field(default_factory=set)
 
 
 class SelectorCache(Generic[User]):
@@ -68,11 +74,12 @@ class SelectorCache(Generic[User]):
     def __init__(self) -> None:
         self._labels: dict[int, Labels] = {}
         self._inner: set[int] = set()
-        self._by_value: dict[tuple[str, str], set[int]] = {}
+        # By key, then by value: those who have the label. Asked with `get` alone.
+        self._having: defaultdict[str, defaultdict[str, set[int]]]
+        self._having = defaultdict(lambda: defaultdict(set))
         self._by_prefix: dict[Prefix, set[int]] = {}
-        self._members: dict[Who, set[int]] = {}
-        self._users: dict[Who, set[User]] = {}
-        self._index: SelectorIndex[Selector] = SelectorIndex()
+        self._kept: dict[Who, _Kept[User]] = {}
+        self._index: SelectorIndex[_Kept[User]] = SelectorIndex()
         self._cidrs: dict[Prefix, set[CidrPeer]] = {}
 
     @property
@@ -82,7 +89,7 @@ class SelectorCache(Generic[User]):
 
     def users(self, who: Who) -> int:
         """How many use a selector."""
-        return len(self._users.get(who, ()))
+        return len(self._kept[who].users) if who in self._kept else 0
 
     def labels(self, identity: int) -> Labels | None:
         """What the number stands for."""
@@ -97,9 +104,9 @@ class SelectorCache(Generic[User]):
             return set()
         touched = self.drop(identity)
         self._file(identity, labels)
-        for who in self._selecting(labels):
-            self._members[who].add(identity)
-            touched |= self._users[who]
+        for kept in self._selecting(labels):
+            kept.members.add(identity)
+            touched |= kept.users
         return touched
 
     def load(self, identities: Iterable[tuple[int, Labels]]) -> None:
@@ -112,42 +119,43 @@ class SelectorCache(Generic[User]):
         labels = self._labels.pop(identity, None)
         if labels is None:
             return set()
-        self._inner.discard(identity)
-        for label in labels:
-            self._by_value[label.key, label.value].discard(identity)
+        if identity in self._inner:
+            self._inner.discard(identity)
+        else:
+            for label in labels.items:
+                self._having[label.key][label.value].discard(identity)
         prefix = prefix_of(labels)
         if prefix is not None:
             self._by_prefix[prefix].discard(identity)
         touched: set[User] = set()
-        for who in self._selecting(labels):
-            self._members[who].discard(identity)
-            touched |= self._users[who]
+        for kept in self._selecting(labels):
+            kept.members.discard(identity)
+            touched |= kept.users
         return touched
 
     def use(self, who: Who, user: User) -> set[int]:
         """The members of a selector, which from now on is kept for ``user``. Do not change it."""
-        members = self._members.get(who)
-        if members is None:
-            members = self._members[who] = self._find(who)
-            self._users[who] = set()
+        kept = self._kept.get(who)
+        if kept is None:
+            kept = self._kept[who] = _Kept(self._find(who))
             if isinstance(who, Selector):
-                self._index.put(who, who)
+                self._index.put(kept, who)
             else:
                 self._cidrs.setdefault(who.prefix, set()).add(who)
-        self._users[who].add(user)
-        return members
+        kept.users.add(user)
+        return kept.members
 
     def release(self, who: Who, user: User) -> None:
         """``user`` does not need it any more."""
-        users = self._users.get(who)
-        if users is None:
+        kept = self._kept.get(who)
+        if kept is None:
             return
-        users.discard(user)
-        if users:
+        kept.users.discard(user)
+        if kept.users:
             return
-        del self._users[who], self._members[who]
+        del self._kept[who]
         if isinstance(who, Selector):
-            self._index.drop(who)
+            self._index.drop(kept, who)
         else:
             self._cidrs[who.prefix].discard(who)
             if not self._cidrs[who.prefix]:
@@ -155,24 +163,21 @@ class SelectorCache(Generic[User]):
 
     def in_use(self) -> Iterable[tuple[Who, set[int]]]:
         """Every selector in use, with its members."""
-        return self._members.items()
+        return [(who, kept.members) for who, kept in self._kept.items()]
 
     def _file(self, identity: int, labels: Labels) -> None:
         self._labels[identity] = labels
-        by_value = self._by_value
-        for label in labels.items:
-            pair = (label.key, label.value)
-            try:
-                by_value[pair].add(identity)
-            except KeyError:
-                by_value[pair] = {identity}
         prefix = prefix_of(labels)
         if prefix is not None:
             self._by_prefix.setdefault(prefix, set()).add(identity)
             if is_inner(labels):
                 self._inner.add(identity)
+                return
+        having = self._having
+        for label in labels.items:
+            having[label.key][label.value].add(identity)
 
-    def _selecting(self, labels: Labels) -> Iterable[Who]:
+    def _selecting(self, labels: Labels) -> Iterator[_Kept[User]]:
         if not is_inner(labels):
             yield from self._index.selecting(labels)
         prefix = prefix_of(labels)
@@ -182,24 +187,27 @@ class SelectorCache(Generic[User]):
             if length <= prefix.length:
                 for peer in self._cidrs.get(_cut(prefix, length), ()):
                     if inside(peer, prefix):
-                        yield peer
+                        yield self._kept[peer]
 
     def _find(self, who: Who) -> set[int]:
         if isinstance(who, CidrPeer):
             parts = (ids for prefix, ids in self._by_prefix.items() if inside(who, prefix))
             return set().union(*parts)
-        exact = [r for r in who.requirements if r.operator is Operator.IN]
-        sets = sorted((self._having(r) for r in exact), key=len)
-        found = set(sets[0].intersection(*sets[1:])) if sets else set(self._labels)
-        rest = [r for r in who.requirements if r.operator is not Operator.IN]
-        rest += [r for r in exact if r.source != ANY_SOURCE]
-        if rest:
-            found = {i for i in found if all(holds(r, self._labels[i]) for r in rest)}
-        return found - self._inner
+        sets = [self._having_one_of(requirement) for requirement in _exact(who)]
+        found = (
+            set.intersection(*sorted(sets, key=len)) if sets else self._labels.keys() - self._inner
+        )
+        for requirement in who.requirements:
+            if requirement.operator is not Operator.IN or requirement.source != ANY_SOURCE:
+                found = {i for i in found if holds(requirement, self._labels[i])}
+        return found
 
-    def _having(self, requirement: Requirement) -> set[int]:
-        sets = [self._by_value.get((requirement.key, v), set()) for v in requirement.values]
-        return sets[0] if len(sets) == 1 else set().union(*sets)
+    def _having_one_of(self, requirement: Requirement) -> set[int]:
+        by_value: Mapping[str, set[int]] = self._having.get(requirement.key, {})
+        values = requirement.values
+        if len(values) == 1:
+            return by_value.get(values[0], set())
+        return set().union(*[by_value.get(value, ()) for value in values])
 
 
 def _cut(prefix: Prefix, length: int) -> Prefix:

@@ -13,10 +13,11 @@ SOURCE_INNER = "inner"  # of this source: what only prefixes select, and no sele
 
 def holds(requirement: Requirement, labels: Labels) -> bool:
     """Whether the condition is met; a missing key meets `NotIn` and `DoesNotExist`."""
+    key, source = requirement.key, requirement.source
     values = [
         label.value
-        for label in labels
-        if label.key == requirement.key and requirement.source in (ANY_SOURCE, label.source)
+        for label in labels.items
+        if label.key == key and source in (ANY_SOURCE, label.source)
     ]
     match requirement.operator:
         case Operator.IN:
@@ -66,13 +67,15 @@ def prefix_of(labels: Labels) -> Prefix | None:
     Pods and nodes have no such label: whether a CIDR rule selects them is a matter of their
     addresses, and of the setting (``policy.known.CidrMode``).
     """
-    kinds = (SOURCE_CIDR, SOURCE_INNER)
-    return next((_prefix(label.key) for label in labels if label.source in kinds), None)
+    for label in labels.items:
+        if label.source in (SOURCE_CIDR, SOURCE_INNER):
+            return _prefix(label.key)
+    return None
 
 
 def is_inner(labels: Labels) -> bool:
     """Whether the number stands for pods and nodes by their addresses, beside their identity."""
-    return any(label.source == SOURCE_INNER for label in labels)
+    return SOURCE_INNER in [label.source for label in labels.items]
 
 
 def inside(peer: CidrPeer, prefix: Prefix) -> bool:

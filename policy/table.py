@@ -70,13 +70,14 @@ class PolicyTable:
 
     def put_object(self, key: Hashable, rules: Iterable[PolicyRule]) -> None:
         """Replace all rules of one object. A rule that stays as it was keeps its number."""
-        rules = tuple(rules)
+        rules = list(rules)
         old = self._objects.get(key, ())
-        if tuple(self._rules[n] for n in old) == rules:
+        before = [self._rules[n] for n in old]
+        if before == rules:
             return
-        free = {self._rules[n]: n for n in old}
-        numbers = tuple(free.pop(rule, 0) or self._add(rule) for rule in rules)
-        for number in set(old) - set(numbers):
+        free = dict(zip(before, old, strict=True))
+        numbers = tuple([free.pop(rule, 0) or self._add(rule) for rule in rules])
+        for number in set(old).difference(numbers):
             self._remove(number)
         self._objects[key] = numbers
         if not numbers:
@@ -228,8 +229,9 @@ class PolicyTable:
         return self._last
 
     def _remove(self, number: int) -> None:
-        self._index.drop(number)
-        for subject in self._subjects_of(self._rules.pop(number)):
+        rule = self._rules.pop(number)
+        self._index.drop(number, rule.subject)
+        for subject in self._subjects_of(rule):
             self._selected[subject].pop(number, None)
             self._stale.add(subject)
 
