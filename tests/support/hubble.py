@@ -79,6 +79,10 @@ class MemorySource:
         made.time.FromNanoseconds(entry.time_ns)
         return made
 
+    def wire(self, entry: Entry) -> bytes | None:
+        made = self.decode(entry)
+        return made.SerializeToString() if isinstance(made, flow_pb2.Flow) else None
+
     def namespaces(self) -> Iterable[tuple[str, str]]:
         return self.known_namespaces
 
