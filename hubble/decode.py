@@ -93,7 +93,9 @@ class Decoder:
                 return _lost(ring.parse_lost(record), entry.time_ns)
             if record[0] == ring.RECORD_AGENT:
                 return f.AgentEvent.FromString(record[1:])
-            return f.Flow.FromString(self._wire(entry))
+            shared, flow = self._parts(entry)
+            flow.MergeFromString(shared)
+            return flow
         except (ValueError, DecodeError):
             self.failed += 1
             return None
@@ -103,29 +105,31 @@ class Decoder:
         if not ring.is_flow(entry.record):
             return None
         try:
-            return self._wire(entry)
+            shared, flow = self._parts(entry)
         except (ValueError, DecodeError):
             self.failed += 1
             return None
+        return shared + flow.SerializeToString()
 
-    def _wire(self, entry: ring.Entry) -> bytes:
+    def _parts(self, entry: ring.Entry) -> tuple[bytes, f.Flow]:
+        """What others share with this flow, in wire form (nothing: no others), and the rest."""
         alike, at_ns = likeness(entry.record), entry.time_ns
         template = self._templates.get(alike, at_ns) if alike else None
         if alike and template:
-            return template.wire + self._own(entry, alike.addresses, template)
+            return template.wire, self._own(entry, alike.addresses, template)
         flow = self._read(entry)
         if alike:
             self._templates.keep(alike, flow, at_ns)
-        return flow.SerializeToString()
+        return b"", flow
 
-    def _own(self, entry: ring.Entry, found: Addresses, template: Template) -> bytes:
-        """What the template leaves out, in wire form."""
+    def _own(self, entry: ring.Entry, found: Addresses, template: Template) -> f.Flow:
+        """What the template leaves out."""
         flow = f.Flow()
         flow.l4.CopyFrom(template.l4)
         packet.set_ports(flow, found)
         self._fill_names(flow, found, (template.source, template.destination), entry.time_ns)
         self._number(flow, entry)
-        return flow.SerializeToString()
+        return flow
 
     def _read(self, entry: ring.Entry) -> f.Flow:
         """Field by field."""

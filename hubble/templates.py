@@ -2,8 +2,8 @@
 
 Most events of a node are of few pairs of pods. The first event of a kind between two ends is read
 field by field; what the others share with it is kept in wire form, and what is an event's own is
-put behind that: parsers join the fields of a message wherever they stand. No field stands in both,
-for some parsers do not join the inner ones. A change of names drops all.
+put behind that: parsers join the fields of a message wherever they stand (ADR 0262). No field
+stands in both, so that none has to join inner ones. A change of names drops all.
 """
 
 from typing import Final, NamedTuple
@@ -78,7 +78,7 @@ class Templates:
         return self._kept.get(alike.key)
 
     def keep(self, alike: Likeness, flow: f.Flow, at_ns: int) -> None:
-        """What events that are alike will begin with."""
+        """What events that are alike will share."""
         names = self._names
         if names.changed_ns > at_ns:
             return
