@@ -10,17 +10,13 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
 
 from hubble import rpc
 from hubble.rpc_stream import Connection, Stream
-
-_FRAME_MAX_BYTES: Final = 64 << 10  # what an observer sends at once: each frame has its price
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +37,6 @@ class _ClientConnection(Connection):
         super().__init__()
         self._handlers[h2.events.ResponseReceived] = self._response
         self._handlers[h2.events.TrailersReceived] = self._trailers
-
-    def settings(self) -> dict[int, int]:
-        return {h2.settings.SettingCodes.MAX_FRAME_SIZE: _FRAME_MAX_BYTES}
 
     def _response(self, event: h2.events.ResponseReceived) -> None:
         if stream := self.streams.get(event.stream_id or 0):
