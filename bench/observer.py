@@ -63,7 +63,8 @@ class NodeFlows:
             names.apply(line, 0)
         self.ring = Ring(CAPACITY_MAX)
         self.ring.extend((BEGIN_NS + n * 10**6, made_record(n)) for n in range(records))
-        self.decode = Decoder(names, bytes(8)).decode
+        decoder = Decoder(names, bytes(8))
+        self.decode, self.wire = decoder.decode, decoder.wire
 
     def namespaces(self) -> list[tuple[str, str]]:
         """None."""

@@ -1,11 +1,12 @@
 """Printers of flows and events in the formats of ``hubble``: output on stdout, nodes on stderr."""
 
+import functools
 import json
 import sys
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import click
-import msgspec
 from google.protobuf.message import Message
 
 from cli import hubble_events, hubble_joined, hubble_text, output
@@ -15,7 +16,6 @@ from wire.hubble.as_json import as_dict
 
 FORMATS: Final = ("compact", "dict", "json", "jsonpb", "table", "tab")
 Response = observer_pb2.GetFlowsResponse
-_encode = msgspec.json.Encoder().encode
 _QUIET: Final = (relay_pb2.NodeState.NODE_CONNECTED, relay_pb2.NodeState.NODE_GONE)
 
 
@@ -37,7 +37,14 @@ class Printer(Protocol):
 
 def to_json(message: Message) -> str:
     """One line of JSON with the names of the .proto."""
-    return _encode(as_dict(message)).decode()
+    return _encoder()(as_dict(message)).decode()
+
+
+@functools.cache
+def _encoder() -> Callable[[Any], bytes]:
+    import msgspec  # who wants text does not wait for this
+
+    return msgspec.json.Encoder().encode
 
 
 class _Lines:

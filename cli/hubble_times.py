@@ -69,28 +69,24 @@ def _utc(time: Timestamp) -> datetime:
 
 def formatter(layout: str) -> Callable[[Timestamp], str]:
     """How to print times in UTC. A time that is not set prints as ``N/A``."""
-    cached: dict[int, str] = {}  # of the last second: most lines share it
-
-    def stamp(seconds: int, time: Timestamp) -> str:
-        if seconds not in cached:
-            cached.clear()
-            cached[seconds] = _seconds(_utc(time), layout)
-        return cached[seconds]
-
     digits = {"StampMilli": 3, "RFC3339Milli": 3, "RFC3339Micro": 6, "RFC3339Nano": 9}.get(layout)
+    of_s: int | None = None  # the last second: most lines share what is said of it
+    before = behind = ""
 
     def show(time: Timestamp) -> str:
+        nonlocal of_s, before, behind
         seconds, nanos = time.seconds, time.nanos
         if not seconds and not nanos:
             return "N/A"
-        text = stamp(seconds, time)
+        if seconds != of_s:
+            of_s = seconds
+            before, _, behind = _seconds(_utc(time), layout).partition("@")
         if digits is None:
-            return text
-        fraction = f"{nanos:09d}"[:digits]
+            return before
+        fraction = f"{nanos:09}"[:digits]
         if layout == "RFC3339Nano":
             fraction = fraction.rstrip("0")
-            return text.replace("@", f".{fraction}" if fraction else "")
-        return text.replace("@", f".{fraction}")
+        return f"{before}.{fraction}{behind}" if fraction else before + behind
 
     return show
 

@@ -11,7 +11,7 @@ from hubble.dns_names import DnsNames
 from hubble.endpoints import EndpointMessages
 from hubble.names import Names
 from hubble.packet import Addresses, CutShortError
-from hubble.templates import Templates, likeness
+from hubble.templates import Template, Templates, likeness
 from wire import access_log
 from wire.bpf import events
 from wire.bpf import layouts as w
@@ -93,22 +93,42 @@ class Decoder:
                 return _lost(ring.parse_lost(record), entry.time_ns)
             if record[0] == ring.RECORD_AGENT:
                 return f.AgentEvent.FromString(record[1:])
-            return self._flow(entry)
+            shared, flow = self._parts(entry)
+            flow.MergeFromString(shared)
+            return flow
         except (ValueError, DecodeError):
             self.failed += 1
             return None
 
-    def _flow(self, entry: ring.Entry) -> f.Flow:
-        alike = likeness(entry.record)
-        if alike is None:
-            return self._read(entry)
-        flow = self._templates.get(alike, entry.time_ns)
-        if flow is None:
-            flow = self._read(entry)
-            self._templates.keep(alike, flow, entry.time_ns)
-        else:
-            self._fill_names(flow, alike.addresses, entry.time_ns)
-            self._number(flow, entry)
+    def wire(self, entry: ring.Entry) -> bytes | None:
+        """The flow of a record in wire form; ``None``: it has none, or is not understood."""
+        if not ring.is_flow(entry.record):
+            return None
+        try:
+            shared, flow = self._parts(entry)
+        except (ValueError, DecodeError):
+            self.failed += 1
+            return None
+        return shared + flow.SerializeToString()
+
+    def _parts(self, entry: ring.Entry) -> tuple[bytes, f.Flow]:
+        """What others share with this flow, in wire form (nothing: no others), and the rest."""
+        alike, at_ns = likeness(entry.record), entry.time_ns
+        template = self._templates.get(alike, at_ns) if alike else None
+        if alike and template:
+            return template.wire, self._own(entry, alike.addresses, template)
+        flow = self._read(entry)
+        if alike:
+            self._templates.keep(alike, flow, at_ns)
+        return b"", flow
+
+    def _own(self, entry: ring.Entry, found: Addresses, template: Template) -> f.Flow:
+        """What the template leaves out."""
+        flow = f.Flow()
+        flow.l4.CopyFrom(template.l4)
+        packet.set_ports(flow, found)
+        self._fill_names(flow, found, (template.source, template.destination), entry.time_ns)
+        self._number(flow, entry)
         return flow
 
     def _read(self, entry: ring.Entry) -> f.Flow:
@@ -288,10 +308,15 @@ class Decoder:
         destination = messages.get(found.destination, identities[1], at_ns)
         flow.source.CopyFrom(source)
         flow.destination.CopyFrom(destination)
-        self._fill_names(flow, found, at_ns)
+        self._fill_names(flow, found, (source.ID, destination.ID), at_ns)
 
-    def _fill_names(self, flow: f.Flow, found: Addresses, at_ns: int) -> None:
-        """Services by address and port, and what was looked up in the DNS until then."""
+    def _fill_names(
+        self, flow: f.Flow, found: Addresses, pods: tuple[int, int], at_ns: int
+    ) -> None:
+        """Services by address and port, and what was looked up in the DNS until then.
+
+        ``pods``: their numbers, if they are of this node.
+        """
         service = self.names.service
         name = service(found.source, found.source_port, found.protocol, at_ns)
         if name is not None:
@@ -301,12 +326,11 @@ class Decoder:
             flow.destination_service.namespace, flow.destination_service.name = name
         if self.dns:
             # Who has looked the other side up: the pod of this node at the one end or the other.
-            if flow.destination.ID:
-                flow.source_names.extend(self.dns.get(flow.destination.ID, found.source, at_ns))
-            if flow.source.ID:
-                flow.destination_names.extend(
-                    self.dns.get(flow.source.ID, found.destination, at_ns)
-                )
+            source, destination = pods
+            if destination:
+                flow.source_names.extend(self.dns.get(destination, found.source, at_ns))
+            if source:
+                flow.destination_names.extend(self.dns.get(source, found.destination, at_ns))
 
     def _interface(self, flow: f.Flow, ifindex: int) -> None:
         flow.interface.index = ifindex

@@ -87,6 +87,10 @@ class NodeSource:
         """What the record tells; ``None`` when it cannot be read."""
         return self.decoder.decode(entry)
 
+    def wire(self, entry: Entry) -> bytes | None:
+        """The flow of the record, in wire form."""
+        return self.decoder.wire(entry)
+
     def namespaces(self) -> Iterable[tuple[str, str]]:
         """(cluster, namespace) of the flows of the last hour."""
         return self.seen.get(time.time_ns())

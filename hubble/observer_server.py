@@ -8,13 +8,13 @@ anything is sent. A flow is decoded once for all its readers while it is recent.
 import asyncio
 import functools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from google.protobuf import unknown_fields
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from hubble import fieldmask, filters
 from hubble.patterns import FilterError
@@ -29,7 +29,7 @@ from wire.hubble import flow_pb2, observer_pb2, peer_pb2
 
 READERS_MAX: Final = 4096  # streams of events at the same time
 API_VERSION: Final = "1.19.0"  # of the API that we speak; clients compare minors
-_DECODED_MAX: Final = 2048  # flows kept decoded: what followers share
+_RECENT_MAX: Final = 2048  # flows and answers kept: what followers share
 _RECORD_DEBUG: Final = 2
 _FLOW_TYPES: Final = frozenset((1, 3, 4, 5, 7, 129))
 # The mask that the hubble command 1.19 sends for its text formats forgets what these formats show
@@ -73,6 +73,7 @@ _FORGOTTEN: Final = [
 ]
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 def parse_request(kind: type[M], data: bytes) -> M:
@@ -98,34 +99,32 @@ def mask_of(request: observer_pb2.GetFlowsRequest) -> fieldmask.Tree | None:
     return fieldmask.parse(paths)
 
 
-class _Decoded:
-    """Flows and their answers, decoded once for those who read them soon after each other."""
+class _Recent(Generic[T]):
+    """What is made of records, once for those who read them soon after each other."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._flows: OrderedDict[int, tuple[flow_pb2.Flow, bytes] | None] = OrderedDict()
+    def __init__(self, make: Callable[[Entry], T]) -> None:
+        self._make = make
+        self._kept: list[tuple[int, T] | None] = [None] * _RECENT_MAX
 
-    def get(self, entry: Entry) -> tuple[flow_pb2.Flow, bytes] | None:
-        """The flow (not to be changed) and the whole answer; ``None``: no flow."""
-        if entry.number in self._flows:
-            return self._flows[entry.number]
-        flow = self._source.decode(entry)
-        made = (flow, flow_answer(flow)) if isinstance(flow, flow_pb2.Flow) else None
-        self._flows[entry.number] = made
-        if len(self._flows) > _DECODED_MAX:
-            self._flows.popitem(last=False)
-        return made
+    def get(self, entry: Entry) -> T:
+        """Not to be changed by the caller."""
+        place = entry.number % _RECENT_MAX
+        kept = self._kept[place]
+        if kept is None or kept[0] != entry.number:
+            kept = self._kept[place] = entry.number, self._make(entry)
+        return kept[1]
 
 
 def flow_answer(flow: flow_pb2.Flow) -> bytes:
     """A GetFlowsResponse with the flow, its time and node."""
+    time = flow.time.SerializeToString() if flow.HasField("time") else None
+    return _wire_answer(flow.SerializeToString(), flow.node_name, time)
+
+
+def _wire_answer(flow: bytes, node_name: str, time: bytes | None) -> bytes:
     # Fields by hand: to put the flow into the answer would copy all of it.
-    data = flow.SerializeToString()
-    answer = _FLOW_TAG + _varint(len(data)) + data + _node_name(flow.node_name)
-    if flow.HasField("time"):
-        time = flow.time.SerializeToString()
-        answer += _TIME_TAG + _varint(len(time)) + time
-    return answer
+    answer = _FLOW_TAG + _varint(len(flow)) + flow + _node_name(node_name)
+    return answer if time is None else answer + _TIME_TAG + _varint(len(time)) + time
 
 
 @functools.lru_cache(maxsize=1024)
@@ -159,7 +158,8 @@ class Observer:
         self._source = source
         self._peers = peers
         self._version = version
-        self._decoded = _Decoded(source)
+        self._answers = _Recent(self._answer)
+        self._flows = _Recent(self._flow)  # of those that a filter has seen
         self._started_ns = time.monotonic_ns()
         self._readers = 0
 
@@ -203,13 +203,15 @@ class Observer:
         types, mask = filters.event_types(request.whitelist), mask_of(request)
 
         def read(entry: Entry) -> bytes | None:
-            decoded = self._decoded.get(entry)
-            if decoded is None or (passes is not None and not passes(decoded[0])):
+            if passes is None and mask is None:
+                return self._answers.get(entry)
+            flow = self._flows.get(entry)
+            if flow is None or (passes is not None and not passes(flow)):
                 return None
             if mask is None:
-                return decoded[1]
+                return self._answers.get(entry)
             masked = flow_pb2.Flow()
-            masked.CopyFrom(decoded[0])
+            masked.CopyFrom(flow)
             fieldmask.keep(masked, mask)
             return flow_answer(masked)
 
@@ -222,6 +224,18 @@ class Observer:
 
         types = _FLOW_TYPES if types is None else types
         return Reading(_span(request), types, read, lost, has_filter=passes is not None)
+
+    def _answer(self, entry: Entry) -> bytes | None:
+        """With all fields; ``None``: no flow."""
+        flow = self._source.wire(entry)
+        if flow is None:
+            return None
+        time = Timestamp(seconds=entry.time_ns // 10**9, nanos=entry.time_ns % 10**9)
+        return _wire_answer(flow, self._source.node_name, time.SerializeToString())
+
+    def _flow(self, entry: Entry) -> flow_pb2.Flow | None:
+        answer = self._answers.get(entry)
+        return None if answer is None else observer_pb2.GetFlowsResponse.FromString(answer).flow
 
     async def _get_agent_events(self, call: Call) -> None:
         request = parse_request(observer_pb2.GetAgentEventsRequest, await call.request())

@@ -23,5 +23,8 @@ class Source(Protocol):
     def decode(self, entry: Entry) -> Message | None:
         """What the record tells; ``None`` when it cannot be read."""
 
+    def wire(self, entry: Entry) -> bytes | None:
+        """A flow in wire form: sooner made than the message; ``None``: no flow, or not readable."""
+
     def namespaces(self) -> Iterable[tuple[str, str]]:
         """(cluster, namespace) of the flows of the last hour."""

@@ -1,8 +1,9 @@
 """Flows that differ in nothing but their ports, time and number are decoded once. Pure.
 
 Most events of a node are of few pairs of pods. The first event of a kind between two ends is read
-field by field; the others begin as a copy of that flow. What depends on ports or time is not in
-the copy. A change of names drops all.
+field by field; what the others share with it is kept in wire form, and what is an event's own is
+put behind that: parsers join the fields of a message wherever they stand (ADR 0262). No field
+stands in both, so that none has to join inner ones. A change of names drops all.
 """
 
 from typing import Final, NamedTuple
@@ -24,6 +25,7 @@ _SIZES: Final = {  # of what stands before the packet, by the record's first byt
 _OWN: Final = (  # of each event, never of a template
     "time",
     "uuid",
+    "l4",
     "source_service",
     "destination_service",
     "source_names",
@@ -50,41 +52,47 @@ def likeness(record: bytes) -> Likeness | None:
     return Likeness(record[:4] + record[_HEADER:size] + found[0], found[1])
 
 
+class Template(NamedTuple):
+    """What flows that are alike have in common."""
+
+    wire: bytes
+    l4: f.Layer4  # with the ports of one of them
+    source: int  # number of the pod, if it is of this node
+    destination: int
+
+
 class Templates:
-    """Flows in their wire form by likeness; they hold as long as the names do."""
+    """By likeness; they hold as long as the names do."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._kept: dict[bytes, bytes] = {}
+        self._kept: dict[bytes, Template] = {}
         self._revision = -1
 
-    def get(self, alike: Likeness, at_ns: int) -> f.Flow | None:
-        """A flow for an event of that time, without what is its own but with its ports."""
+    def get(self, alike: Likeness, at_ns: int) -> Template | None:
+        """For an event of that time."""
         if self._names.changed_ns > at_ns:  # names were others at that time
             return None
         if self._revision != self._names.revision:
             return None
-        kept = self._kept.get(alike.key)
-        if kept is None:
-            return None
-        flow = f.Flow.FromString(kept)
-        packet.set_ports(flow, alike.addresses)
-        return flow
+        return self._kept.get(alike.key)
 
     def keep(self, alike: Likeness, flow: f.Flow, at_ns: int) -> None:
-        """What events that are alike will begin with."""
+        """What events that are alike will share."""
         names = self._names
         if names.changed_ns > at_ns:
             return
         if self._revision != names.revision or len(self._kept) >= _KEPT_MAX:
             self.drop()
             self._revision = names.revision
-        template = f.Flow()
-        template.CopyFrom(flow)
+        shared = f.Flow()
+        shared.CopyFrom(flow)
         for name in _OWN:
-            template.ClearField(name)
-        packet.set_ports(template, packet.NOT_IP._replace(protocol=alike.addresses.protocol))
-        self._kept[alike.key] = template.SerializeToString()
+            shared.ClearField(name)
+        l4 = f.Layer4()
+        l4.CopyFrom(flow.l4)
+        ids = flow.source.ID, flow.destination.ID
+        self._kept[alike.key] = Template(shared.SerializeToString(), l4, *ids)
 
     def drop(self) -> None:
         """Something changed that is not among the names."""

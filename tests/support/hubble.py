@@ -79,6 +79,13 @@ class MemorySource:
         made.time.FromNanoseconds(entry.time_ns)
         return made
 
+    def wire(self, entry: Entry) -> bytes | None:
+        made = self.decode(entry)
+        if not isinstance(made, flow_pb2.Flow):
+            return None
+        self.node_name = made.node_name or self.node_name  # flows of tests are of several nodes
+        return made.SerializeToString()
+
     def namespaces(self) -> Iterable[tuple[str, str]]:
         return self.known_namespaces
 

@@ -169,6 +169,17 @@ async def test_records_that_cannot_pass_are_not_decoded(tmp_path: Path) -> None:
     assert source.decoded == 1
 
 
+async def test_more_flows_than_are_kept_made(tmp_path: Path) -> None:
+    """No flow is told for another that was made before it, with a filter or without."""
+    source = MemorySource(capacity=4095)
+    source.add_flows(3000)
+    all_pass = [flow_pb2.FlowFilter(verdict=["FORWARDED"])]
+    expected = [str(number) for number in range(1, 3001)]
+    async with observing(source, tmp_path / "h.sock"), asking(tmp_path / "h.sock") as stub:
+        for request in (Request(), Request(), Request(whitelist=all_pass)):
+            assert await numbers(stub.flows(request)) == expected
+
+
 async def test_who_does_not_read_loses_and_is_told(tmp_path: Path) -> None:
     """A follower that stops reading holds up nobody, and learns later how many it lost."""
     source = MemorySource(capacity=255)

@@ -1,5 +1,9 @@
 """A decoder that has seen much tells of each record what one that has seen nothing tells."""
 
+from collections import Counter
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -102,6 +106,14 @@ def changes() -> st.SearchStrategy[Self | EndpointLine | FrontendLine]:
     )
 
 
+def singular_fields(wire: bytes) -> list[int]:
+    """How often each field stands in a flow, of those that may stand there once."""
+    fields = UnknownFieldSet(Empty.FromString(wire))
+    counted = Counter(fields[place].field_number for place in range(len(fields)))
+    by_number = f.Flow.DESCRIPTOR.fields_by_number
+    return [count for number, count in counted.items() if not by_number[number].is_repeated]
+
+
 Step = tuple[bytes | Self | EndpointLine | FrontendLine, int]
 
 
@@ -118,7 +130,14 @@ def test_as_if_each_record_were_the_first(steps: list[Step]) -> None:
             names.apply(one, at_ns)
             continue
         entry = Entry(number, at_ns - older_ns, one)
-        assert used.decode(entry) == Decoder(names, SALT).decode(entry)
+        flow = Decoder(names, SALT).decode(entry)
+        assert used.decode(entry) == flow
+        wire = used.wire(entry)
+        if wire is None:
+            assert flow is None
+            continue
+        assert f.Flow.FromString(wire) == flow
+        assert set(singular_fields(wire)) == {1}
 
 
 def test_an_event_from_before_a_change_is_told_with_the_names_of_its_time() -> None:
