@@ -196,7 +196,7 @@ class Server:
     async def listen_tcp(
         self, host: str | None, port: int, tls: ssl.SSLContext | None
     ) -> asyncio.Server:
-        """Listen on TCP, with TLS when given. To be closed by whoever wants to listen anew."""
+        """Listen on TCP, with TLS when given."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
             lambda: _ServerConnection(self),

@@ -1,7 +1,8 @@
 """A TCP listener whose certificates may come late and change. Adapter.
 
 Files are looked at every second. While those that must be there are not, nobody is listening; when
-they change, connections that come after that meet the new ones and those that are open go on.
+they change, connections that come after that meet the new ones and those that are open go on. To
+listen anew would turn away whoever connects just then.
 """
 
 import asyncio
@@ -59,6 +60,7 @@ class Listener:
         """``listen``: the server's, on an address with TLS or without."""
         self._listen_on, self._host, self.port, self._files = listen, host, port, files
         self._listening: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None  # for those who come from now on
         self._stamps: tuple[tuple[Path, float], ...] = ()
         self._said = ""
 
@@ -69,7 +71,7 @@ class Listener:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Listen, or listen anew with other certificates, if it is time to."""
+        """Listen, or show other certificates from now on, if it is time to."""
         if self._files is None:
             if self._listening is None:
                 await self._listen(None)
@@ -85,12 +87,22 @@ class Listener:
         except (OSError, ValueError) as error:
             self._say(str(error))
             return
-        self._stamps = stamps
-        await self._listen(context)
+        self._stamps, self._context = stamps, context
+        if self._listening is None:
+            # Without tickets, so that whoever comes back is looked at again.
+            context.num_tickets = 0
+            context.sni_callback = self._take_newest
+            await self._listen(context)
+        else:
+            self._said = ""
+            log.info("event=certificate port=%d", self.port)
+
+    def _take_newest(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """Called for each connection, also for one that names no server."""
+        if self._context is not None:
+            connection.context = self._context
 
     async def _listen(self, context: ssl.SSLContext | None) -> None:
-        if self._listening is not None:
-            self._listening.close()
         self._listening = await self._listen_on(self._host, self.port, context)
         self.port = int(self._listening.sockets[0].getsockname()[1])
         self._said = ""

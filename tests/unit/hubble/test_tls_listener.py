@@ -1,5 +1,9 @@
 """A listener whose certificates come late, change, and are told to be bad."""
 
+import asyncio
+import os
+import socket
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,3 +116,22 @@ async def test_certificates_come_late_and_change(
         assert await asked(kept) == b"x"  # all the time
         kept.close()
         task.cancel()
+
+
+async def test_who_connects_while_certificates_change_is_not_turned_away(tmp_path: Path) -> None:
+    """And meets the new ones."""
+    world = World(tmp_path)
+    world.serve(world.west)
+    world.write("client-ca.crt", world.west.certificate)
+    async with Server({"/t/Echo": _echo}) as server:
+        listener = Listener(server.listen_tcp, "127.0.0.1", 0, world.files)
+        await listener.look()
+        waiting = socket.create_connection(("127.0.0.1", listener.port))
+        world.serve(world.east)
+        os.utime(world.files.certificate, (1, 1))  # as if some time had passed
+        await listener.look()
+        context = ssl.create_default_context(cafile=str(tmp_path / "east-ca.crt"))
+        context.load_cert_chain(tmp_path / "west.crt", tmp_path / "west.key")
+        _, writer = await asyncio.open_connection(sock=waiting, ssl=context, server_hostname=NODE)
+        writer.transport.abort()
+        listener.close()
