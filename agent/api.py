@@ -104,7 +104,10 @@ class Api:
         rotation, action = self._view.encryption.rotation, request.match_info["action"]
         if rotation is None:
             return _json(
-                "no WireGuard here: keys of IPsec are in the secret cilium-ipsec-keys", 409
+                "no WireGuard here: keys of IPsec are in the secret cilium-ipsec-keys, into which "
+                "`isthmus encrypt rotate --context CONTEXT --also …` writes the next; to go back, "
+                "write the old one last again",
+                409,
             )
         actions = {"rotate": rotation.begin, "abort": rotation.abort}
         if action not in actions:

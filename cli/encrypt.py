@@ -89,6 +89,7 @@ def _far(seen: list[encrypt_far.Far]) -> str:
 @encrypt.command()
 @rest.option
 @options.command
+@_contexts
 @click.option("--abort", is_flag=True, help="Go back to the old keys, while that is possible.")
 @click.option("--wait/--no-wait", default=True, help="Until every node has its new key.")
 @click.option("--wait-duration", default=300, show_default=True, help="Seconds.")
@@ -97,22 +98,28 @@ def rotate(
     context: str,
     kubeconfig: str,
     namespace: str,
+    contexts: tuple[str, ...],
     abort: bool,
     wait: bool,
     wait_duration: int,
 ) -> None:
-    """New WireGuard keys on every node of the mesh, without a lost packet.
+    """New keys on every node of the mesh, without a lost packet.
 
-    Begun on one node, followed by all of them, in every cluster. A rotation that waits for a node
-    goes on when that node does: nothing needs to be begun again.
+    WireGuard: begun on one node, followed by all of them, in every cluster. A rotation that waits
+    for a node goes on when that node does: nothing needs to be begun again. IPsec: the next key is
+    written into the secret of every cluster, so every cluster must be named; a call that was killed
+    before it had written all of them is gone on with by the next.
     """
     action = "abort" if abort else "rotate"
     if _is_node(host, context):
         answer = json.loads(rest.change(host, f"encryption/{action}"))
         click.echo(f"rotation {answer['number']}: {'aborting' if abort else 'begun'}")
         return
-    from cli import encrypt_ask
+    from cli import encrypt_ask, encrypt_rotate
 
+    limit_s = wait_duration if wait else 0
+    if not abort and encrypt_rotate.rotate(kubeconfig, (context, *contexts), namespace, limit_s):
+        return
     words = ("rotate", "--abort") if abort else ("rotate",)
     said = encrypt_ask.first_answer(kubeconfig, context, namespace, words)
     click.echo(said)

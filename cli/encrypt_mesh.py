@@ -63,6 +63,7 @@ class Member:
     silent: dict[str, str] = field(default_factory=dict)  # by node
     unkept: tuple[str, ...] = ()  # nodes whose agent's pod has no container KEEPER
     secret: bytes | None = None  # of IPsec
+    secret_version: str = ""
 
     @property
     def stance(self) -> Stance:
@@ -130,6 +131,21 @@ def route(members: Sequence[Member], to: Kind | None, abort: bool) -> Route:
             f"--to {found.goal.value}{'' if found.aborting else ', or take it back with --abort'}"
         )
     return found
+
+
+def away(members: Sequence[Member]) -> Iterator[str]:
+    """Nodes that do not answer."""
+    for member in members:
+        for node, why in sorted(member.silent.items()):
+            yield (
+                f"node {member.name}/{node} is away ({why}): bring it back, or delete its Node "
+                "object"
+            )
+
+
+def refusal(reasons: Sequence[str]) -> str:
+    """For a person: nothing was changed, and why."""
+    return "nothing was begun:\n" + "\n".join(f"  {line}" for line in reasons)
 
 
 def obstacles(members: Sequence[Member], target: Kind) -> Iterator[str]:

@@ -6,24 +6,23 @@ by themselves.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import click
 
-from cli import cluster, encrypt_mesh, mesh_ask, options
-from cli.encrypt_mesh import KEEPER, SECRET, Member, Route
+from cli import cluster, encrypt_clusters, encrypt_mesh, mesh_ask, options
+from cli.encrypt_clusters import CONFIG
+from cli.encrypt_mesh import KEEPER, Member, Route
 from encryption import migration
 from encryption.migration import Kind, Move, Stance, Wait
 from kube import resources
 from kube.port import ApiError, Client, PatchKind
-from reconcile.tasks import TaskGroup
 
-CONFIG, AGENTS, CONTAINER = "cilium-config", "cilium", "cilium-agent"
+AGENTS, CONTAINER = "cilium", "cilium-agent"
 LOOK_S = 1.0
 HOLD_S = 2.0  # so long must a step be proven: what is on its way arrives meanwhile
-ASK = ("cilium-dbg", "encrypt", "status", "-o", "json")
 
 
 @click.command()
@@ -51,11 +50,7 @@ def migrate(
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            names = tuple(dict.fromkeys((context, *contexts)))
-            apis = [
-                (name, await stack.enter_async_context(cluster.client(kubeconfig, name)))
-                for name in names
-            ]
+            apis = await encrypt_clusters.clients(stack, kubeconfig, (context, *contexts))
             return await _Migration(apis, namespace, wait_duration).run(target, abort)
 
     cluster.run(work())
@@ -64,15 +59,13 @@ def migrate(
 class _Migration:
     """One call."""
 
-    def __init__(
-        self, apis: Sequence[tuple[str, Client]], namespace: str, wait_duration_s: float
-    ) -> None:
-        self._apis = dict(apis)
+    def __init__(self, apis: Mapping[str, Client], namespace: str, wait_duration_s: float) -> None:
+        self._apis = apis
         self._namespace, self._wait_duration_s = namespace, wait_duration_s
         self._said = ""
 
     async def run(self, to: Kind | None, abort: bool) -> int:
-        members = await self._look()
+        members = await encrypt_clusters.look(self._apis, self._namespace)
         try:
             route = encrypt_mesh.route(members, to, abort)
             if not any(member.route for member in members):
@@ -88,16 +81,11 @@ class _Migration:
 
     def _refuse(self, members: Sequence[Member], target: Kind) -> None:
         """Nothing is begun that a person must see to first. Raises ``ValueError``."""
-        found = [
-            f"node {m.name}/{node} is away ({why}): bring it back, or delete its Node object"
-            for m in members
-            for node, why in sorted(m.silent.items())
-        ]
-        found += encrypt_mesh.obstacles(members, target)
+        found = [*encrypt_mesh.away(members), *encrypt_mesh.obstacles(members, target)]
         decided = self._decide(members, target)
         found += decided.reasons if isinstance(decided, Wait) and not found else ()
         if found:
-            raise ValueError("nothing was begun:\n" + "\n".join(f"  {line}" for line in found))
+            raise ValueError(encrypt_mesh.refusal(found))
 
     async def _steps(self, route: Route) -> int:
         target = route.goal
@@ -105,7 +93,7 @@ class _Migration:
         held: tuple[Move, float] | None = None
         while True:
             looked_s = time.monotonic()
-            members = await self._look()
+            members = await encrypt_clusters.look(self._apis, self._namespace)
             if any(member.route != route for member in members):
                 raise click.ClickException("another call has changed where this one goes: it ends")
             decided = self._decide(members, target)
@@ -190,50 +178,3 @@ class _Migration:
                 raise
         else:
             member.resource_version = written["metadata"]["resourceVersion"]
-
-    async def _look(self) -> list[Member]:
-        async with TaskGroup() as tasks:
-            found = [tasks.create_task(self._member(name, api)) for name, api in self._apis.items()]
-        return [task.result() for task in found]
-
-    async def _member(self, context: str, api: Client) -> Member:
-        config = await cluster.read(api, "ConfigMap", CONFIG, self._namespace)
-        if config is None:
-            raise click.ClickException(f"context {context} has no {CONFIG}: isthmus install")
-        secret = cluster.secret_data(await cluster.read(api, "Secret", SECRET, self._namespace))
-        nodes = await api.list(resources.untyped(resources.NODES))
-        member = Member(
-            context,
-            config["data"].get("cluster-name", ""),
-            config["data"],
-            config["metadata"].get("annotations") or {},
-            config["metadata"]["resourceVersion"],
-            tuple(sorted(node["metadata"]["name"] for node in nodes)),
-            secret=secret.get("keys"),
-        )
-        pods = await api.list(
-            resources.untyped(resources.PODS), self._namespace, label_selector=mesh_ask.AGENT
-        )
-        live = {
-            pod["spec"].get("nodeName", ""): pod
-            for pod in pods
-            if "deletionTimestamp" not in pod["metadata"]
-        }
-        member.silent = {node: "it has no agent" for node in member.nodes if node not in live}
-        member.unkept = tuple(
-            node
-            for node, pod in sorted(live.items())
-            if not any(c["name"] == KEEPER for c in pod["spec"]["containers"])
-        )
-
-        async def ask(node: str, pod: str) -> None:
-            try:
-                answer = await mesh_ask.run_json(api, self._namespace, pod, ASK)
-                member.answers[node] = answer
-            except (OSError, ValueError) as error:
-                member.silent[node] = str(error)
-
-        async with TaskGroup() as tasks:
-            for node, pod in live.items():
-                tasks.create_task(ask(node, pod["metadata"]["name"]))
-        return member

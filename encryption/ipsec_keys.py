@@ -6,7 +6,8 @@ in no representation.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from model.address import Address
 
@@ -140,6 +141,41 @@ def _hex(text: str, where: str) -> bytes:
         return bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
         raise KeyFileError(f"{where} has a key that is not hexadecimal") from None
+
+
+def following(text: str, random: Callable[[int], bytes]) -> str:
+    """A secret with the current key of this one, and then a new one: same form, next ID.
+
+    ``random`` gives so many bytes. Raises ``KeyFileError``.
+    """
+    current = parse_secret(text)[-1]
+    new = replace(
+        current, id=current.id % len(KEY_IDS) + 1, material=_like(current.material, random)
+    )
+    return _line(current) + _line(new)
+
+
+def only_current(text: str) -> str:
+    """The secret without its older keys. Raises ``KeyFileError``."""
+    return _line(parse_secret(text)[-1])
+
+
+def _like(material: Material, random: Callable[[int], bytes]) -> Material:
+    def one(algorithm: Algorithm) -> Algorithm:
+        return Algorithm(algorithm.name, random(len(algorithm.key)))
+
+    check = material.authentication
+    return replace(
+        material, encryption=one(material.encryption), authentication=check and one(check)
+    )
+
+
+def _line(key: MeshKey) -> str:
+    cipher, check = key.material.encryption, key.material.authentication
+    words = [f"{key.id}+", cipher.name, cipher.key.hex(), str(key.material.icv_bits)]
+    if check is not None:
+        words = [words[0], check.name, check.key.hex(), *words[1:3]]
+    return " ".join(words) + "\n"
 
 
 def is_boot_id(text: str) -> bool:

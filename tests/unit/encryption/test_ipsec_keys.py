@@ -108,3 +108,26 @@ def test_a_boot_id_is_36_characters() -> None:
     assert ipsec_keys.is_boot_id(ONE.boot_id)
     assert not ipsec_keys.is_boot_id("")
     assert not ipsec_keys.is_boot_id("é" * 36)
+
+
+@pytest.mark.parametrize("line", [AEAD, PAIR, AEAD.replace("3+", "15+"), AEAD.replace("128", "96")])
+def test_the_next_key_is_of_the_same_form(line: str) -> None:
+    """Behind the current one, with the next ID (1 after 15) and new bytes in every key of it."""
+    counts: list[int] = []
+
+    def random(count: int) -> bytes:
+        counts.append(count)
+        return bytes([0xA0 + len(counts)]) * count
+
+    old, current = "2+ rfc4106(gcm(aes)) " + "99" * 20 + " 128", parse_secret(line)[0]
+    text = ipsec_keys.following(f"{old}\n{line}\n", random)
+    kept, new = parse_secret(text)
+    assert (kept, new.id) == (current, current.id % 15 + 1)
+    assert new.overhead_bytes == current.overhead_bytes
+    parts = [m.authentication for m in (new.material, current.material)]
+    assert (parts[0] is None) == (parts[1] is None)
+    made = [a.key for a in (new.material.encryption, new.material.authentication) if a]
+    assert sorted(map(len, made)) == sorted(counts)
+    assert len(set(made)) == len(made)
+    assert all(set(key) <= {0xA1, 0xA2} for key in made)
+    assert parse_secret(ipsec_keys.only_current(text)) == (new,)
