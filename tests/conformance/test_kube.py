@@ -74,6 +74,22 @@ async def test_update_of_an_old_version_conflicts(client: HttpClient) -> None:
     assert caught.value.conflict
 
 
+async def test_patch_of_an_old_version_conflicts(client: HttpClient) -> None:
+    """When it names one."""
+    raw = untyped(CONFIG_MAPS)
+    first = await client.create(raw, config_map("one", a="1"))
+
+    def patch(value: str) -> dict[str, object]:
+        version = first["metadata"]["resourceVersion"]
+        return {"metadata": {"resourceVersion": version}, "data": {"a": value}}
+
+    changed = await client.patch(raw, "one", patch("2"), "default")
+    assert changed["data"] == {"a": "2"}
+    with pytest.raises(ApiError) as caught:
+        await client.patch(raw, "one", patch("3"), "default")
+    assert caught.value.conflict
+
+
 async def test_patches(client: HttpClient) -> None:
     """Merge patches remove by null, JSON patches by operation, apply creates what is not there."""
     await client.create(CONFIG_MAPS, config_map("one", a="1", b="2"))

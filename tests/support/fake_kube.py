@@ -184,13 +184,13 @@ class FakeKube:
             case "DELETE":
                 return self._delete(key, current, body), 200
             case "PUT":
-                wanted = body["metadata"].get("resourceVersion")
-                if wanted and wanted != current["metadata"]["resourceVersion"]:
-                    raise Refusal(409, "Conflict", "the object has been modified")
                 changed = body
             case _:
                 is_json = request.headers["Content-Type"].startswith("application/json-patch")
                 changed = json_patch(current, body) if is_json else merge(current, body)
+        wanted = changed["metadata"].get("resourceVersion")
+        if wanted and wanted != current["metadata"]["resourceVersion"]:
+            raise Refusal(409, "Conflict", "the object has been modified")
         return self._replace(key, current, changed, subresource), 200
 
     def _create(self, resource: str, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
