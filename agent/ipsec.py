@@ -118,6 +118,7 @@ class IpsecNode:
         self._peers: dict[NodeKey, Peer] = {}
         self._sent_with: dict[NodeKey, Kind] = {}
         self._proof = IpsecProof(opened.thread.call, self._marks)
+        self._has_other_keys = asyncio.Event()
         self._rows: dict[NodeKey, _Rows] = {}
         common = ipsec.desired_policies(me.ip, [], [])
         self._wanted = _Rows(policies=dict(common))
@@ -251,8 +252,8 @@ class IpsecNode:
 
     async def run(self, period_s: float = KEY_FILE_S) -> None:
         """Look at the key file, announce what is received with, and retire what nobody uses."""
-        await self._announce_received()
         async with TaskGroup() as tasks:
+            tasks.create_task(self._announce_received(), name="ipsec-announce")
             if self._stance.accepts is Kind.IPSEC:
                 tasks.create_task(self._proof.run(), name="ipsec-proof")
             await self._keep(period_s)
@@ -285,15 +286,21 @@ class IpsecNode:
             )
         log.info("event=ipsec-keys current=%d keys=%s", ring.current, ring.key_ids)
         self.again()
-        await self._announce_received()
+        self._has_other_keys.set()
 
     async def _announce_received(self) -> None:
-        """Announce the current key once the kernel receives with it."""
-        for table in (self.states, self.policies):
-            await table.written(table.revision)
-        if self.opened.announced_key != self.opened.ring.current:
-            self.opened.announced_key = self.opened.ring.current
-            self._announce()
+        """Announce the current key once the kernel receives with it: a row that cannot be written
+        holds up the announcement and nothing else.
+        """
+        while True:
+            self._has_other_keys.clear()
+            current = self.opened.ring.current
+            for table in (self.states, self.policies):
+                await table.written(table.revision)
+            if self.opened.announced_key != current:
+                self.opened.announced_key = current
+                self._announce()
+            await self._has_other_keys.wait()
 
     def _retire(self) -> None:
         ring, announced = self.opened.ring, self.announced

@@ -52,6 +52,21 @@ async def test_a_bad_change_keeps_what_is(thread: KernelThread, tmp_path: Path) 
         assert agent.ipsec.opened.ring.current == 4
 
 
+async def test_keys_are_taken_up_also_while_rows_cannot_be_written(
+    thread: KernelThread, tmp_path: Path
+) -> None:
+    """As on a kernel without ESP: no key is announced that is not received with, and that is all."""
+    file = tmp_path / "keys"
+    file.write_text(line(3))
+    async with life(thread, file, FakeTable()) as agent:
+        agent.tell(node(2, 3))
+        await agent.ipsec.states.attempted(agent.ipsec.states.revision)
+        for key_id in (4, 5):
+            file.write_text(line(key_id))
+            await until("taken up", lambda k=key_id: agent.ipsec.opened.ring.current == k)
+            await agent.ipsec.states.attempted(agent.ipsec.states.revision)
+
+
 async def test_who_cannot_be_a_peer_is_told(thread: KernelThread, tmp_path: Path) -> None:
     """A node with WireGuard's key or no boot ID gets clear text and a sentence; a node that
     encrypts gets policies, and a number that a restart keeps.
