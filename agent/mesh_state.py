@@ -66,12 +66,16 @@ class MeshState:
     def problem_count(self) -> int:
         """Claims that were not heard since start."""
         return (
-            self.local.problems.total + self.ipcache.problems.total + self.services.problems.total
+            self.local.problems.total
+            + self.nodes.problems.total
+            + self.ipcache.problems.total
+            + self.services.problems.total
         )
 
     def problems(self) -> list[str]:
         """What is wrong with claims now."""
         found = [s for texts in self.local.problems.current.values() for s in texts]
+        found += [s for texts in self.nodes.problems.current.values() for s in texts]
         found += [s for texts in self.ipcache.problems.current.values() for s in texts]
         found += [s for texts in self.services.problems.current.values() for s in texts]
         return [str(sentence) for sentence in found]

@@ -2,8 +2,8 @@
 
 A stronger source wins (``model.ipcache.Source``). Between two remote clusters that claim one
 address the name decides, so that every node of this cluster takes the same side; within one cluster
-the younger pod has the address. A peer is heard only about addresses that its own nodes declare and
-that are not ours (``mesh.territory``).
+the younger pod has the address, and of nodes the one whose name comes last. A peer is heard only
+about addresses that its own nodes declare and that are not ours (``mesh.territory``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from mesh.problems import Problems, Violation
 from mesh.territory import WAITING
 from model.address import Address, Prefix
 from model.cluster import ClusterId, ClusterName
-from model.identity import ReservedIdentity
+from model.identity import NumericIdentity, ReservedIdentity
 from model.ipcache import IpcacheEntry, Source
 
 _OWN = ClusterId(0)  # this cluster, in every table of the datapath
@@ -26,6 +26,7 @@ _FOREIGN: frozenset[int] = frozenset(ReservedIdentity) - {
     ReservedIdentity.HOST,
     ReservedIdentity.KUBE_APISERVER,
 }
+_UNKNOWN = NumericIdentity(ReservedIdentity.UNKNOWN)
 _FIRST_ALLOCATABLE = 256
 
 
@@ -70,6 +71,21 @@ def refusal(
     return found
 
 
+def shared_pod_cidr(prefix: Prefix, cluster: ClusterName, nodes: Iterable[str]) -> str:
+    """Two nodes or more of one cluster have one pod CIDR: what is said of it."""
+    first, *others, keeper = sorted(nodes)
+    more = f" and {len(others)} more" if others else ""
+    return (
+        f"pod CIDR {prefix} of node {keeper} of cluster {cluster}, which keeps it, is claimed by "
+        f"node {first}{more} as well: give each node a pod CIDR of its own"
+    )
+
+
+def _is_pod_cidr(said: SaidIp) -> bool:
+    """Of a peer's claims: whether a node makes it, and not about its own address."""
+    return said.owner.origin != "" and said.claim.entry.identity == _UNKNOWN
+
+
 def decide(
     prefix: Prefix, said: tuple[SaidIp, ...], local: LocalPrefixes
 ) -> tuple[SaidIp | None, tuple[str, ...], tuple[ClusterName, ...]]:
@@ -99,10 +115,8 @@ def decide(
         return None, tuple(sentences), tuple(waiting)
     first = heard[0].owner
     keeper = f"cluster {first.cluster}" if first.source is Source.CLUSTERMESH else "this cluster"
-    best = max(
-        (one for one in heard if one.owner.rank == first.rank),
-        key=lambda one: (one.claim.born, one.owner.origin),
-    )
+    equals = [one for one in heard if one.owner.rank == first.rank]
+    best = max(equals, key=lambda one: (one.claim.born, one.owner.origin))
     sentences += [
         Violation(
             "other-cluster" if first.source is Source.CLUSTERMESH else "own-address",
@@ -113,6 +127,11 @@ def decide(
         for one in heard
         if one.owner.source is Source.CLUSTERMESH and one.owner.rank != first.rank
     ]
+    if first.source is Source.CLUSTERMESH:  # of our own nodes ``mesh.nodes`` speaks
+        nodes = [one.claim.pod for one in equals if _is_pod_cidr(one)]
+        if len(nodes) > 1:
+            shared = shared_pod_cidr(prefix, first.cluster, nodes)
+            sentences.append(Violation("shared-pod-cidr", first.cluster, shared))
     return best, tuple(sentences), tuple(waiting)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from mesh.guard import NODE_ADDRESS, POD_PREFIX, LocalPrefixes
-from mesh.ipcache import Claimant, Ipcache, IpClaim
+from mesh.ipcache import Claimant, Ipcache, IpClaim, shared_pod_cidr
+from mesh.problems import Problems
 from model.address import Prefix, host_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity, ReservedIdentity
@@ -37,6 +38,7 @@ class Nodes:
         self._local, self._ipcache = local, ipcache
         self._nodes: dict[ClusterName, dict[NodeName, Node]] = {}  # heard or not
         self._refused: set[NodeKey] = set()
+        self.problems: Problems[Prefix] = Problems()  # of our own nodes
         self.on_node: Callable[[NodeKey], None] = lambda key: None  # what ``get`` says may differ
         # Who a node other than this one is.
         self.identity_of: Callable[[Node], NumericIdentity] = lambda node: _REMOTE_NODE
@@ -165,9 +167,19 @@ class Nodes:
             return
         new, old = _own_of(node), _own_of(known)
         for prefix, kind in new - old:
-            self._local.add(prefix, kind)
+            if not self._local.add(prefix, kind) and kind == POD_PREFIX:
+                self._judge_shared(prefix)
         for prefix, kind in old - new:
-            self._local.remove(prefix, kind)
+            if not self._local.remove(prefix, kind) and kind == POD_PREFIX:
+                self._judge_shared(prefix)
+
+    def _judge_shared(self, prefix: Prefix) -> None:
+        """Several nodes of ours have this pod CIDR, or had it. Costs a walk over our nodes."""
+        members = self._nodes.get(self._own, {})
+        names = [name for name, node in members.items() if prefix in node.pod_cidrs]
+        shared = len(names) > 1
+        said = (shared_pod_cidr(prefix, self._own, names),) if shared else ()
+        self.problems.set(prefix, said)
 
 
 def _own_of(node: Node | None) -> set[tuple[Prefix, str]]:

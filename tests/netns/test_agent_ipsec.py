@@ -55,7 +55,7 @@ async def test_a_bad_change_keeps_what_is(thread: KernelThread, tmp_path: Path) 
 async def test_keys_are_taken_up_also_while_rows_cannot_be_written(
     thread: KernelThread, tmp_path: Path
 ) -> None:
-    """As on a kernel without ESP: no key is announced that is not received with, and that is all."""
+    """As on a kernel without ESP, where no node can announce that it receives with them."""
     file = tmp_path / "keys"
     file.write_text(line(3))
     async with life(thread, file, FakeTable()) as agent:

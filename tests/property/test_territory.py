@@ -1,6 +1,7 @@
 """Peers are not trusted: any history ends in what a naive judge makes of the last records."""
 
 import random
+from collections import Counter
 from typing import Any
 
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from agent.mesh_state import MeshState
 from mesh.blocks import SEVERAL_LENGTH, Blocks
 from mesh.guard import Covering
 from mesh.ipcache import Claimant, IpClaim
+from mesh.problems import Violation
 from model.address import Prefix, host_prefix, make_address, parse_address, parse_prefix
 from model.cluster import ClusterId, ClusterName
 from model.identity import NumericIdentity
@@ -135,6 +137,12 @@ class World:
                 rows.setdefault(prefix, {}).setdefault(cluster, []).append(("", row))
         return {p: max(by[min(by)], key=lambda pair: pair[0])[1] for p, by in rows.items()}
 
+    def shared(self) -> set[tuple[ClusterName, Prefix]]:
+        """Pod CIDRs of two nodes or more of one cluster."""
+        ours = [n for n in self.nodes.values() if n.cluster == OWN]
+        count = Counter((n.cluster, c) for n in (*ours, *self.heard()) for c in n.pod_cidrs)
+        return {key for key, nodes in count.items() if nodes > 1}
+
     def backends(self) -> set[tuple[Any, ClusterName]]:
         return {
             (address, cluster)
@@ -174,6 +182,11 @@ def test_any_history_ends_as_a_naive_judge_says(seed: int) -> None:
         assert reader == rows
         peers = {(n.cluster, n.name) for n in mesh.nodes if n.cluster != OWN}
         assert peers == {(n.cluster, n.name) for n in world.heard()}
+        told = {(OWN, prefix) for prefix in mesh.nodes.problems.current}
+        for prefix, sentences in mesh.ipcache.problems.current.items():
+            kinds = [s for s in sentences if isinstance(s, Violation)]
+            told |= {(ClusterName(s.cluster), prefix) for s in kinds if s.kind == "shared-pod-cidr"}
+        assert told == world.shared()
         (row,) = [r for f, r in mesh.services.items() if f.address == parse_address("10.97.0.1")]
         assert {(b.address, b.cluster) for b in row.backends} == world.backends()
 

@@ -97,7 +97,10 @@ class ReferenceWriter:
         for kind in kinds:
             await self.put(f"cilium/synced/{self.name}/cilium/{root}/{kind}/v1", TIME)
 
-    async def node(self, name: str, ip: str, *cidrs: str) -> None:
+    async def node(self, name: str, ip: str, *cidrs: str, wireguard_key: str = "") -> None:
+        """``wireguard_key``: the node encrypts; a record has its key and its object's annotation,
+        and nothing of rotations.
+        """
         v4 = [self._cidr(c) for c in cidrs if ":" not in c]
         v6 = [self._cidr(c) for c in cidrs if ":" in c]
         value = {
@@ -118,11 +121,13 @@ class ReferenceWriter:
             "IPv6IngressIP": "",
             "ClusterID": self.style.number,
             "Source": "custom-resource",
-            "EncryptionKey": 0,
+            "EncryptionKey": 255 if wireguard_key else 0,
             "Labels": {"kubernetes.io/hostname": name},
-            "Annotations": None,
+            "Annotations": {"network.cilium.io/wg-pub-key": wireguard_key}
+            if wireguard_key
+            else None,
             "NodeIdentity": 0,
-            "WireguardPubKey": "",
+            "WireguardPubKey": wireguard_key,
             "BootID": "0d6c1f7e-1111-4222-8333-abcdefabcdef",
         }
         await self.put(self.where("nodes", f"{name}"), self.json(value))

@@ -1,5 +1,6 @@
 """States of IPsec in a kernel that has ESP, in a namespace that ends with the test."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,25 @@ async def test_states_are_read_as_they_were_written(thread: KernelThread) -> Non
         assert await table.delete(list(changed)) == {}
     assert await table.read() == {}
     assert await table.last_sequence() == 0
+
+
+async def test_states_have_a_replay_window_of_1024(thread: KernelThread) -> None:
+    """With extended sequence numbers, in both directions and with either form of keys; as the
+    kernel's own tool reads them.
+    """
+    table = States(thread.call)
+    wanted = ipsec.desired_states(OWN, PEERS, KEYS)
+    assert await table.upsert(list(wanted.items())) == {}
+    listed = await thread.call(sh, "ip -d xfrm state list")
+    states = re.split(r"^(?=src )", listed, flags=re.MULTILINE)[1:]
+    assert len(states) == len(wanted)
+    for state in states:
+        flags = re.search(r"\bflag (.+)", state)
+        assert flags, state
+        assert "esn" in flags[1].split(), state
+        window = re.search(r"\breplay_window (\d+), bitmap-length (\d+)", state)
+        assert window, state
+        assert window.groups() == ("1024", "32"), state
 
 
 async def test_states_of_others_are_not_ours(thread: KernelThread) -> None:

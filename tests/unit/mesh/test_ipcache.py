@@ -1,5 +1,10 @@
 """Who has an address when several say so, and what a peer may not say."""
 
+from itertools import permutations
+
+import pytest
+
+from agent.mesh_state import MeshState
 from mesh.guard import LocalPrefixes
 from mesh.identities import Identities
 from mesh.ipcache import Claimant, Ipcache, IpClaim
@@ -10,6 +15,7 @@ from model.identity import NumericIdentity
 from model.ipcache import IpcacheEntry, Source
 from model.labels import Labels
 from model.node import CILIUM_INTERNAL_IP, INTERNAL_IP, Node, NodeAddress, NodeName
+from model.service import Selection
 
 OWN = ClusterName("alpha")
 ADDRESS = host_prefix(parse_address("10.1.0.5"))
@@ -158,6 +164,56 @@ def test_overlapping_pod_cidrs_are_refused() -> None:
         assert "10.5.0.0/16" in sentences[0]
         assert "10.5.0.0/24" in sentences[0]
         assert "beta" in sentences[0]
+
+
+@pytest.mark.parametrize("cluster", ["alpha", "beta"])
+@pytest.mark.parametrize("order", list(permutations(("one", "two", "zoo"))))
+def test_nodes_of_one_cluster_with_one_pod_cidr(cluster: str, order: tuple[str, ...]) -> None:
+    """Whichever is heard first, the last by name keeps it; told until only one has it, of ours and
+    of a peer's.
+    """
+    mesh = MeshState(OWN, NodeName("me"), Selection.RANDOM)
+    cidr = parse_prefix("10.5.0.0/24")
+    hosts = {"one": "192.0.2.1", "two": "192.0.2.2", "zoo": "192.0.2.3"}
+    for name in order[:2]:
+        mesh.nodes.put(node(cluster, name, hosts[name], "10.5.0.0/24"))
+    first, keeper = sorted(order[:2])
+    (sentence,) = mesh.problems()
+    assert sentence == (
+        f"pod CIDR 10.5.0.0/24 of node {keeper} of cluster {cluster}, which keeps it, is claimed "
+        f"by node {first} as well: give each node a pod CIDR of its own"
+    )
+    row = mesh.ipcache.get(cidr)
+    assert row is not None
+    assert str(row.tunnel_endpoint) == hosts[keeper]
+    assert mesh.problem_count() == 1
+    tallies = mesh.violations(ClusterName(cluster))
+    assert {kind: t.total for kind, t in tallies.items()} == (
+        {} if cluster == OWN else {"shared-pod-cidr": 1}
+    )
+    mesh.nodes.put(node(cluster, order[2], hosts[order[2]], "10.5.0.0/24"))
+    (sentence,) = mesh.problems()
+    assert "of node zoo" in sentence
+    assert "by node one and 1 more as well" in sentence
+    mesh.nodes.drop(ClusterName(cluster), NodeName(order[0]))
+    assert len(mesh.problems()) == 1
+    mesh.nodes.put(node(cluster, order[1], hosts[order[1]], "10.5.1.0/24"))
+    assert mesh.problems() == []
+    row = mesh.ipcache.get(cidr)
+    assert row is not None
+    assert str(row.tunnel_endpoint) == hosts[order[2]]
+
+
+def test_another_node_with_this_nodes_pod_cidr() -> None:
+    """Told here, too, where no row of this node's own pods stands against the other's."""
+    mesh = MeshState(OWN, NodeName("me"), Selection.RANDOM)
+    mesh.nodes.put(node("alpha", "me", "192.0.2.1", "10.5.0.0/24"))
+    mesh.nodes.put(node("alpha", "other", "192.0.2.2", "10.5.0.0/24"))
+    (sentence,) = mesh.problems()
+    assert "10.5.0.0/24 of node other of cluster alpha" in sentence
+    assert "by node me as well" in sentence
+    mesh.nodes.drop(OWN, NodeName("other"))
+    assert mesh.problems() == []
 
 
 def test_overlap_in_both_directions() -> None:
