@@ -8,13 +8,15 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from agent.wireguard_state import KEY_FILE
-from datapath import inspect
-from model.kernel_numbers import DEVICE_WIREGUARD
+from datapath import inspect, namespaces
+from encryption import links, wireguard_keys
+from model.kernel_numbers import DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR
 from tests.support.agent import until
 from tests.support.canary_traffic import BLOCK, Flow, Place, say_once, serving
 from tests.support.encrypted_pair import NODES, PODS, Cluster, EncryptedPair, encrypted_pair
@@ -169,6 +171,34 @@ async def test_metrics_of_encryption(pair: EncryptedPair) -> None:
         ((labels, age_s),) = samples["key_age_seconds"]
         assert labels == {}
         assert DAY_S <= age_s < 2 * DAY_S
+
+
+async def test_what_a_rotation_left_is_removed(pair: EncryptedPair) -> None:
+    """An agent that ends while it takes the second device of a rotation down: its successor finds
+    the device and the file of its key, and takes both away.
+    """
+    await pair.change("wireguard", "tunnel", IN, IN)
+    node = pair.clusters[0].node
+    key, wanted = (
+        node.state / "state" / f"{KEY_FILE}.next",
+        node.state / "wireguard" / DEVICE_WIREGUARD_DETOUR,
+    )
+    wanted.touch()  # which makes it, as in a rotation
+    path = netns_path(node.namespace)
+
+    def link() -> Any:
+        return namespaces.run_inside(path, lambda: links.find(DEVICE_WIREGUARD_DETOUR))
+
+    await until(link, "the device is there", 60)
+    namespaces.run_inside(path, lambda: links.adjust(DEVICE_WIREGUARD_DETOUR, 1420))
+    wireguard_keys.save(key, wireguard_keys.generate())
+
+    await pair.change("wireguard", "tunnel", IN, IN)
+    await until(lambda: link() is None, "the device is gone", 60)
+    assert not key.exists()
+    assert not wanted.exists()
+    status = await node.get("encryption")
+    assert [i["name"] for i in status["wireguard"]["interfaces"]] == [DEVICE_WIREGUARD]
 
 
 async def test_status_answers_while_a_device_goes(pair: EncryptedPair) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from encryption import links, wireguard_userspace
-from encryption.choose import open_device
+from encryption.choose import open_device, remove_device
 from model.kernel_numbers import DEVICE_WIREGUARD
 
 MTU = 1420
@@ -40,6 +40,9 @@ class Kernel:
             raise self.refuses
         self.kinds[name] = kind
 
+    def is_ours(self, link: str) -> bool:
+        return self.kinds[link] != "dummy"
+
     def adjust(self, name: str, mtu: int) -> int:
         assert mtu == MTU
         return self.numbers.setdefault(name, len(self.numbers) + 7)
@@ -57,7 +60,7 @@ def wanted(tmp_path: Path) -> Path:
 @pytest.fixture
 def kernel(wanted: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel(wanted)
-    for name in ("find", "kind", "create", "adjust", "delete"):
+    for name in ("find", "kind", "is_ours", "create", "adjust", "delete"):
         monkeypatch.setattr(links, name, getattr(made, name))
     return made
 
@@ -129,6 +132,21 @@ def test_a_strangers_device_is_left_alone(kernel: Kernel, wanted: Path, tmp_path
     kernel.kinds[DEVICE_WIREGUARD] = "dummy"
     with pytest.raises(FileExistsError, match="is no WireGuard device"):
         open_device(DEVICE_WIREGUARD, MTU, wanted, tmp_path)
+    assert kernel.kinds == {DEVICE_WIREGUARD: "dummy"}
+
+
+def test_what_is_not_needed_any_more_goes(kernel: Kernel, wanted: Path, tmp_path: Path) -> None:
+    """Of either kind, and nobody is asked to keep it; a stranger's stays."""
+    assert not remove_device(DEVICE_WIREGUARD, wanted)
+    open_device(DEVICE_WIREGUARD, MTU, wanted, tmp_path)
+    assert remove_device(DEVICE_WIREGUARD, wanted)
+    kernel.refuses = OSError(errno.EOPNOTSUPP, "create device ist_wg0 of kind wireguard")
+    with wireguard_go(tmp_path):
+        open_device(DEVICE_WIREGUARD, MTU, wanted, tmp_path)
+    assert remove_device(DEVICE_WIREGUARD, wanted)
+    assert (kernel.kinds, list(wanted.iterdir())) == ({}, [])
+    kernel.kinds[DEVICE_WIREGUARD] = "dummy"
+    assert not remove_device(DEVICE_WIREGUARD, wanted)
     assert kernel.kinds == {DEVICE_WIREGUARD: "dummy"}
 
 
