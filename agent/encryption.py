@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from agent.wireguard_state import Progress, StateFiles
 from datapath.kernel_thread import KernelThread
 from datapath.runtime import Datapath
 from encryption import links, rotation
-from encryption.choose import open_device
+from encryption.choose import open_device, remove_device
 from encryption.device import MARK, OVERHEAD_BYTES, DeviceState
 from encryption.migration import Kind
 from encryption.peers import NodeKey, Peer, Peers, PublicKey
@@ -112,8 +113,13 @@ class Opened:
 
     @property
     def keepalive_s(self) -> int:
-        """How often peers hear from us at least. One that only accepts must be proven, too."""
-        if self.config.encryption_accepts is Kind.WIREGUARD:
+        """How often peers hear from us at least; 0: only when needed.
+
+        Where a handshake must prove a peer, no traffic brings it about: while keys change, and on a
+        device that only accepts.
+        """
+        turning = self.progress.phase is not Phase.STEADY
+        if turning or self.config.encryption_accepts is Kind.WIREGUARD:
             return rotation.KEEPALIVE_S
         return int(self.config.wireguard_persistent_keepalive)
 
@@ -163,11 +169,21 @@ async def open_wireguard(config: AgentConfig, me: Self, thread: KernelThread) ->
     await opened.set_main_key(key)
     if progress.phase is not Phase.STEADY:
         await opened.open_detour()
+    else:  # a former life may have ended before it took its own down
+        await remove_wireguard(thread.call, wanted, DEVICE_WIREGUARD_DETOUR)
+        files.forget_next()
     log.info(
         "event=wireguard device=%s kind=%s mtu=%d public_key=%s phase=%s",
         *(device.name, device.kind, mtu, opened.public_key, progress.phase.value),
     )
     return opened
+
+
+async def remove_wireguard(call: Callable[..., Awaitable[Any]], wanted: Path, *names: str) -> None:
+    """Devices of ours that are not needed any more. Raises ``OSError``."""
+    for name in names:
+        if await call(remove_device, name, wanted):
+            log.info("event=wireguard-removed device=%s", name)
 
 
 class WireguardNode:
@@ -199,6 +215,10 @@ class WireguardNode:
         self.problems: dict[NodeKey, str] = {}
         self.attach = datapath.attach_wireguard  # a device that comes while we run
         mesh.nodes.on_node = both(mesh.nodes.on_node, self.node_changed)
+
+    async def take_over(self) -> None:
+        """Peers that a former life left hear from us as often as they should now."""
+        await self.target.keep_alive(self.opened.keepalive_s)
 
     def tables(self) -> tuple[Table[Any, Any], ...]:
         """In the order in which they are written: receivers before senders."""

@@ -204,7 +204,7 @@ class KeyRotation:
             node.detour_target.table = PeerTable(opened.detour, opened.call, rotation.KEEPALIVE_S)
             node.nodes_again()
             # Also for peers to come: a promoted key of another node is shaken hands with at once.
-            await node.target.keep_alive(rotation.KEEPALIVE_S)
+            await node.target.keep_alive(opened.keepalive_s)
         elif event is Event.RETIRE:
             await node.target.keep_alive(opened.keepalive_s)
             node.detour_target.table = None

@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
@@ -20,6 +19,7 @@ from agent.encryption import (
     WireguardNode,
     open_wireguard,
     opted_out,
+    remove_wireguard,
     strict_prefixes,
 )
 from agent.ipsec import IpsecNode, OpenedIpsec, open_ipsec
@@ -28,7 +28,7 @@ from agent.mesh_state import MeshState
 from agent.node import Self
 from datapath.kernel_thread import KernelThread
 from datapath.runtime import Datapath, Encryption
-from encryption import ipsec, links
+from encryption import ipsec
 from encryption.device import OVERHEAD_BYTES
 from encryption.migration import Kind, Stance
 from encryption.xfrm import Policies, States
@@ -147,10 +147,11 @@ class MeshEncryption:
             await self.ipsec.take_over()
         else:
             await remove_ipsec(call, self._datapath)
-        if self.wireguard is not None and opened.wireguard is not None:
-            await self.wireguard.target.keep_alive(opened.wireguard.keepalive_s)
+        if self.wireguard is not None:
+            await self.wireguard.take_over()
         else:
-            await call(_remove_wireguard, opened.config.state_dir / "wireguard")
+            wanted = opened.config.state_dir / "wireguard"
+            await remove_wireguard(call, wanted, DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR)
 
     def start(
         self, tasks: TaskGroup, remotes: Remotes, heard: Callable[[], Awaitable[object]]
@@ -183,13 +184,3 @@ async def remove_ipsec(call: Callable[..., Any], datapath: Datapath) -> None:
         await datapath.nodes.delete(list(await datapath.nodes.read()))
         if found:
             log.info("event=ipsec-removed policies=%d", len(found))
-
-
-def _remove_wireguard(wanted: Path) -> None:
-    """Devices of ours with their keys and sessions."""
-    for name in (DEVICE_WIREGUARD, DEVICE_WIREGUARD_DETOUR):
-        (wanted / name).unlink(missing_ok=True)
-        link = links.find(name)
-        if link is not None and links.is_ours(link):
-            links.delete(name)
-            log.info("event=wireguard-removed device=%s", name)

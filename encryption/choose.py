@@ -25,3 +25,16 @@ def open_device(name: str, mtu: int, wanted: Path, sockets: Path = SOCKETS) -> t
         if not is_absent(error):
             raise
     return userspace, userspace.ensure(mtu)
+
+
+def remove_device(name: str, wanted: Path) -> bool:
+    """Take a device of ours away with its key and sessions, whoever made it; was there one?
+
+    Raises ``OSError``.
+    """
+    (wanted / name).unlink(missing_ok=True)
+    found = links.find(name)
+    if found is None or not links.is_ours(found):
+        return False
+    links.delete(name)
+    return True
