@@ -114,6 +114,7 @@ class Member:
     async def _live(self) -> None:
         """One agent, wired as by the daemon."""
         self.doomed.clear()
+        # In place of a thread in a node's namespace: devices are models, and its calls are counted.
         opened = await open_wireguard(self.config, self.me, self)  # type: ignore[arg-type]
         assert opened is not None
         opened.files = Files(self.config.state_dir / "state", lambda what: self.step(self, what))

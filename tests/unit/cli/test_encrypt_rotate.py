@@ -45,7 +45,10 @@ async def keys(api: HttpClient) -> list[int]:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Agents answer with these current keys, one after the other; the last one stays."""
+    """Agents answer with these current keys, one after the other; the last one stays.
+
+    They are all that is not real: no process of an agent runs here (tests/lab has some).
+    """
 
     def say(*current: int) -> None:
         left = list(current)
@@ -56,7 +59,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(mesh_ask, "run_json", run_json)
 
-    monkeypatch.setattr(encrypt_rotate, "LOOK_S", 0.01)
+    monkeypatch.setattr(encrypt_rotate, "LOOK_S", 0.01)  # how often it looks decides nothing
     return say
 
 

@@ -59,6 +59,7 @@ def wanted(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kernel(wanted: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    # A kernel has WireGuard or has not: what both answer can only be seen on a model of one.
     made = Kernel(wanted)
     for name in ("find", "kind", "is_ours", "create", "adjust", "delete"):
         monkeypatch.setattr(links, name, getattr(made, name))

@@ -10,7 +10,7 @@ from datapath.kernel_thread import KernelThread
 from encryption import wireguard_keys as keys
 from encryption.device import MARK, PeerChange
 from model.address import host_prefix, parse_address
-from tests.conformance.test_wireguard_device import (  # noqa: F401
+from tests.conformance.test_wireguard_device import (  # noqa: F401  (run here on the model)
     test_a_row_fails_alone,
     test_a_thousand_peers,
     test_new_key_of_a_node_takes_over_before_the_old_one_goes,
